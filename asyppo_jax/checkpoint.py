@@ -1,0 +1,125 @@
+"""Orbax checkpoints of everything that a run needs to go on exactly, and loading for evaluation.
+
+A checkpoint holds the `TrainState` (parameters, optimisers, key, step) and the data iterator's
+state. Orbax writes to a temporary name and renames, so a killed run leaves no half checkpoint.
+"""
+
+import json
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from asyppo_jax.config import CheckpointConfig
+from asyppo_jax.types import TrainState
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be used; the message names the directory and the mend."""
+
+
+def make_manager(workdir: str, config: CheckpointConfig) -> ocp.CheckpointManager:
+    """Keeps the latest `config.keep` steps, and the best by held-out accuracy besides."""
+    best = ocp.checkpoint_managers.BestN(
+        get_metric_fn=lambda metrics: metrics["accuracy"],
+        n=1,
+        keep_checkpoints_without_metrics=False,
+    )
+    latest = ocp.checkpoint_managers.LatestN(config.keep)
+    policy = ocp.checkpoint_managers.AnyPreservationPolicy([latest, best])
+    options = ocp.CheckpointManagerOptions(preservation_policy=policy)
+    directory = epath.Path(workdir).absolute() / "checkpoints"
+    return ocp.CheckpointManager(directory, options=options)
+
+
+def save(
+    manager: ocp.CheckpointManager,
+    state: TrainState,
+    iterator_state: dict[str, Any],
+    accuracy: float | None,
+) -> None:
+    """Starts writing a checkpoint of the state's step; returns before it is on disk.
+
+    `accuracy` is the held-out accuracy last seen, None before the first evaluation.
+    """
+    step = int(state.step)
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(iterator_state)
+        ),
+        metrics=None if accuracy is None else {"accuracy": accuracy},
+    )
+
+
+def restore(
+    manager: ocp.CheckpointManager, like: TrainState, step: int | None = None
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state of a step (None: the latest), placed as `like` (shapes with shardings) says.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read, or its shapes are another run's.
+    """
+    where = manager.directory
+    step = manager.latest_step() if step is None else step
+    if step is None:
+        raise CheckpointError(f"{where} holds no checkpoint; check --workdir")
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
+    try:
+        restored = manager.restore(step, args=args)
+    except (ValueError, KeyError, FileNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise CheckpointError(
+            f"checkpoint {where}/{step} cannot be read: {reason} "
+            "(torn, or of a run with other networks); remove that folder to go on from an earlier "
+            "one, or give another --workdir"
+        ) from error
+    return restored["state"], restored["data"]
+
+
+def restore_shapes(state: TrainState, shardings: TrainState) -> TrainState:
+    """What `restore` needs to know of a state: shapes, dtypes and places."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings
+    )
+
+
+def check_same_run(workdir: str, fingerprint: dict[str, Any]) -> None:
+    """Writes the run's settings beside its checkpoints, or refuses a directory with other ones.
+
+    Raises:
+        CheckpointError: `workdir` belongs to a run with other settings; the first one is named.
+    """
+    file = epath.Path(workdir) / "config.json"
+    text = json.dumps(fingerprint, indent=2, sort_keys=True) + "\n"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
+            file.write_text(text)
+        return
+    before, now = _flatten(json.loads(file.read_text())), _flatten(json.loads(text))
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name) and name not in _MAY_CHANGE:
+            raise CheckpointError(
+                f"{workdir} holds a run with config.{name} = {before.get(name)!r}, this one has "
+                f"{now.get(name)!r}; give another --workdir, or the same settings to go on"
+            )
+    file.write_text(text)
+
+
+# Settings that may differ when a run goes on: they change what is seen of it or how far it goes.
+_MAY_CHANGE = frozenset(
+    {"num_steps", "checkpoint.every", "checkpoint.keep", "log.tensorboard", "log.wandb_project"}
+    | {"log.samples_every", "log.num_samples", "mesh.data", "mesh.model", "reward.num_workers"}
+)
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

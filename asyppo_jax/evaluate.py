@@ -1,0 +1,71 @@
+"""Held-out evaluation with the training sampler."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from asyppo_jax.config import Config
+from asyppo_jax.prompts import Prompt
+from asyppo_jax.rewards import RewardPool
+from asyppo_jax.rollouts import Answers, Sampler, read_answers
+from asyppo_jax.types import Params
+
+
+class Evaluation(NamedTuple):
+    """Answers that could not be scored are counted in `invalid` and nowhere else."""
+
+    accuracy: float  # mean reward over all scored answers: avg@k for k samples a problem
+    invalid: int
+    truncated: float  # share of answers without an end
+    completion_length: float  # mean, tokens
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "evaluate/accuracy": self.accuracy,
+            "evaluate/invalid": float(self.invalid),
+            "evaluate/truncated_fraction": self.truncated,
+            "evaluate/completion_length_mean": self.completion_length,
+        }
+
+
+def evaluate(
+    sampler: Sampler,
+    params: Params,
+    prompts: Sequence[Prompt],
+    pool: RewardPool,
+    key: jax.Array,
+    config: Config,
+    mesh: Mesh,
+) -> Evaluation:
+    """Samples `config.evaluation.num_samples` answers to every prompt and scores them."""
+    rewards, valid, truncated, lengths = [], [], [], []
+    size = config.evaluation.batch_size
+    for i, batch in enumerate(_batches(prompts, size)):
+        rollout = sampler(params, batch, jax.random.fold_in(key, i), mesh)
+        answers: Answers = read_answers(rollout, batch, sampler)
+        # The last batch is filled up with repeats, which are not to be counted.
+        count = min(size, len(prompts) - i * size) * config.evaluation.num_samples
+        scores = pool.score(
+            answers.problems[:count], answers.completions[:count], answers.answers[:count]
+        )
+        rewards.append(scores.rewards)
+        valid.append(scores.valid)
+        truncated.append(answers.truncated[:count])
+        lengths.append(answers.lengths[:count])
+    good = np.concatenate(valid)
+    scored = np.concatenate(rewards)[good]
+    return Evaluation(
+        accuracy=float(scored.mean()) if scored.size else float("nan"),
+        invalid=int((~good).sum()),
+        truncated=float(np.concatenate(truncated).mean()),
+        completion_length=float(np.concatenate(lengths).mean()),
+    )
+
+
+def _batches(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
+    for start in range(0, len(prompts), size):
+        batch = list(prompts[start : start + size])
+        yield batch + [prompts[0]] * (size - len(batch))

@@ -1,0 +1,145 @@
+"""From a scored rollout and the critics' values to everything that the two updates need."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from asyppo_jax.config import AlgorithmConfig
+from asyppo_jax.ops.ensemble import critic_shards, disagreement_masks, value_mean_and_std
+from asyppo_jax.ops.masked import explained_variance, masked_mean, masked_quantile
+from asyppo_jax.ops.returns import (
+    gae,
+    group_advantages,
+    lambda_returns,
+    monte_carlo_returns,
+    place_reward,
+    whiten,
+)
+from asyppo_jax.types import Experience, Rollout
+
+
+def make_experience(
+    rollout: Rollout,
+    values: Float[Array, "K B C"],
+    key: PRNGKeyArray,
+    *,
+    group_size: int,
+    config: AlgorithmConfig,
+) -> Experience:
+    """Steps 3 to 6 of AsyPPO (arXiv 2510.01656): advantages, returns, both masks, the division.
+
+    With K = 0 the advantages are GRPO's, normalised in each group, and both masks keep every token.
+    """
+    mask = rollout.completion_mask & rollout.reward_valid[:, None]
+    mask_key, shard_key = jax.random.split(key)
+    num_critics, num_prompts = values.shape[0], mask.shape[0] // group_size
+    if num_critics == 0:
+        return _group_experience(rollout, values, mask, group_size, config)
+    value_mean, value_std = value_mean_and_std(values)
+    token_rewards = jax.vmap(place_reward)(rollout.rewards, mask)
+
+    def one_sequence(r, v, m):
+        advantages = gae(r, v, m, gamma=config.gamma, gae_lambda=config.gae_lambda)
+        if config.returns == "monte_carlo":
+            return advantages, monte_carlo_returns(r, m, gamma=config.gamma)
+        return advantages, lambda_returns(advantages, v, m)
+
+    advantages, returns = jax.vmap(one_sequence)(token_rewards, value_mean, mask)
+    advantage_mask, entropy_mask = disagreement_masks(
+        value_std,
+        mask,
+        mask_key,
+        advantage_mask_fraction=config.advantage_mask_fraction,
+        entropy_mask_fraction=config.entropy_mask_fraction,
+    )
+    return Experience(
+        rollout=rollout,
+        values=values,
+        value_std=value_std,
+        advantages=_whiten(advantages, mask, advantage_mask, config),
+        returns=returns,
+        loss_mask=mask,
+        advantage_mask=advantage_mask,
+        entropy_mask=entropy_mask,
+        critic_shards=critic_shards(
+            shard_key, num_prompts=num_prompts, group_size=group_size, num_critics=num_critics
+        ),
+    )
+
+
+def _group_experience(
+    rollout: Rollout,
+    values: Float[Array, "K B C"],
+    mask: Bool[Array, "B C"],
+    group_size: int,
+    config: AlgorithmConfig,
+) -> Experience:
+    def by_group(x):
+        return x.reshape(-1, group_size)
+
+    in_group = jax.vmap(group_advantages)(by_group(rollout.rewards), by_group(rollout.reward_valid))
+    advantages = jnp.where(mask, in_group.reshape(-1, 1), 0.0)
+    zeros = jnp.zeros_like(advantages)
+    return Experience(
+        rollout=rollout,
+        values=values,
+        value_std=zeros,
+        advantages=_whiten(advantages, mask, mask, config),
+        returns=zeros,
+        loss_mask=mask,
+        advantage_mask=mask,
+        entropy_mask=mask,
+        critic_shards=jnp.zeros((0, mask.shape[0]), bool),
+    )
+
+
+def _whiten(
+    advantages: Float[Array, "B C"],
+    mask: Bool[Array, "B C"],
+    advantage_mask: Bool[Array, "B C"],
+    config: AlgorithmConfig,
+) -> Float[Array, "B C"]:
+    if config.advantage_whitening == "none":
+        return advantages
+    return whiten(
+        advantages, mask if config.advantage_whitening == "before_mask" else advantage_mask
+    )
+
+
+def summarize(experience: Experience) -> dict[str, Array]:
+    """Scalars that tell how the rollout went and what the critics make of it (see docs of names)."""
+    rollout, mask = experience.rollout, experience.loss_mask
+    num_critics = experience.values.shape[0]
+    real = rollout.completion_mask
+    lengths = jnp.sum(real, axis=-1)
+    valid = rollout.reward_valid
+    metrics = {
+        "rollout/reward_mean": masked_mean(rollout.rewards, valid),
+        "rollout/reward_invalid": jnp.sum(~valid).astype(jnp.float32),
+        "rollout/completion_length_mean": jnp.mean(lengths.astype(jnp.float32)),
+        "rollout/completion_length_max": jnp.max(lengths).astype(jnp.float32),
+        "rollout/completion_tokens": jnp.sum(real).astype(jnp.float32),
+        "rollout/advantage_abs_mean": masked_mean(jnp.abs(experience.advantages), mask),
+    }
+    if num_critics == 0:
+        return metrics
+    std, returns = experience.value_std, experience.returns
+    metrics |= {
+        "ensemble/value_std_p50": masked_quantile(std, mask, 0.5),
+        "ensemble/value_std_p90": masked_quantile(std, mask, 0.9),
+        "ensemble/advantage_mask_rate": 1.0 - masked_mean(_real(experience.advantage_mask), mask),
+        "ensemble/entropy_mask_rate": 1.0 - masked_mean(_real(experience.entropy_mask), mask),
+        "critic/value_mean": masked_mean(jnp.mean(experience.values, axis=0), mask),
+        "critic/return_mean": masked_mean(returns, mask),
+        "critic/explained_variance": explained_variance(
+            jnp.mean(experience.values, axis=0), returns, mask
+        ),
+    }
+    for k in range(num_critics):
+        name = f"critic/explained_variance_{k}"
+        metrics[name] = explained_variance(experience.values[k], returns, mask)
+    return metrics
+
+
+def _real(mask: Bool[Array, "B C"]) -> Float[Array, "B C"]:
+    return mask.astype(jnp.float32)

@@ -1,0 +1,1 @@
+"""The decoder, its two heads, and the way in from and out to Hugging Face."""

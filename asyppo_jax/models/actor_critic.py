@@ -1,0 +1,146 @@
+"""The actor and the stack of critics, as pure functions of their parameters.
+
+Everything here is `init`/`apply` inside; outside this folder parameters are nested dicts.
+"""
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from asyppo_jax.models.config import ModelConfig
+from asyppo_jax.models.decoder import Decoder, causal_visibility, positions_of
+from asyppo_jax.models.layers import Cache, param
+from asyppo_jax.types import Params
+
+
+class Actor(nn.Module):
+    """A decoder with a language-model head, tied to the embedding or its own."""
+
+    config: ModelConfig
+    dtype: jnp.dtype = jnp.dtype("float32")
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, tokens, positions, visible, cache=None, start=0):
+        c = self.config
+        if not c.tie_embeddings:
+            param(self, "lm_head", ("embed", "vocab"), (c.embed_dim, c.vocab_size))
+        decoder = Decoder(c, self.dtype, self.remat, name="decoder")
+        return decoder(tokens, positions, visible, cache, start)
+
+
+def init_value_kernel(key: PRNGKeyArray, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    """Normal of deviation 0.1 / √D along the last axis.
+
+    Small, so that values start near 0 (nothing known yet); never all zero, so that critics with
+    different keys disagree from the first step.
+    """
+    return 0.1 / shape[-1] ** 0.5 * jax.random.normal(key, shape, dtype)
+
+
+class Critic(nn.Module):
+    """A decoder with a linear value head: V(s_t) in float32, read before token t is chosen."""
+
+    config: ModelConfig
+    dtype: jnp.dtype = jnp.dtype("float32")
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, tokens, positions, visible):
+        decoder = Decoder(self.config, self.dtype, self.remat, name="decoder")
+        hidden, _ = decoder(tokens, positions, visible)
+        width = self.config.embed_dim
+        kernel = param(self, "value_kernel", ("embed",), (width,), init_value_kernel)
+        bias = self.param(
+            "value_bias", nn.with_logical_partitioning(nn.initializers.zeros, ()), (), jnp.float32
+        )
+        return jnp.einsum("btd,d->bt", hidden.astype(jnp.float32), kernel) + bias
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The two architectures of a run, hashable: what `train_step` needs besides arrays.
+
+    `critic` is None where there are no critics (GRPO).
+    """
+
+    actor: Actor
+    critic: Critic | None
+
+    def actor_head(self, params: Params) -> Float[Array, "D V"]:
+        """The matrix from hidden states to logits, float32."""
+        if self.actor.config.tie_embeddings:
+            return params["decoder"]["embedding"].T
+        return params["lm_head"]
+
+    def actor_hidden(
+        self, params: Params, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"]
+    ) -> Float[Array, "B T D"]:
+        """Hidden states of whole sequences; those at t predict token t + 1."""
+        hidden, _ = self.actor.apply(
+            {"params": params}, tokens, positions_of(mask), causal_visibility(mask)
+        )
+        return hidden
+
+    def actor_logits(
+        self, params: Params, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"]
+    ) -> Float[Array, "B T V"]:
+        """All logits, float32: for tests and short texts only (training never builds this array)."""
+        hidden = self.actor_hidden(params, tokens, mask)
+        head = self.actor_head(params).astype(hidden.dtype)
+        return jnp.einsum("btd,dv->btv", hidden, head, preferred_element_type=jnp.float32)
+
+    def actor_step(
+        self,
+        params: Params,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        visible: Bool[Array, "B T S"],
+        cache: Cache,
+        start: Int[Array, ""] | int,
+    ) -> tuple[Float[Array, "B V"], Cache]:
+        """The logits after the last of the given tokens, float32, and the cache that holds them."""
+        variables = {"params": params}
+        hidden, cache = self.actor.apply(variables, tokens, positions, visible, cache, start)
+        head = self.actor_head(params).astype(hidden.dtype)
+        logits = jnp.einsum("bd,dv->bv", hidden[:, -1], head, preferred_element_type=jnp.float32)
+        return logits, cache
+
+    def critic_values(
+        self, params: Params, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"]
+    ) -> Float[Array, "B T"]:
+        """One critic's V at every token: entry t has seen tokens 0 … t. Callers vmap over K."""
+        assert self.critic is not None, "there are no critics in this run"
+        visible = causal_visibility(mask)
+        return self.critic.apply({"params": params}, tokens, positions_of(mask), visible)
+
+
+def init_actor(actor: Actor, key: PRNGKeyArray) -> Params:
+    """Random parameters with their axis names (`nn.LogicallyPartitioned` boxes)."""
+    return actor.init(key, *_example())["params"]
+
+
+def init_critics(critic: Critic, key: PRNGKeyArray, num_critics: int) -> Params:
+    """Random parameters of K critics as one stack, with the axis name "critic" in front.
+
+    `nn.vmap` names the new axis; `jax.vmap` of `init` would not, and every sharding would be
+    silently shifted by one axis.
+    """
+    stack = nn.vmap(
+        Critic,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=None,
+        axis_size=num_critics,
+        metadata_params={nn.PARTITION_NAME: "critic"},
+    )(critic.config, critic.dtype, critic.remat)
+    return stack.init(key, *_example())["params"]
+
+
+def _example() -> tuple[jax.Array, jax.Array, jax.Array]:
+    mask = jnp.ones((1, 1), bool)
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    return tokens, positions_of(mask), causal_visibility(mask)

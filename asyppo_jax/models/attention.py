@@ -1,0 +1,58 @@
+"""Rotary embedding and grouped-query attention over an explicit key-value cache."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from asyppo_jax.models.config import ModelConfig
+
+
+def rotary_frequencies(config: ModelConfig) -> Float[Array, " half"]:
+    """θ^(−2i/d) for i < d/2 (arXiv 2104.09864), in float32, with Llama-3's scaling where configured.
+
+    The scaling leaves short wavelengths alone, divides long ones by `factor`, and blends linearly
+    (in original_max_position / wavelength) in between.
+    """
+    half = config.head_dim // 2
+    frequencies = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    wavelengths = 2 * math.pi / frequencies
+    turns = scaling.original_max_position / wavelengths
+    blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    blend = jnp.clip(blend, 0.0, 1.0)
+    return (1 - blend) * frequencies / scaling.factor + blend * frequencies
+
+
+def rotate(
+    x: Float[Array, "B T H d"], positions: Int[Array, "B T"], frequencies: Float[Array, " half"]
+) -> Float[Array, "B T H d"]:
+    """Turns the pairs (x_i, x_{i + d/2}) by position · frequency_i, in float32."""
+    angles = positions[..., None].astype(jnp.float32) * frequencies
+    cos, sin = jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x.dtype)
+
+
+def attend(
+    queries: Float[Array, "B T H d"],
+    keys: Float[Array, "B S KV d"],
+    values: Float[Array, "B S KV d"],
+    visible: Bool[Array, "B T S"],
+) -> Float[Array, "B T H d"]:
+    """softmax(q·k / √d) · v over the visible keys, softmax in float32; H/KV queries share a key.
+
+    A query that sees no key (left padding) gets an average of all values, which nothing reads.
+    """
+    batch, length, num_heads, head_dim = queries.shape
+    num_kv = keys.shape[2]
+    grouped = queries.reshape(batch, length, num_kv, num_heads // num_kv, head_dim)
+    scores = jnp.einsum("btkgd,bskd->bkgts", grouped, keys, preferred_element_type=jnp.float32)
+    # A finite floor, not -inf: a row without a visible key must not become NaN.
+    scores = jnp.where(visible[:, None, None], scores / math.sqrt(head_dim), -1e30)
+    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    return jnp.einsum("bkgts,bskd->btkgd", weights, values).reshape(queries.shape)

@@ -1,0 +1,135 @@
+"""The parts of a decoder block, with every parameter's axes named where it is made."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from asyppo_jax.models.attention import attend, rotary_frequencies, rotate
+from asyppo_jax.models.config import ModelConfig
+
+Cache = tuple[jax.Array, jax.Array]  # keys and values, each [L, B, S, KV, head_dim]
+
+_init = nn.initializers.normal(0.02)
+
+
+def param(module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], init=_init):
+    """A float32 parameter whose axes carry the logical names of `asyppo_jax.sharding`."""
+    return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) · scale over the last axis, in float32 (arXiv 1910.07467)."""
+
+    eps: float
+    axis: str = "embed"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        scale = param(self, "scale", (self.axis,), x.shape[-1:], nn.initializers.ones)
+        x32 = x.astype(jnp.float32)
+        scaled = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
+        return (scaled * jnp.reshape(scale, (1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention; writes its keys and values into the cache if there is one."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        visible: Bool[Array, "B T S"],
+        cache: Cache | None,
+        layer: Int[Array, ""],
+        start: Int[Array, ""],
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        c = self.config
+        queries = self.project(x, "q", "heads", c.num_heads)
+        keys = self.project(x, "k", "kv_heads", c.num_kv_heads)
+        values = self.project(x, "v", "kv_heads", c.num_kv_heads)
+        if c.qk_norm:
+            queries = RMSNorm(c.norm_eps, "head_dim", name="q_norm")(queries)
+            keys = RMSNorm(c.norm_eps, "head_dim", name="k_norm")(keys)
+        frequencies = rotary_frequencies(c)
+        queries = rotate(queries, positions, frequencies)
+        keys = rotate(keys, positions, frequencies)
+        if cache is not None:
+            cache, keys, values = write_cache(cache, keys, values, layer, start)
+        mixed = attend(queries, keys, values, visible)
+        kernel = param(
+            self,
+            "o_kernel",
+            ("heads", "head_dim", "embed"),
+            (c.num_heads, c.head_dim, c.embed_dim),
+        )
+        return jnp.einsum("bthk,hkd->btd", mixed, kernel.astype(x.dtype)), cache
+
+    def project(
+        self, x: Float[Array, "B T D"], name: str, axis: str, num_heads: int
+    ) -> Float[Array, "B T H k"]:
+        c = self.config
+        shape = (c.embed_dim, num_heads, c.head_dim)
+        kernel = param(self, f"{name}_kernel", ("embed", axis, "head_dim"), shape)
+        out = jnp.einsum("btd,dhk->bthk", x, kernel.astype(x.dtype))
+        if c.attention_bias:
+            zeros = nn.initializers.zeros
+            bias = param(self, f"{name}_bias", (axis, "head_dim"), shape[1:], zeros)
+            out = out + bias.astype(x.dtype)[None, None]
+        return out
+
+
+def write_cache(
+    cache: Cache,
+    keys: Float[Array, "B T KV d"],
+    values: Float[Array, "B T KV d"],
+    layer: Int[Array, ""],
+    start: Int[Array, ""],
+) -> tuple[Cache, Array, Array]:
+    """Puts T new keys and values at slots start … start+T−1 of a layer; returns the layer's all.
+
+    The cache is carried through the scan over layers, not stacked from its outputs, so that XLA
+    updates it in place instead of copying it for every token.
+    """
+    at = (layer, 0, start, 0, 0)
+    key_cache = jax.lax.dynamic_update_slice(cache[0], keys[None].astype(cache[0].dtype), at)
+    value_cache = jax.lax.dynamic_update_slice(cache[1], values[None].astype(cache[1].dtype), at)
+    layer_keys = jax.lax.dynamic_index_in_dim(key_cache, layer, keepdims=False)
+    layer_values = jax.lax.dynamic_index_in_dim(value_cache, layer, keepdims=False)
+    return (key_cache, value_cache), layer_keys, layer_values
+
+
+class GatedMLP(nn.Module):
+    """down( silu(gate(x)) · up(x) ) (arXiv 2002.05202)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        embed, mlp = self.config.embed_dim, self.config.mlp_dim
+        gate = param(self, "gate_kernel", ("embed", "mlp"), (embed, mlp))
+        up = param(self, "up_kernel", ("embed", "mlp"), (embed, mlp))
+        down = param(self, "down_kernel", ("mlp", "embed"), (mlp, embed))
+        hidden = jax.nn.silu(x @ gate.astype(x.dtype)) * (x @ up.astype(x.dtype))
+        return hidden @ down.astype(x.dtype)
+
+
+class Block(nn.Module):
+    """One pre-norm layer, in the form that `nn.scan` wants: carry in, carry out."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, carry, layer, positions, visible, start):
+        x, cache = carry
+        eps = self.config.norm_eps
+        normed = RMSNorm(eps, name="attention_norm")(x)
+        mixed, cache = Attention(self.config, name="attention")(
+            normed, positions, visible, cache, layer, start
+        )
+        x = x + mixed
+        x = x + GatedMLP(self.config, name="mlp")(RMSNorm(eps, name="mlp_norm")(x))
+        return (x, cache), None

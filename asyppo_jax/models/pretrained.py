@@ -1,0 +1,78 @@
+"""A run's networks and their first parameters, from the directories that its config names."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asyppo_jax.config import Config, NetworkConfig
+from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_value_kernel
+from asyppo_jax.models.config import ModelConfig, ModelError
+from asyppo_jax.models.huggingface import first_layers, load_config, load_params
+from asyppo_jax.types import Params
+
+
+def critic_source(config: Config) -> NetworkConfig:
+    """The critics' settings, with the actor's path where they give none."""
+    return replace(config.critic, path=config.critic.path or config.actor.path)
+
+
+def load_networks(config: Config) -> Networks:
+    """The architectures of actor and critics.
+
+    Raises:
+        ModelError: actor and critics do not share a vocabulary; both sizes are named.
+    """
+    if not config.actor.path:
+        raise ModelError("config.actor.path is empty; give a model directory or a hub name")
+    actor_config = _architecture(config.actor)
+    actor = Actor(actor_config, jnp.dtype(config.actor.dtype), config.actor.remat)
+    if config.algorithm.num_critics == 0:
+        return Networks(actor, None)
+    source = critic_source(config)
+    critic_config = _architecture(source)
+    if critic_config.vocab_size != actor_config.vocab_size:
+        raise ModelError(
+            f"the actor ({config.actor.path}) has a vocabulary of {actor_config.vocab_size}, the "
+            f"critics ({source.path}) one of {critic_config.vocab_size}; critics read the actor's "
+            "tokens, so take both from one model family"
+        )
+    critic = Critic(critic_config, jnp.dtype(source.dtype), source.remat)
+    return Networks(actor, critic)
+
+
+def _architecture(source: NetworkConfig) -> ModelConfig:
+    return first_layers(load_config(source.path), source.num_layers)
+
+
+def load_actor_params(config: Config, networks: Networks) -> Params:
+    """The actor's parameters as float32 numpy arrays."""
+    return load_params(config.actor.path, networks.actor.config, "actor")
+
+
+def load_critic_params(config: Config, networks: Networks) -> Params:
+    """K equal trunks from the critics' checkpoint, stacked, each with a value head of its own.
+
+    Heads are drawn from the run's seed, unless the checkpoint is a critic's and brings one. Equal
+    trunks with equal heads would never disagree (`algorithm.distinct_value_heads`).
+    """
+    count = config.algorithm.num_critics
+    if networks.critic is None:
+        return {}
+    one = load_params(critic_source(config).path, networks.critic.config, "critic")
+    if "value_kernel" not in one:
+        width = networks.critic.config.embed_dim
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), count)
+        if not config.algorithm.distinct_value_heads:
+            keys = jnp.broadcast_to(keys[:1], keys.shape)
+        heads = np.asarray(jax.vmap(lambda k: init_value_kernel(k, (width,)))(keys))
+    else:
+        heads = np.stack([one["value_kernel"]] * count)
+    trunk = {
+        "decoder": one["decoder"],
+        "value_bias": one.get("value_bias", np.zeros((), "float32")),
+    }
+    # A view: K copies exist only once they are on the devices.
+    stack = jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape)), trunk)
+    return stack | {"value_kernel": heads}

@@ -1,0 +1,1 @@
+"""Pure mathematics of the method: functions of arrays, no model, no state."""

@@ -1,0 +1,48 @@
+"""Losses as per-token arrays; `ops.masked` reduces them, in one place for all.
+
+PPO: Schulman et al., arXiv 1707.06347, equation 7. AsyPPO: arXiv 2510.01656.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def clipped_surrogate(
+    log_probs: Float[Array, "..."],
+    old_log_probs: Float[Array, "..."],
+    advantages: Float[Array, "..."],
+    *,
+    clip_eps_low: float,
+    clip_eps_high: float,
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """min(ρ·A, clip(ρ, 1−ε_low, 1+ε_high)·A) with ρ = exp(log π − log π_old); to be maximised.
+
+    Returns `(surrogate, ratio)`, both per token.
+    """
+    ratio = jnp.exp(log_probs - old_log_probs)
+    clipped = jnp.clip(ratio, 1.0 - clip_eps_low, 1.0 + clip_eps_high)
+    return jnp.minimum(ratio * advantages, clipped * advantages), ratio
+
+
+def asyppo_loss(
+    surrogate: Float[Array, "..."],
+    entropy: Float[Array, "..."],
+    advantage_mask: Bool[Array, "..."],
+    entropy_mask: Bool[Array, "..."],
+    *,
+    entropy_coef: float,
+) -> Float[Array, "..."]:
+    """−( I^A · surrogate + β · I^H · H ) per token; to be minimised.
+
+    I^A touches only the surrogate and I^H only the entropy. A dropped token adds 0 but still counts
+    in |o|: reduce with the completion mask, not with these (`ops.masked.sequence_mean_sum`).
+    """
+    kept_surrogate = jnp.where(advantage_mask, surrogate, 0.0)
+    kept_entropy = jnp.where(entropy_mask, entropy, 0.0)
+    return -(kept_surrogate + entropy_coef * kept_entropy)
+
+
+def squared_error(values: Float[Array, "..."], returns: Float[Array, "..."]) -> Float[Array, "..."]:
+    """(V(s_t) − R_t)² per token: plain, without a half, unclipped. Returns are constants."""
+    return jnp.square(values - jax.lax.stop_gradient(returns))

@@ -1,0 +1,56 @@
+"""Optax chains: one for the actor, and one for each critic through `jax.vmap`."""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from asyppo_jax.config import OptimizerConfig
+from asyppo_jax.types import Params
+
+
+def learning_rate_schedule(config: OptimizerConfig) -> optax.Schedule:
+    """Linear from 0 over `warmup_steps` updates, then constant."""
+    if config.warmup_steps == 0:
+        return optax.constant_schedule(config.learning_rate)
+    return optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """AdamW (arXiv 1711.05101) behind a clip of the global norm of all gradients that it is given."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm),
+        optax.adamw(
+            learning_rate_schedule(config),
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+        ),
+    )
+
+
+class StackOptimizer(NamedTuple):
+    """`init` and `update` for a stack of critics."""
+
+    init: Any
+    update: Any
+
+
+def stack_optimizer(tx: optax.GradientTransformation, *, joint: bool) -> StackOptimizer:
+    """One optimiser per critic: every leaf of `tx`'s state has a leading axis K.
+
+    With `joint` the stack is optimised as if it were one network: the clip then sees the norm over
+    all critics, and one critic's large gradient shrinks the others' updates.
+    """
+    if joint:
+        return StackOptimizer(tx.init, tx.update)
+    return StackOptimizer(jax.vmap(tx.init), jax.vmap(tx.update))
+
+
+def apply_gradients(
+    tx: optax.GradientTransformation | StackOptimizer, grads: Params, opt_state: Any, params: Params
+) -> tuple[Params, Any]:
+    """The next parameters and optimiser state."""
+    updates, opt_state = tx.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state

@@ -1,0 +1,14 @@
+"""Verifiable rewards: a completion becomes a float32 in [0, 1], or is called invalid."""
+
+from asyppo_jax.rewards.graders import exact, last_boxed, math
+from asyppo_jax.rewards.pool import RewardFunction, RewardPool, Scores, resolve_reward
+
+__all__ = [
+    "RewardFunction",
+    "RewardPool",
+    "Scores",
+    "exact",
+    "last_boxed",
+    "math",
+    "resolve_reward",
+]

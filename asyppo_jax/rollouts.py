@@ -1,0 +1,136 @@
+"""Between text and arrays: prompts onto the devices, sampled tokens back to answers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from asyppo_jax.config import Config, ConfigError
+from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.prompts import Prompt, Tokenizer, pad_prompts
+from asyppo_jax.sampling import DecodingOptions, sample
+from asyppo_jax.sharding import batch_sharding, put
+from asyppo_jax.types import Params, Rollout
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """The compiled decoding program for one set of options, with what it takes to feed it."""
+
+    options: DecodingOptions
+    tokenizer: Tokenizer
+    max_prompt_length: int
+    program: Callable[..., Rollout]
+
+    def __call__(
+        self, params: Params, prompts: Sequence[Prompt], key: jax.Array, mesh: Mesh
+    ) -> Rollout:
+        """Pads the prompts, places them and samples; rewards are still to come."""
+        batch = pad_prompts(prompts, self.max_prompt_length, self.options.pad_id)
+        placement = jax.tree.map(lambda _: batch_sharding(mesh), batch)
+        return self.program(params, put(batch, placement), key)
+
+
+class Answers(NamedTuple):
+    """What was sampled, as text, a row each; the G answers to a problem side by side."""
+
+    prompts: list[str]
+    problems: list[str]
+    completions: list[str]
+    answers: list[str]  # the references
+    truncated: np.ndarray  # [B] bool, no stop token within the length
+    lengths: np.ndarray  # [B] tokens, stop token included
+
+
+def make_sampler(
+    networks: Networks, tokenizer: Tokenizer, config: Config, options: DecodingOptions, mesh: Mesh
+) -> Sampler:
+    """A sampler whose rollouts lie over the mesh's `data` axis."""
+    program = partial(sample, networks=networks, options=options)
+    compiled = jax.jit(program, out_shardings=batch_sharding(mesh))
+    return Sampler(options, tokenizer, config.prompt.max_length, compiled)
+
+
+def training_options(config: Config, stop_ids: tuple[int, ...], pad_id: int) -> DecodingOptions:
+    """How the rollouts of training are drawn."""
+    s = config.sampling
+    return DecodingOptions(
+        group_size=s.group_size,
+        max_completion_length=s.max_completion_length,
+        temperature=s.temperature,
+        top_k=s.top_k,
+        top_p=s.top_p,
+        stop_ids=stop_ids,
+        pad_id=pad_id,
+    )
+
+
+def evaluation_options(config: Config, stop_ids: tuple[int, ...], pad_id: int) -> DecodingOptions:
+    """How held-out answers are drawn."""
+    e = config.evaluation
+    return DecodingOptions(
+        group_size=e.num_samples,
+        max_completion_length=config.sampling.max_completion_length,
+        temperature=e.temperature,
+        top_k=e.top_k,
+        top_p=e.top_p,
+        stop_ids=stop_ids,
+        pad_id=pad_id,
+    )
+
+
+def read_answers(rollout: Rollout, prompts: Sequence[Prompt], sampler: Sampler) -> Answers:
+    """The rollout's rows as text (special tokens left out), beside their problems."""
+    mask = np.asarray(rollout.completion_mask)
+    completions = np.asarray(rollout.tokens)[:, -mask.shape[1] :]
+    lengths = mask.sum(axis=1)
+    last = completions[np.arange(len(lengths)), np.maximum(lengths, 1) - 1]
+    decode = partial(sampler.tokenizer.decode, skip_special_tokens=True)
+    group = sampler.options.group_size
+    each = [prompt for prompt in prompts for _ in range(group)]
+    return Answers(
+        prompts=[text for p in prompts for text in [str(decode(p.tokens))] * group],
+        problems=[p.record.problem for p in each],
+        completions=[str(decode(row[:n])) for row, n in zip(completions, lengths, strict=True)],
+        answers=[p.record.answer for p in each],
+        truncated=~np.isin(last, sampler.options.stop_ids),
+        lengths=lengths,
+    )
+
+
+def with_rewards(rollout: Rollout, rewards: np.ndarray, valid: np.ndarray, mesh: Mesh) -> Rollout:
+    """The rollout with its scores: float32 whatever the scorer gave, so that 0.5 stays 0.5."""
+    place = batch_sharding(mesh)
+    scores = np.asarray(rewards, np.float32), np.asarray(valid, bool)
+    placed_rewards, placed_valid = put(scores, (place, place))
+    return rollout.replace(rewards=placed_rewards, reward_valid=placed_valid)
+
+
+def check_divides_mesh(config: Config, mesh: Mesh) -> None:
+    """Raises `ConfigError` where prompts or microbatches cannot be spread over the data axis."""
+    data = mesh.shape["data"]
+    sizes = {
+        "config.sampling.num_prompts": config.sampling.num_prompts,
+        "config.evaluation.batch_size": config.evaluation.batch_size,
+        "config.batching.microbatch_size": config.batching.microbatch_size,
+    }
+    for name, size in sizes.items():
+        if size % data:
+            raise ConfigError(f"{name} is {size}; make it a multiple of the data axis, {data}")
+
+
+def check_same_vocabulary(actor: Tokenizer, critic: Tokenizer) -> None:
+    """Raises `ConfigError`, naming the first difference, where two tokenizers are not the same."""
+    ours, theirs = actor.get_vocab(), critic.get_vocab()
+    different = [t for t in sorted(ours.keys() | theirs.keys()) if ours.get(t) != theirs.get(t)]
+    if different:
+        token = different[0]
+        raise ConfigError(
+            f"config.critic.path has another tokenizer than config.actor.path: token {token!r} is "
+            f"{ours.get(token, 'absent')} for the actor and {theirs.get(token, 'absent')} for the "
+            f"critics ({len(different)} differ); take critics of the actor's family"
+        )

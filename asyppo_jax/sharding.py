@@ -1,0 +1,121 @@
+"""The mesh, and the one table from logical axis names to mesh axes."""
+
+import jax
+import numpy as np
+from flax.core import meta
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from asyppo_jax.config import ConfigError, MeshConfig
+from asyppo_jax.types import Params
+
+# Parameters are sharded over `data` along their embed axis (FSDP) and over `model` along heads, mlp
+# and vocabulary (tensor parallelism). Layers and critics stay whole: both are looped or vmapped.
+RULES: tuple[tuple[str, str | None], ...] = (
+    ("batch", "data"),
+    ("time", None),
+    ("embed", "data"),
+    ("heads", "model"),
+    ("kv_heads", "model"),
+    ("head_dim", None),
+    ("mlp", "model"),
+    ("vocab", "model"),
+    ("layers", None),
+    ("critic", None),
+)
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """A mesh [data, model] over all devices.
+
+    Raises:
+        ConfigError: if the sizes do not multiply to the number of devices.
+    """
+    devices = jax.device_count()
+    data = devices // config.model if config.data == -1 else config.data
+    if data * config.model != devices:
+        raise ConfigError(
+            f"config.mesh is data={config.data}, model={config.model}, but there are {devices} "
+            "devices; make data * model equal to that, or data = -1"
+        )
+    # Auto, not the default Explicit: with explicit axes FSDP's matmuls raise.
+    return jax.make_mesh((data, config.model), ("data", "model"), (AxisType.Auto, AxisType.Auto))
+
+
+def param_shardings(boxed: Params, mesh: Mesh) -> Params:
+    """A sharding for every leaf of a boxed (axis-named) parameter tree, by `RULES`.
+
+    An axis that its mesh axis does not divide evenly (say 3 key heads over 2) stays whole.
+    """
+    specs = meta.get_partition_spec(boxed)
+    shapes = meta.unbox(boxed)
+    rules = dict(RULES)
+
+    def one(spec: PartitionSpec, shape) -> NamedSharding:
+        axes, used = [], set()
+        for name, size in zip(tuple(spec), shape.shape, strict=True):
+            axis = rules[name] if name is not None else None
+            if axis in used or axis is None or size % mesh.shape[axis]:
+                axis = None
+            else:
+                used.add(axis)
+            axes.append(axis)
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
+    return jax.tree.map(one, specs, shapes, is_leaf=lambda x: isinstance(x, PartitionSpec))
+
+
+def like_params(tree, params: Params, shardings: Params, mesh: Mesh):
+    """Shardings for optimiser state: leaves at a parameter's place take its sharding, others none.
+
+    A moment is recognised by its path ending in the parameter's path and by its shape.
+    """
+    by_path = {
+        jax.tree_util.keystr(path): (leaf.shape, sharding)
+        for (path, leaf), sharding in zip(
+            jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(shardings), strict=True
+        )
+    }
+    replicated = NamedSharding(mesh, PartitionSpec())
+
+    def one(path, leaf):
+        for start in range(len(path)):
+            found = by_path.get(jax.tree_util.keystr(path[start:]))
+            if found and found[0] == leaf.shape:
+                return found[1]
+        return replicated
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over `data`, everything else whole."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def constrain_batch(tree, axis: int = 0):
+    """Inside jit: rows (along `axis`) over `data` where the current mesh has it and divides them."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or "data" not in mesh.axis_names:
+        return tree
+
+    def one(x):
+        if x.ndim <= axis or x.shape[axis] % mesh.shape["data"]:
+            return x
+        spec = PartitionSpec(*[None] * axis, "data")
+        return jax.lax.with_sharding_constraint(x, spec)
+
+    return jax.tree.map(one, tree)
+
+
+def put(tree, shardings):
+    """Host arrays onto devices; each process gives only the parts that its devices hold."""
+
+    def one(x, sharding):
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(one, tree, shardings)

@@ -1,0 +1,302 @@
+"""The loop: sample, score, step, log, evaluate, save; and going on after a kill."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from asyppo_jax import checkpoint as checkpoints
+from asyppo_jax.config import Config
+from asyppo_jax.evaluate import evaluate
+from asyppo_jax.metrics import (
+    MetricWriter,
+    Progress,
+    describe_sizes,
+    format_samples,
+    read_metrics,
+    require_finite,
+    write_summary,
+)
+from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.models.pretrained import (
+    critic_source,
+    load_actor_params,
+    load_critic_params,
+    load_networks,
+)
+from asyppo_jax.plots import plot_run
+from asyppo_jax.prompts import (
+    Prompt,
+    load_tokenizer,
+    make_prompt_iterator,
+    make_prompts,
+    pad_token_id,
+    stop_token_ids,
+)
+from asyppo_jax.records import load_records
+from asyppo_jax.rewards import RewardPool, Scores
+from asyppo_jax.rollouts import (
+    Answers,
+    Sampler,
+    check_divides_mesh,
+    check_same_vocabulary,
+    evaluation_options,
+    make_sampler,
+    read_answers,
+    training_options,
+    with_rewards,
+)
+from asyppo_jax.sharding import make_mesh, put
+from asyppo_jax.train_step import (
+    create_train_state,
+    jit_train_step,
+    phase_key,
+    state_shardings,
+    warmup_steps,
+)
+from asyppo_jax.types import TrainState
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same from the first step to the last."""
+
+    config: Config
+    mesh: Mesh
+    networks: Networks
+    sampler: Sampler
+    evaluation_sampler: Sampler
+    train_prompts: Sequence[Prompt]
+    eval_prompts: Sequence[Prompt]
+    train_step: Callable[..., Any]
+
+
+def prepare(config: Config) -> Run:
+    """Reads data, tokenizer and architectures, and checks that they fit each other."""
+    mesh = make_mesh(config.mesh)
+    check_divides_mesh(config, mesh)
+    networks = load_networks(config)
+    tokenizer = load_tokenizer(config.actor.path)
+    if networks.critic is not None and critic_source(config).path != config.actor.path:
+        check_same_vocabulary(tokenizer, load_tokenizer(config.critic.path))
+    stop_ids = stop_token_ids(tokenizer, config.actor.path, config.sampling.stop_tokens)
+    pad_id = pad_token_id(tokenizer)
+    train_prompts, train_report = make_prompts(
+        load_records(config.train_data), tokenizer, config.prompt
+    )
+    eval_prompts, eval_report = make_prompts(
+        load_records(config.eval_data), tokenizer, config.prompt
+    )
+    print(f"training problems: {train_report.summary()}")
+    print(f"held-out problems: {eval_report.summary()}")
+    return Run(
+        config=config,
+        mesh=mesh,
+        networks=networks,
+        sampler=make_sampler(
+            networks, tokenizer, config, training_options(config, stop_ids, pad_id), mesh
+        ),
+        evaluation_sampler=make_sampler(
+            networks, tokenizer, config, evaluation_options(config, stop_ids, pad_id), mesh
+        ),
+        train_prompts=train_prompts,
+        eval_prompts=eval_prompts,
+        train_step=jit_train_step(networks, config, mesh),
+    )
+
+
+def first_state(run: Run) -> TrainState:
+    """The state before the first step: pretrained weights, placed by the rules."""
+    config, networks = run.config, run.networks
+    shardings = state_shardings(config, networks, run.mesh)
+    actor = put(load_actor_params(config, networks), shardings.actor_params)
+    critics = put(load_critic_params(config, networks), shardings.critic_params)
+
+    def create(actor_params, critic_params):
+        return create_train_state(
+            config, networks, actor_params=actor_params, critic_params=critic_params
+        )
+
+    return jax.jit(create, out_shardings=shardings)(actor, critics)
+
+
+def train(config: Config, workdir: str) -> dict[str, Any]:
+    """Trains from the last checkpoint in `workdir`, or from the start; returns the summary.
+
+    A run that was killed and is started again ends equal, to the last bit, to one that was not.
+
+    Raises:
+        ConfigError, ModelError, DataError, CheckpointError, NonFiniteError: each one sentence.
+    """
+    started = time.perf_counter()
+    checkpoints.check_same_run(workdir, dataclasses.asdict(config))
+    run = prepare(config)
+    with jax.set_mesh(run.mesh), RewardPool(config.reward) as pool:
+        manager = checkpoints.make_manager(workdir, config.checkpoint)
+        data = make_prompt_iterator(
+            run.train_prompts,
+            batch_size=config.sampling.num_prompts,
+            seed=config.seed,
+            host_index=jax.process_index(),
+            host_count=jax.process_count(),
+        )
+        try:
+            state = _restore_or_start(run, manager, data)
+            print(describe_sizes(config))
+            _train_on(run, state, data, pool, manager, workdir, started)
+        finally:
+            manager.wait_until_finished()
+            manager.close()
+    return _summarize_run(config, workdir)
+
+
+def _restore_or_start(run: Run, manager, data) -> TrainState:
+    if manager.latest_step() is None:
+        return first_state(run)
+    shardings = state_shardings(run.config, run.networks, run.mesh)
+    shapes = jax.eval_shape(lambda: create_train_state(run.config, run.networks))
+    like = checkpoints.restore_shapes(shapes, shardings)
+    state, data_state = checkpoints.restore(manager, like)
+    data.set_state(data_state)
+    print(f"going on after step {int(state.step)} of {manager.directory}")
+    return state
+
+
+def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started: float) -> None:
+    """Steps, evaluations, metrics and checkpoints, from the state's step to the last."""
+    config, step = run.config, int(state.step)
+    is_writer = jax.process_index() == 0
+    before = read_metrics(Path(workdir) / "metrics.jsonl") if step else []
+    started -= before[-1]["time/elapsed_s"] if before else 0.0
+    with (
+        closing(MetricWriter(workdir, config.log, start_step=step, is_writer=is_writer)) as writer,
+        closing(Progress(config.num_steps, start_step=step, is_writer=is_writer)) as progress,
+    ):
+
+        def write(metrics: dict[str, float]) -> None:
+            writer.write(step, metrics | {"time/elapsed_s": time.perf_counter() - started})
+
+        if step == 0:
+            write(_evaluate(run, state, pool, progress))
+        while step < config.num_steps:
+            state, metrics = _one_step(run, state, data, pool, progress)
+            step += 1
+            last = step == config.num_steps
+            evaluated = last or (config.evaluation.every and step % config.evaluation.every == 0)
+            if evaluated:
+                metrics |= _evaluate(run, state, pool, progress)
+            # Before the checkpoint: a step that is resumed from is not written again.
+            write(metrics)
+            progress.finish_step(step, metrics)
+            if last or step % config.checkpoint.every == 0:
+                accuracy = metrics["evaluate/accuracy"] if evaluated else None
+                checkpoints.save(manager, state, data.get_state(), accuracy)
+
+
+def _one_step(
+    run: Run, state: TrainState, data, pool: RewardPool, progress: Progress
+) -> tuple[TrainState, dict[str, float]]:
+    """Samples, scores and updates once; raises `NonFiniteError` before anything is saved."""
+    warming_up = int(state.step) < warmup_steps(run.config)
+    step = int(state.step) + 1
+    with progress.phase("sample"):
+        prompts = next(data)
+        rollout = run.sampler(state.actor_params, prompts, phase_key(state, "sample"), run.mesh)
+        answers = read_answers(rollout, prompts, run.sampler)
+    with progress.phase("score"):
+        scores = pool.score(answers.problems, answers.completions, answers.answers)
+        rollout = with_rewards(rollout, scores.rewards, scores.valid, run.mesh)
+    # Nothing may cross between host and device unseen while the step runs.
+    with progress.phase("update"), jax.transfer_guard("disallow"):
+        state, device_metrics = run.train_step(state, rollout)
+        metrics = {name: float(x) for name, x in jax.device_get(device_metrics).items()}
+    if warming_up:  # the actor did not learn: it has nothing to tell
+        silent = ("actor/", "rollout/log_prob_gap")
+        metrics = {name: x for name, x in metrics.items() if not name.startswith(silent)}
+    require_finite(step, metrics)
+    times = progress.take_times()
+    metrics["rollout/truncated_fraction"] = float(answers.truncated.mean())
+    metrics["rollout/tokens_per_s"] = float(answers.lengths.sum()) / times["time/sample_s"]
+    _tell(run.config, step, metrics, answers, scores, progress)
+    return state, metrics | times
+
+
+def _evaluate(
+    run: Run, state: TrainState, pool: RewardPool, progress: Progress
+) -> dict[str, float]:
+    with progress.phase("evaluate"):
+        result = evaluate(
+            run.evaluation_sampler,
+            state.actor_params,
+            run.eval_prompts,
+            pool,
+            phase_key(state, "evaluate"),
+            run.config,
+            run.mesh,
+        )
+    progress.print(
+        f"step {int(state.step)}: held-out accuracy {result.accuracy:.3f} "
+        f"({len(run.eval_prompts)} problems, {result.invalid} answers without a score)"
+    )
+    return result.metrics() | progress.take_times()
+
+
+def _tell(
+    config: Config,
+    step: int,
+    metrics: dict[str, float],
+    answers: Answers,
+    scores: Scores,
+    progress: Progress,
+) -> None:
+    """Prints what a user should see of a step besides its numbers."""
+    if any(scores.reasons.values()):
+        progress.print(f"step {step}: answers without a score: {scores.reasons}")
+    gap, bound = metrics.get("rollout/log_prob_gap", 0.0), config.algorithm.log_prob_gap_bound
+    if gap > bound:
+        progress.print(
+            f"step {step}: sampler and learner disagree by {gap:.3g} nats a token on average, over "
+            f"config.algorithm.log_prob_gap_bound = {bound:g}; use float32, or "
+            'config.algorithm.old_log_probs = "recompute"'
+        )
+    if config.log.samples_every and step % config.log.samples_every == 0:
+        rows = np.linspace(0, len(answers.problems) - 1, config.log.num_samples).astype(int)
+        progress.print(
+            format_samples(
+                step,
+                [answers.prompts[i] for i in rows],
+                [answers.completions[i] for i in rows],
+                [float(scores.rewards[i]) for i in rows],
+                [bool(scores.valid[i]) for i in rows],
+            )
+        )
+
+
+def _summarize_run(config: Config, workdir: str) -> dict[str, Any]:
+    """Writes summary.json and the plots from what the run wrote down."""
+    rows = read_metrics(Path(workdir) / "metrics.jsonl")
+    evaluations = [
+        (row["step"], row["evaluate/accuracy"]) for row in rows if "evaluate/accuracy" in row
+    ]
+    best_step, best = max(evaluations, key=lambda e: -math.inf if e[1] is None else e[1])
+    summary = {
+        "accuracy_before": evaluations[0][1],
+        "accuracy_after": evaluations[-1][1],
+        "accuracy_best": best,
+        "best_step": best_step,
+        "steps": rows[-1]["step"],
+        "seconds": rows[-1]["time/elapsed_s"],
+        "seed": config.seed,
+        "plots": [str(path) for path in plot_run(workdir)],
+    }
+    if jax.process_index() == 0:
+        write_summary(workdir, summary)
+    return summary

@@ -1,0 +1,65 @@
+"""The three pytrees that flow through the program: `Rollout`, `Experience`, `TrainState`.
+
+Letters (used in every shape of this project): B sequences, N prompts, G responses per prompt
+(B = N*G, the responses of a prompt are neighbours), K critics, P prompt positions, C completion
+positions, T = P + C.
+"""
+
+from typing import Any
+
+import jax
+from flax import struct
+
+Params = Any  # a nested dict of arrays; leaf names and shapes are those of `asyppo_jax.models`
+
+
+@struct.dataclass
+class PromptBatch:
+    """N prompts, padded on the left so that every completion starts at position P."""
+
+    tokens: jax.Array  # [N, P] int32
+    mask: jax.Array  # [N, P] bool, true on real prompt tokens
+
+
+@struct.dataclass
+class Rollout:
+    """What the current actor answered, and what the answers earned.
+
+    `completion_mask` is true up to and including the end-of-sequence token. `log_probs` are those of
+    the plain policy (temperature 1, nothing truncated), because the PPO ratio is a ratio of policies.
+    A row whose `reward_valid` is false takes no part in any loss, rank or statistic.
+    """
+
+    tokens: jax.Array  # [B, T] int32, prompt (left-padded) then completion (right-padded)
+    prompt_mask: jax.Array  # [B, P] bool
+    completion_mask: jax.Array  # [B, C] bool
+    log_probs: jax.Array  # [B, C] float32
+    rewards: jax.Array  # [B] float32 in [0, 1]
+    reward_valid: jax.Array  # [B] bool
+
+
+@struct.dataclass
+class Experience:
+    """A rollout with everything that the two updates need; all of it constant during the updates."""
+
+    rollout: Rollout
+    values: jax.Array  # [K, B, C] float32, V_k(s_t) before the critic update
+    value_std: jax.Array  # [B, C] float32, the critics' disagreement
+    advantages: jax.Array  # [B, C] float32
+    returns: jax.Array  # [B, C] float32
+    loss_mask: jax.Array  # [B, C] bool, completion_mask of the rows with a valid reward
+    advantage_mask: jax.Array  # [B, C] bool, false = dropped from the surrogate
+    entropy_mask: jax.Array  # [B, C] bool, false = dropped from the entropy bonus
+    critic_shards: jax.Array  # [K, B] bool, which responses each critic learns from
+
+
+@struct.dataclass
+class TrainState:
+    """Everything a checkpoint needs to go on exactly: arrays only, no functions."""
+
+    step: jax.Array  # scalar int32, the number of finished steps
+    key: jax.Array  # [2] uint32, the run's key data; never changes, always folded with `step`
+    actor_params: Params
+    actor_opt_state: Any
+    critic_params: Params  # stacked: every leaf has a leading axis K; an empty dict when K = 0
+    critic_opt_state: Any

@@ -1,0 +1,203 @@
+"""Makes the quickstart's base model: `python -m experiments.quickstart.make_model --out=DIR`.
+
+A small Qwen3-architecture model is trained from nothing on the corpus of
+`experiments.quickstart.corpus`, whose style shares decide how it answers. Most of the corpus
+guesses, so the model guesses too and is mostly wrong; when it happens to write the steps, it is
+mostly right. This is built in on purpose: it leaves reinforcement learning one true thing to find,
+that writing the steps pays. It is no effect of temperature: the greedy answer is a guess as well.
+
+Evaluation problems are kept out of the corpus. The same seed on the same machine gives the same
+weights.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.core import meta
+
+from asyppo_jax.config import PromptConfig
+from asyppo_jax.models.actor_critic import Actor, Networks, init_actor
+from asyppo_jax.models.config import ModelConfig
+from asyppo_jax.models.huggingface import save_params
+from asyppo_jax.ops.logits import log_probs_and_entropy
+from asyppo_jax.prompts import load_tokenizer, make_prompts, pad_prompts
+from asyppo_jax.records import Record
+from asyppo_jax.rewards.graders import exact
+from asyppo_jax.sampling import DecodingOptions, sample
+from asyppo_jax.types import Params
+from experiments.quickstart.corpus import Rows, draw_document, packed_rows
+from experiments.quickstart.task import (
+    MAX_COMPLETION_LENGTH,
+    MAX_PROMPT_LENGTH,
+    PROMPT_TEMPLATE,
+    STYLES,
+    Style,
+    records,
+    style_of,
+)
+from experiments.quickstart.tokenizer import VOCABULARY, make_tokenizer, save_tokenizer
+
+MODEL = ModelConfig(
+    model_type="qwen3",
+    vocab_size=len(VOCABULARY),
+    embed_dim=128,
+    num_layers=4,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=32,
+    mlp_dim=256,
+    norm_eps=1e-6,
+    rope_theta=10000.0,
+    rope_scaling=None,
+    tie_embeddings=True,
+    qk_norm=True,
+    attention_bias=False,
+)
+ROWS, ROW_LENGTH = 32, 64
+PEAK_LEARNING_RATE, WARMUP_STEPS = 3e-3, 100
+LOG_EVERY = 100
+EVALUATION_SEED = 1
+
+
+class Measurement(NamedTuple):
+    """How a model answers held-out problems; a style that never occurs has accuracy NaN."""
+
+    accuracy: float
+    style_share: dict[Style, float]
+    style_accuracy: dict[Style, float]
+
+    def __str__(self) -> str:
+        styles = ", ".join(
+            f"{style} {self.style_share[style]:.3f} of the answers, "
+            f"{self.style_accuracy[style]:.3f} right"
+            for style in STYLES
+        )
+        return f"accuracy {self.accuracy:.3f} ({styles})"
+
+
+def batches(seed: int) -> Iterator[Rows]:
+    """An endless stream of packed documents, each ended by the end-of-sequence token."""
+    rng, tokenizer = random.Random(seed), make_tokenizer()
+
+    def documents() -> Iterator[tuple[list[int], list[int]]]:
+        while True:
+            prompt, completion = (tokenizer(text)["input_ids"] for text in draw_document(rng))
+            yield prompt, [*completion, tokenizer.eos_token_id]
+
+    while True:
+        yield packed_rows(documents(), ROWS, ROW_LENGTH)
+
+
+def mean_loss(params: Params, rows: Rows, networks: Networks) -> jax.Array:
+    """−log π of the completion tokens, averaged over them (nats); documents do not see each other.
+
+    The prompts are noise that nothing could predict, so they are left out.
+    """
+    own = rows.document[:, :, None] == rows.document[:, None, :]
+    visible = own & jnp.tril(jnp.ones((ROW_LENGTH, ROW_LENGTH), bool))[None]
+    hidden, _ = networks.actor.apply({"params": params}, rows.tokens, rows.positions, visible)
+    head = networks.actor_head(params)
+    log_probs, _ = log_probs_and_entropy(hidden[:, :-1], head, rows.tokens[:, 1:], chunk=ROW_LENGTH)
+    mask = rows.is_completion[:, 1:]
+    return -jnp.sum(log_probs * mask) / jnp.sum(mask)
+
+
+def pretrain(seed: int, num_steps: int) -> Params:
+    """The parameters after `num_steps` steps of AdamW; prints the loss as it falls."""
+    networks = Networks(Actor(MODEL), None)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, PEAK_LEARNING_RATE, WARMUP_STEPS, num_steps, 0.02 * PEAK_LEARNING_RATE
+    )
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.01)
+    )
+
+    @jax.jit
+    def step(params, opt_state, rows):
+        loss, grads = jax.value_and_grad(mean_loss)(params, rows, networks)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    params = meta.unbox(init_actor(networks.actor, jax.random.key(seed)))
+    opt_state, losses, started = optimizer.init(params), [], time.perf_counter()
+    stream = batches(seed)
+    for number in range(1, num_steps + 1):
+        params, opt_state, loss = step(params, opt_state, next(stream))
+        losses.append(loss)
+        if number % LOG_EVERY == 0 or number == num_steps:
+            mean = float(np.mean(jax.device_get(losses)))
+            seconds = time.perf_counter() - started
+            print(f"step {number} of {num_steps}: loss {mean:.4f}, {seconds:.0f} s", flush=True)
+            losses = []
+    return jax.device_get(params)
+
+
+def measure(
+    params: Params, networks: Networks, *, temperature: float, num_problems: int
+) -> Measurement:
+    """One answer to each of `num_problems` held-out problems, scored by exact match."""
+    tokenizer = make_tokenizer()
+    problems = [Record(**r) for r in records("eval", num_problems, EVALUATION_SEED)]
+    config = PromptConfig(template=PROMPT_TEMPLATE, max_length=MAX_PROMPT_LENGTH + 1)
+    prompts, _ = make_prompts(problems, tokenizer, config)
+    options = DecodingOptions(
+        group_size=1,
+        max_completion_length=MAX_COMPLETION_LENGTH + 1,
+        temperature=temperature,
+        top_k=0,
+        top_p=1.0,
+        stop_ids=(tokenizer.eos_token_id,),
+        pad_id=tokenizer.pad_token_id,
+    )
+    batch = pad_prompts(prompts, config.max_length, options.pad_id)
+    program = jax.jit(sample, static_argnames=("networks", "options"))
+    rollout = program(params, batch, jax.random.key(0), networks=networks, options=options)
+    completions = np.asarray(rollout.tokens)[:, config.max_length :]
+    texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
+    styles = np.array([style_of(r.problem, t) for r, t in zip(problems, texts, strict=True)])
+    scores = np.array([exact(r.problem, t, r.answer) for r, t in zip(problems, texts, strict=True)])
+    return Measurement(
+        accuracy=float(scores.mean()),
+        style_share={style: float((styles == style).mean()) for style in STYLES},
+        style_accuracy={
+            style: float(scores[styles == style].mean()) if (styles == style).any() else np.nan
+            for style in STYLES
+        },
+    )
+
+
+def save_model(directory: Path, params: Params) -> None:
+    """Writes a directory that this project and transformers load."""
+    save_params(directory, MODEL, params, "actor")
+    save_tokenizer(directory)
+    tokenizer = load_tokenizer(str(directory))
+    generation = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    (directory / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Trains the quickstart's base model.")
+    parser.add_argument("--out", type=Path, required=True, help="the directory to write")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--problems", type=int, default=1000, help="held-out, to measure with")
+    arguments = parser.parse_args()
+    params = pretrain(arguments.seed, arguments.steps)
+    save_model(arguments.out, params)
+    networks = Networks(Actor(MODEL), None)
+    for name, temperature in (("sampled at temperature 1", 1.0), ("greedy", 0.0)):
+        result = measure(params, networks, temperature=temperature, num_problems=arguments.problems)
+        print(f"{name}: {result}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+r"""The quickstart's task: add three to five numbers, and say the sum in \boxed{}.
+
+A problem is a sum such as "7+25+18+9"; with `PROMPT_TEMPLATE` it becomes the prompt "7+25+18+9=". A
+completion may write the partial sums down, "7+25=32 32+18=50 50+9=59 \boxed{59}", or not. No
+partial sum passes 99, so every step is a sum of two numbers of at most two digits.
+"""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import Literal
+
+PROMPT_TEMPLATE = "{problem}="
+MAX_PROMPT_LENGTH = 15  # tokens: five numbers of two digits
+MAX_COMPLETION_LENGTH = 41  # tokens: four steps, the boxed answer and the end of sequence
+
+Style = Literal["direct", "leaping", "worked"]
+STYLES: tuple[Style, ...] = ("direct", "leaping", "worked")
+
+_MAX_SUM = 99
+_EVAL_SHARE = 0.1
+
+
+def records(split: str, num_records: int, seed: int) -> list[dict[str, str]]:
+    """Different problems of a split ("train" or "eval"), each {"problem": ..., "answer": ...}.
+
+    A hash of its text puts a problem into its split, so that no seed brings an evaluation problem
+    into training.
+
+    Raises:
+        ValueError: an unknown split.
+    """
+    if split not in ("train", "eval"):
+        raise ValueError(f"split is {split!r}; choose 'train' or 'eval'")
+    rng = random.Random(seed)
+    problems: dict[str, None] = {}  # a dict, not a set: it keeps the order
+    while len(problems) < num_records:
+        problem = draw_problem(rng)
+        if split_of(problem) == split:
+            problems[problem] = None
+    return [{"problem": p, "answer": str(sum(numbers_of(p)))} for p in problems]
+
+
+def draw_problem(rng: random.Random) -> str:
+    """Three to five numbers, one- and two-digit ones equally likely, whose sum is 99 or less."""
+    count = rng.choices((3, 4, 5), weights=(2, 2, 1))[0]
+    while True:
+        numbers = [rng.choice((rng.randint(1, 9), rng.randint(10, 60))) for _ in range(count)]
+        if sum(numbers) <= _MAX_SUM:
+            return "+".join(map(str, numbers))
+
+
+def split_of(problem: str) -> Literal["train", "eval"]:
+    """The split that a problem belongs to, whatever the seed."""
+    digest = hashlib.sha256(problem.encode()).digest()
+    return "eval" if digest[0] < _EVAL_SHARE * 256 else "train"
+
+
+def numbers_of(problem: str) -> list[int]:
+    """The numbers of a problem, in order."""
+    return [int(number) for number in problem.split("+")]
+
+
+def solution(problem: str, added_per_step: Sequence[int]) -> str:
+    """A right solution whose i-th step adds `added_per_step[i]` more numbers to the sum so far.
+
+    All ones is the fully worked solution; no steps at all is the bare answer.
+    """
+    total, *rest = numbers_of(problem)
+    steps = []
+    for count in added_per_step:
+        added, rest = rest[:count], rest[count:]
+        terms = "+".join(map(str, (total, *added)))
+        total += sum(added)
+        steps.append(f"{terms}={total} ")
+    return "".join(steps) + f"\\boxed{{{total + sum(rest)}}}"
+
+
+def style_of(problem: str, completion: str) -> Style:
+    """How a completion goes about it: without steps, with too few, or with one for each number."""
+    num_steps = completion.count("=")
+    if num_steps == 0:
+        return "direct"
+    return "worked" if num_steps >= len(numbers_of(problem)) - 1 else "leaping"

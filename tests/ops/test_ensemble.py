@@ -1,0 +1,255 @@
+"""The critics' disagreement, the masks ranked by it, and the division of a group among critics."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyppo_jax.ops import ensemble
+
+KEY = jax.random.key(0)
+SHAPE = (4, 6)
+FULL = jnp.ones(SHAPE, bool)
+# Three padding positions in row 0, five in row 2; 16 real tokens.
+RAGGED = jnp.asarray(np.arange(6) < np.array([3, 6, 1, 6])[:, None])
+
+
+@functools.cache
+def jitted_masks(low, high):
+    return jax.jit(
+        functools.partial(
+            ensemble.disagreement_masks, advantage_mask_fraction=low, entropy_mask_fraction=high
+        )
+    )
+
+
+def masks(value_std, mask, low, high, key=KEY):
+    return [np.asarray(m) for m in jitted_masks(low, high)(value_std, mask, key)]
+
+
+jitted_shards = jax.jit(
+    ensemble.critic_shards, static_argnames=("num_prompts", "group_size", "num_critics")
+)
+
+
+def distinct_std(seed=0):
+    """Every token a different σ, in no order."""
+    ranks = np.random.default_rng(seed).permutation(24).reshape(SHAPE)
+    return jnp.asarray(0.1 + 0.01 * ranks, jnp.float32)
+
+
+def test_mean_and_std_give_the_numbers_worked_by_hand():
+    # Two critics say 0 and 2: mean 1, population std 1. They agree on 5: std 0.
+    values = jnp.array([[[0.0, 5.0]], [[2.0, 5.0]]])
+    mean, std = ensemble.value_mean_and_std(values)
+    np.testing.assert_array_equal(mean, [[1.0, 5.0]])
+    np.testing.assert_array_equal(std, [[1.0, 0.0]])
+
+
+@pytest.mark.parametrize("num_critics", [1, 2, 3, 5, 8])
+def test_mean_and_std_equal_a_slow_loop(num_critics):
+    values = np.random.default_rng(0).standard_normal((num_critics, 2, 3)).astype(np.float32)
+    mean, std = ensemble.value_mean_and_std(jnp.asarray(values))
+    for b in range(2):
+        for t in range(3):
+            said = [float(values[k, b, t]) for k in range(num_critics)]
+            centre = sum(said) / num_critics
+            spread = (sum((v - centre) ** 2 for v in said) / num_critics) ** 0.5
+            assert mean[b, t] == pytest.approx(centre, rel=1e-6, abs=1e-6)
+            assert std[b, t] == pytest.approx(spread, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("num_critics", range(1, 9))
+@pytest.mark.parametrize("compiled", [False, True])
+def test_critics_that_agree_to_the_bit_have_no_spread(num_critics, compiled):
+    # A mean rounded away from the common value would leave a σ of 1e-7, and the masks would rank
+    # rounding errors instead of seeing that there is nothing to rank.
+    one = jax.random.normal(KEY, (50, 40))
+    function = ensemble.value_mean_and_std
+    function = jax.jit(function) if compiled else function
+    _, std = function(jnp.broadcast_to(one, (num_critics, 50, 40)))
+    np.testing.assert_array_equal(std, 0.0)
+
+
+def test_the_gradient_of_std_at_equal_values_is_nan_and_never_enters():
+    values = jnp.ones((2, 1, 3))
+    naive = jax.grad(lambda v: jnp.sum(jnp.std(v, axis=0)))(values)
+    assert np.isnan(naive).all()
+
+    def loss(v):
+        mean, std = ensemble.value_mean_and_std(v)
+        return jnp.sum(mean + std) + jnp.sum(jnp.square(v))
+
+    np.testing.assert_array_equal(jax.grad(loss)(values), 2 * values)
+
+
+def test_the_masks_drop_the_tokens_found_by_hand():
+    # Ten real tokens and two of padding. 0.2 * 10 = 2 lowest: 0.1 and 0.2. 0.3 * 10 = 3 highest:
+    # 1.0, 0.9 and 0.8. The padding would be the lowest and the highest of all.
+    value_std = jnp.array([[0.5, 1.0, 0.1, 0.4, 0.9, 0.0], [0.2, 0.3, 0.6, 0.7, 0.8, 99.0]])
+    mask = (value_std > 0) & (value_std < 99)
+    advantage_mask, entropy_mask = masks(value_std, mask, 0.2, 0.3)
+    np.testing.assert_array_equal(
+        advantage_mask, [[1, 1, 0, 1, 1, 0], [0, 1, 1, 1, 1, 0]], strict=False
+    )
+    np.testing.assert_array_equal(
+        entropy_mask, [[1, 0, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0]], strict=False
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    levels=st.lists(st.integers(0, 3), min_size=24, max_size=24),
+    lengths=st.lists(st.integers(0, 6), min_size=4, max_size=4),
+    fractions=st.sampled_from([(0.2, 0.2), (0.0, 0.37), (0.5, 0.5), (0.9, 0.1)]),
+    seed=st.integers(0, 1000),
+)
+def test_counts_are_exact_and_by_rank_however_many_ties(levels, lengths, fractions, seed):
+    value_std = jnp.asarray(levels, jnp.float32).reshape(SHAPE)
+    mask = jnp.asarray(np.arange(6) < np.array(lengths)[:, None])
+    advantage_mask, entropy_mask = masks(value_std, mask, *fractions, key=jax.random.key(seed))
+    std, real = np.asarray(value_std), np.asarray(mask)
+    count, all_equal_zero = real.sum(), not std[real].any()
+    # The nearest whole number; where it is a tie, both neighbours are.
+    for kept, fraction in zip((advantage_mask, entropy_mask), fractions, strict=True):
+        assert not kept[~real].any()
+        dropped = (real & ~kept).sum()
+        assert abs(dropped - (0 if all_equal_zero else fraction * count)) <= 0.5 + 1e-4
+    low, high = std[real & ~advantage_mask], std[real & ~entropy_mask]
+    assert low.max(initial=-1) <= std[advantage_mask].min(initial=99)
+    assert high.min(initial=99) >= std[entropy_mask].max(initial=-1)
+    # One ranking serves both masks: while k + h <= 1, no token is among the lowest and the highest.
+    assert (advantage_mask | entropy_mask)[real].all()
+
+
+def test_all_equal_disagreement_breaks_a_threshold_and_not_the_ranks():
+    value_std = jnp.full(SHAPE, 0.3)
+    threshold = jnp.quantile(value_std, 0.25)
+    assert not (value_std > threshold).any(), "a threshold with `<=` drops everything"
+    assert (value_std >= threshold).all(), "a threshold with `<` drops nothing"
+    advantage_mask, entropy_mask = masks(value_std, FULL, 0.25, 0.5)
+    assert (~advantage_mask).sum() == 6  # 0.25 * 24
+    assert (~entropy_mask).sum() == 12
+
+
+def test_ties_are_broken_at_random_and_not_by_position():
+    value_std = jnp.full((2, 5), 0.3)
+    draw = jax.vmap(jitted_masks(0.2, 0.2), in_axes=(None, None, 0))
+    drawn = draw(value_std, jnp.ones((2, 5), bool), jax.random.split(KEY, 400))
+    dropped = [np.sum(~np.asarray(kept), axis=0) for kept in drawn]
+    # Each token should be dropped in 80 of 400 draws (standard deviation 8); by position, the first
+    # two would be dropped 400 times.
+    for counts in dropped:
+        assert counts.min() > 40
+        assert counts.max() < 120
+
+
+def test_the_key_decides_ties_and_only_ties():
+    value_std = distinct_std()
+    first = masks(value_std, RAGGED, 0.2, 0.2, key=jax.random.key(1))
+    second = masks(value_std, RAGGED, 0.2, 0.2, key=jax.random.key(2))
+    np.testing.assert_array_equal(first, second)
+    tied = [masks(jnp.ones(SHAPE), FULL, 0.5, 0.5, key=jax.random.key(k)) for k in (1, 1, 2)]
+    np.testing.assert_array_equal(tied[0], tied[1])
+    assert not np.array_equal(tied[0], tied[2])
+
+
+def test_only_the_ranks_of_the_disagreement_matter():
+    value_std = distinct_std()
+    expected = masks(value_std, RAGGED, 0.2, 0.3)
+    for transformed in (1e-6 * value_std, jnp.exp(20 * value_std), 5 + value_std):
+        np.testing.assert_array_equal(masks(transformed, RAGGED, 0.2, 0.3), expected)
+
+
+def test_tokens_are_ranked_over_the_whole_batch_and_not_per_sequence():
+    # The six lowest of 24 are all in row 2, the six highest all in row 0: whole rows are dropped.
+    value_std = jnp.array([[4.0], [2.0], [1.0], [3.0]]) + 0.01 * jnp.arange(6.0)[None, :]
+    advantage_mask, entropy_mask = masks(value_std, FULL, 0.25, 0.25)
+    np.testing.assert_array_equal(advantage_mask.sum(axis=1), [6, 6, 0, 6])
+    np.testing.assert_array_equal(entropy_mask.sum(axis=1), [0, 6, 6, 6])
+
+
+@pytest.mark.parametrize("padding", [-1.0, 0.0, jnp.inf, jnp.nan])
+def test_the_disagreement_on_padding_never_takes_part(padding):
+    value_std = distinct_std()
+    expected = masks(value_std, RAGGED, 0.25, 0.25)
+    assert (np.asarray(RAGGED) & ~expected[0]).sum() == 4  # 0.25 * 16
+    dirty = jnp.where(RAGGED, value_std, padding)
+    np.testing.assert_array_equal(masks(dirty, RAGGED, 0.25, 0.25), expected)
+
+
+def test_without_any_disagreement_both_masks_keep_every_real_token():
+    # Padding that disagrees must not hide that the real tokens do not.
+    for value_std in (jnp.zeros(SHAPE), jnp.where(RAGGED, 0.0, 3.0)):
+        for kept in masks(value_std, RAGGED, 0.2, 0.2):
+            np.testing.assert_array_equal(kept, RAGGED)
+
+
+def test_one_critic_keeps_every_real_token():
+    _, std = ensemble.value_mean_and_std(jax.random.normal(KEY, (1, *SHAPE)))
+    for kept in masks(std, RAGGED, 0.2, 0.2):
+        np.testing.assert_array_equal(kept, RAGGED)
+
+
+def test_fractions_of_zero_keep_every_real_token():
+    for kept in masks(distinct_std(), RAGGED, 0.0, 0.0):
+        np.testing.assert_array_equal(kept, RAGGED)
+
+
+def test_a_batch_without_real_tokens_has_empty_masks():
+    for kept in masks(distinct_std(), jnp.zeros(SHAPE, bool), 0.2, 0.2):
+        assert not kept.any()
+
+
+def test_masked_rank_puts_padding_behind_every_real_token():
+    rank = ensemble.masked_rank(jnp.array([[3.0, 0.0, 1.0, jnp.inf]]), FULL[:1, :4], KEY)
+    np.testing.assert_array_equal(rank, [[2, 0, 1, 3]])
+    mask = jnp.array([[True, False, True, True]])
+    rank = ensemble.masked_rank(jnp.array([[3.0, 0.0, 1.0, jnp.inf]]), mask, KEY)
+    np.testing.assert_array_equal(rank, [[1, 3, 0, 2]])
+
+
+@pytest.mark.parametrize(("group_size", "num_critics"), [(2, 2), (8, 2), (6, 3), (4, 4), (8, 1)])
+def test_every_critic_gets_an_equal_and_disjoint_share_of_every_group(group_size, num_critics):
+    shards = jitted_shards(KEY, num_prompts=5, group_size=group_size, num_critics=num_critics)
+    assert shards.shape == (num_critics, 5 * group_size)
+    assert shards.dtype == bool
+    np.testing.assert_array_equal(shards.sum(axis=0), 1)
+    per_group = shards.reshape(num_critics, 5, group_size).sum(axis=2)
+    np.testing.assert_array_equal(per_group, group_size // num_critics)
+
+
+def test_the_division_is_random_in_every_group_and_every_step():
+    def draw(seed):
+        shards = jitted_shards(jax.random.key(seed), num_prompts=200, group_size=4, num_critics=2)
+        return np.asarray(shards[0]).reshape(200, 4)
+
+    first = draw(0)
+    np.testing.assert_array_equal(first, draw(0))
+    assert not np.array_equal(first, draw(1))
+    # All 4-choose-2 = 6 ways to split a group occur, and each response falls to critic 0 in about
+    # 100 of 200 groups (standard deviation 7).
+    assert len(np.unique(first, axis=0)) == 6
+    assert np.abs(first.sum(axis=0) - 100).max() < 35
+
+
+def test_a_group_that_critics_cannot_share_evenly_is_an_error_in_words():
+    with pytest.raises(ValueError, match=r"3 critics cannot share a group of 8 .* multiple of"):
+        ensemble.critic_shards(KEY, num_prompts=2, group_size=8, num_critics=3)
+
+
+def test_compiled_and_batched_variants_agree(assert_variants_agree):
+    values = jax.random.normal(KEY, (3, 2, *SHAPE))
+    assert_variants_agree(ensemble.value_mean_and_std, values)
+    function = functools.partial(
+        ensemble.disagreement_masks, advantage_mask_fraction=0.2, entropy_mask_fraction=0.3
+    )
+    keys = jax.random.split(KEY, 3)
+    value_std = jnp.stack([distinct_std(0), jnp.ones(SHAPE), jnp.zeros(SHAPE)])
+    assert_variants_agree(function, value_std, jnp.stack([RAGGED, FULL, RAGGED]), keys)
+    shards = functools.partial(ensemble.critic_shards, num_prompts=3, group_size=4, num_critics=2)
+    assert_variants_agree(shards, keys)

@@ -1,0 +1,186 @@
+"""Chunked log-probs and entropy: equal to those of the full logits, which never exist."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asyppo_jax.ops import logits
+
+B, C, D, V = 2, 12, 4, 64
+CHUNKS = [1, 3, 5, 12, 100]  # two that divide 12, one that does not, one chunk, one beyond it
+
+
+def inputs(seed=0, batch=B):
+    rng = np.random.default_rng(seed)
+    hidden = jnp.asarray(rng.standard_normal((batch, C, D)), jnp.float32)
+    head = jnp.asarray(rng.standard_normal((D, V)), jnp.float32)
+    return hidden, head, jnp.asarray(rng.integers(0, V, (batch, C)))
+
+
+def naive(hidden, head, targets):
+    """The same from all logits at once."""
+    log_p = jax.nn.log_softmax(hidden @ head, axis=-1)
+    log_probs = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
+    return log_probs, -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+
+def weighted(function, hidden, head, targets):
+    """A scalar in which every position's log-prob and entropy has a weight of its own."""
+    log_probs, entropy = function(hidden, head, targets)
+    position = jnp.arange(1.0, log_probs.size + 1).reshape(log_probs.shape)
+    return jnp.sum(jnp.sin(position) * log_probs + jnp.cos(position) * entropy)
+
+
+gradient = jax.jit(jax.grad(weighted, argnums=(1, 2)), static_argnums=0)
+
+
+def chunked(chunk):
+    return functools.partial(logits.log_probs_and_entropy, chunk=chunk)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_chunked_results_equal_those_of_the_full_logits(chunk):
+    got = chunked(chunk)(*inputs())
+    for result, expected in zip(got, naive(*inputs()), strict=True):
+        assert result.shape == (B, C)
+        np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_chunked_gradients_equal_those_of_the_full_logits(chunk):
+    hidden, head, targets = inputs()
+    expected = gradient(naive, hidden, head, targets)
+    got = gradient(chunked(chunk), hidden, head, targets)
+    for result, full in zip(got, expected, strict=True):
+        np.testing.assert_allclose(result, full, rtol=1e-5, atol=2e-6)
+
+
+def test_results_equal_a_slow_loop_in_float64():
+    hidden, head, targets = inputs()
+    log_probs, entropy = chunked(5)(hidden, head, targets)
+    for b in range(B):
+        for t in range(C):
+            row = np.float64(hidden[b, t]) @ np.float64(head)
+            p = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+            assert log_probs[b, t] == pytest.approx(math.log(p[targets[b, t]]), rel=2e-6)
+            assert entropy[b, t] == pytest.approx(-sum(p * np.log(p)), rel=2e-6)
+
+
+def test_the_numbers_worked_by_hand():
+    # Logits log 1, log 1, log 2: probabilities 1/4, 1/4, 1/2.
+    # log p(2) = -log 2; H = 1/4 * log 4 + 1/4 * log 4 + 1/2 * log 2 = 3/2 * log 2
+    hidden = jnp.array([[[1.0]]])
+    head = jnp.log(jnp.array([[1.0, 1.0, 2.0]]))
+    log_probs, entropy = chunked(1)(hidden, head, jnp.array([[2]]))
+    assert log_probs[0, 0] == pytest.approx(-math.log(2), rel=1e-6)
+    assert entropy[0, 0] == pytest.approx(1.5 * math.log(2), rel=1e-6)
+
+
+def test_equal_logits_have_the_largest_entropy():
+    log_probs, entropy = chunked(5)(jnp.zeros((B, C, D)), inputs()[1], inputs()[2])
+    np.testing.assert_allclose(entropy, math.log(V), rtol=1e-6)
+    np.testing.assert_allclose(log_probs, -math.log(V), rtol=1e-6)
+
+
+def test_the_gradient_of_the_entropy_by_a_logit_is_minus_p_times_log_p_plus_h():
+    # With the identity as head the hidden state is the logits: dH/dz_v = -p_v * (log p_v + H).
+    z = jax.random.normal(jax.random.key(1), (1, 3, 5))
+    head, targets = jnp.eye(5), jnp.zeros((1, 3), int)
+    by_logit = jax.jit(jax.grad(lambda h: jnp.sum(chunked(2)(h, head, targets)[1])))(z)
+    log_p = jax.nn.log_softmax(z, axis=-1)
+    entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1, keepdims=True)
+    np.testing.assert_allclose(by_logit, -jnp.exp(log_p) * (log_p + entropy), rtol=1e-5, atol=1e-6)
+
+
+def test_large_logits_neither_overflow_nor_give_nan():
+    hidden, head, targets = (
+        jnp.full((1, 2, 1), 1e4),
+        jnp.array([[1.0, 0.0, -1.0]]),
+        jnp.zeros((1, 2), int),
+    )
+    for chunk in (1, 2):
+        log_probs, entropy = chunked(chunk)(hidden, head, targets)
+        np.testing.assert_array_equal(log_probs, 0.0)
+        np.testing.assert_array_equal(entropy, 0.0)
+        by_input = gradient(chunked(chunk), hidden, head, targets)
+        assert all(np.isfinite(g).all() for g in by_input)
+
+
+def test_a_forbidden_token_has_no_part_in_the_entropy():
+    head = jnp.array([[0.0, 0.0, -jnp.inf]])
+    log_probs, entropy = chunked(1)(jnp.ones((1, 2, 1)), head, jnp.array([[0, 2]]))
+    np.testing.assert_allclose(entropy, math.log(2), rtol=1e-6)
+    np.testing.assert_allclose(log_probs, [[-math.log(2), -np.inf]], rtol=1e-6)
+
+
+def test_results_are_float32_and_close_in_bfloat16():
+    hidden, head, targets = inputs()
+    got = chunked(5)(hidden.astype(jnp.bfloat16), head, targets)
+    expected = naive(hidden, head, targets)
+    for result, exact in zip(got, expected, strict=True):
+        assert result.dtype == jnp.float32
+        # bfloat16 keeps 8 bits: logits of size 10 are off by a few hundredths, sums add nothing.
+        np.testing.assert_allclose(result, exact, atol=0.1)
+
+
+def test_a_position_depends_on_its_own_hidden_state_only():
+    hidden, head, targets = inputs(batch=1)
+    jacobians = jax.jit(jax.jacobian(chunked(5)))(hidden, head, targets)
+    for jacobian in jacobians:
+        influence = np.abs(jacobian).sum(axis=-1)[0, :, 0, :]  # [C, C]
+        assert (np.diag(influence) > 0).all()
+        np.testing.assert_array_equal(influence, np.diag(np.diag(influence)))
+
+
+def array_sizes(jaxpr):
+    """The element counts of every array that a program makes, loops and checkpoints included."""
+    for equation in jaxpr.eqns:
+        for variable in equation.outvars:
+            yield math.prod(variable.aval.shape)
+        for parameter in jax.tree.leaves(equation.params, is_leaf=is_jaxpr):
+            if is_jaxpr(parameter):
+                yield from array_sizes(getattr(parameter, "jaxpr", parameter))
+
+
+def is_jaxpr(x):
+    return hasattr(x, "eqns")
+
+
+def largest_array(function, *args):
+    return max(array_sizes(jax.make_jaxpr(function)(*args).jaxpr))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 5])
+def test_no_array_of_all_logits_exists_forward_or_backward(chunk):
+    all_logits = B * C * V
+    both = jax.value_and_grad(weighted, argnums=(1, 2))
+    for program in (
+        lambda f: functools.partial(weighted, f),
+        lambda f: functools.partial(both, f),
+    ):
+        assert largest_array(program(naive), *inputs()) >= all_logits, "the walk must see it"
+        largest = largest_array(program(chunked(chunk)), *inputs())
+        assert largest <= max(B * chunk * V, D * V)
+
+
+def test_compiled_memory_grows_with_the_chunk_and_not_with_the_length():
+    # What XLA really sets aside, because it may undo what the program says.
+    def temporary_bytes(function, length):
+        hidden, head = jnp.zeros((B, length, D)), jnp.zeros((D, 4096))
+        targets = jnp.zeros((B, length), int)
+        lowered = gradient.lower(function, hidden, head, targets)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    logits_bytes = 4 * B * 64 * 4096
+    assert temporary_bytes(naive, 64) >= logits_bytes
+    assert temporary_bytes(chunked(4), 64) < logits_bytes / 3
+
+
+def test_compiled_and_batched_variants_agree(assert_variants_agree):
+    batches = [jnp.stack(parts) for parts in zip(inputs(0), inputs(1), strict=True)]
+    for chunk in (5, 12):
+        assert_variants_agree(chunked(chunk), *batches)
