@@ -1,6 +1,8 @@
 """What every test runs under: CPU, checked shapes, no implicit broadcasting across ranks."""
 
 import os
+import typing
+from pathlib import Path
 
 # Before the first import of jax, which reads them once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -12,16 +14,23 @@ from beartype import beartype
 
 
 def check_signature(function):
-    """Beartype for functions; the constructors of dataclasses are left alone.
+    """Beartype for functions, but for two kinds that it cannot or must not check.
 
-    `jax.tree.map` and `jax.vmap` rebuild pytrees with shapes, specs or None in place of arrays.
+    The constructors of dataclasses: `jax.tree.map` and `jax.vmap` rebuild pytrees with shapes or
+    specs in place of arrays. Methods that return `Self`: beartype takes whole classes only there.
     """
-    return function if function.__name__ == "__init__" else beartype(function)
+    if function.__name__ == "__init__" or typing.Self in function.__annotations__.values():
+        return function
+    return beartype(function)
 
 
 jaxtyping.install_import_hook("asyppo_jax", f"{__name__}.check_signature")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# The suite is mostly compilation: a second run takes half the time. Set here and not in the
+# environment, so that the programs that tests start and kill compile for themselves.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 # A machine that is shared is slow at times: no limits on time, and the same examples each run.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)

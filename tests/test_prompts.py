@@ -66,9 +66,8 @@ def texts(tokenizer, settings: PromptConfig, problem: str = "1+1") -> str:
 
 
 def test_the_chat_template_ends_where_the_assistant_speaks(tokenizer):
-    settings = PromptConfig(system_prompt="be brief")
-    wanted = "<system>be brief<eos><user>1+1<eos><assistant>"
-    assert texts(tokenizer, settings) == wanted
+    text = texts(tokenizer, PromptConfig(system_prompt="be brief"))
+    assert text == "<system>be brief<eos><user>1+1<eos><assistant>"
 
 
 def test_an_empty_system_prompt_gives_no_system_message(tokenizer):

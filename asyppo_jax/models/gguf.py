@@ -16,13 +16,19 @@ from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
-from gguf import GGUFReader, ReaderTensor
-from gguf.constants import GGML_QUANT_SIZES, GGUF_MAGIC
-from gguf.quants import dequantize
 from safetensors.numpy import save_file
 
 from asyppo_jax.models.config import ModelConfig, ModelError, RopeScaling, to_huggingface
 from asyppo_jax.models.gguf_tokenizer import stop_token_ids, tokenizer_from_gguf
+
+try:
+    from gguf import GGUFReader, ReaderTensor
+    from gguf.constants import GGML_QUANT_SIZES, GGUF_MAGIC
+    from gguf.quants import dequantize
+except ImportError as error:
+    raise ImportError(
+        'reading GGUF files needs the package gguf; install it with: pip install "asyppo-jax[gguf]"'
+    ) from error
 
 Metadata = dict[str, Any]  # GGUF key -> number, string or list
 

@@ -1,7 +1,7 @@
 """Rebuilds the byte-level BPE tokenizer that a GGUF file carries.
 
-transformers can read it too, but (seen with 5.23) only where PyTorch is installed. The rule that cuts
-text before the merges is not in the file, only its name is: hence the table below.
+transformers can read it too, but (seen with 5.23) only where PyTorch is installed. The rule that
+cuts text before the merges is not in the file, only its name is: hence the table below.
 """
 
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ def tokenizer_from_gguf(metadata: dict[str, Any], path: Path) -> PreTrainedToken
         if f"tokenizer.ggml.{key}_token_id" in metadata
     }
     add_bos = metadata.get("tokenizer.ggml.add_bos_token", rule.add_bos)
-    # `add_bos_token=False` beside a `bos_token` still makes transformers rebuild the post-processor.
+    # Even `add_bos_token=False` would make transformers build a post-processor of its own.
     options = {"add_bos_token": True} if add_bos else {}
     return PreTrainedTokenizerFast(
         tokenizer_object=_backend(metadata, rule),

@@ -64,7 +64,7 @@ def test_results_equal_a_slow_loop_in_float64():
     log_probs, entropy = chunked(5)(hidden, head, targets)
     for b in range(B):
         for t in range(C):
-            row = np.float64(hidden[b, t]) @ np.float64(head)
+            row = np.asarray(hidden[b, t], np.float64) @ np.asarray(head, np.float64)
             p = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
             assert log_probs[b, t] == pytest.approx(math.log(p[targets[b, t]]), rel=2e-6)
             assert entropy[b, t] == pytest.approx(-sum(p * np.log(p)), rel=2e-6)
@@ -173,7 +173,9 @@ def test_compiled_memory_grows_with_the_chunk_and_not_with_the_length():
         hidden, head = jnp.zeros((B, length, D)), jnp.zeros((D, 4096))
         targets = jnp.zeros((B, length), int)
         lowered = gradient.lower(function, hidden, head, targets)
-        return lowered.compile().memory_analysis().temp_size_in_bytes
+        memory = lowered.compile().memory_analysis()
+        assert memory is not None, "this backend does not tell"
+        return memory.temp_size_in_bytes
 
     logits_bytes = 4 * B * 64 * 4096
     assert temporary_bytes(naive, 64) >= logits_bytes

@@ -103,7 +103,7 @@ def test_the_mean_of_the_parts_means_is_not_the_mean():
 
 def test_the_variance_keeps_its_digits_far_from_zero():
     x, mask = random_batch(offset=1000.0)
-    exact = np.var(np.float64(x)[np.asarray(mask)])
+    exact = np.var(np.asarray(x, np.float64)[np.asarray(mask)])
     assert masked.masked_variance(x, mask) == pytest.approx(exact, rel=1e-4)
 
 

@@ -60,12 +60,12 @@ def test_only_answers_that_never_return_are_invalid(grader: str):
 def test_the_others_go_on_while_one_answer_uses_up_its_time(grader: str, tmp_path: Path):
     note = tmp_path / "note"
     problems = ["", *[str(note)] * 20]
-    with RewardPool(reward_config(grader, time_limit=8.0)) as pool:
+    with RewardPool(reward_config(grader, time_limit=4.0)) as pool:
         score(pool, ["0.5"])  # a worker is ready, so that both clocks start together
         started = time.time()
         scores = pool.score(problems, ["loop", *["0.5"] * 20], [""] * 21)
     assert scores.valid.tolist() == [False, *[True] * 20]
-    assert note.stat().st_mtime - started < 8.0
+    assert note.stat().st_mtime - started < 4.0
 
 
 @pytest.mark.parametrize("completion", ["exit", "segfault", "raise", "big"])
@@ -100,9 +100,9 @@ def test_math_is_right_around_answers_that_cannot_be_computed():
 
 def test_the_start_of_a_worker_does_not_count_against_its_first_answer(module_path: Path):
     (module_path / "slow_start.py").write_text(
-        "import time\ntime.sleep(3)\ndef grade(problem, completion, answer): return 0.5\n"
+        "import time\ntime.sleep(2)\ndef grade(problem, completion, answer): return 0.5\n"
     )
-    with RewardPool(reward_config("slow_start:grade", time_limit=2.0, num_workers=1)) as pool:
+    with RewardPool(reward_config("slow_start:grade", time_limit=1.0, num_workers=1)) as pool:
         assert score(pool, ["a", "b"]).valid.all()
 
 
@@ -160,8 +160,22 @@ def test_a_worker_that_dies_between_two_calls_costs_no_answer(grader: str, tmp_p
     note = tmp_path / "note"
     with RewardPool(reward_config(grader, num_workers=1)) as pool:
         score(pool, ["0.5"], str(note))
-        os.kill(int(note.read_text()), signal.SIGKILL)
+        pid = int(note.read_text())
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # dead, and not yet reaped
         assert score(pool, ["0.5"] * 4).valid.all()
+
+
+def test_a_worker_that_does_not_read_cannot_block_the_run(grader: str, tmp_path: Path):
+    note = tmp_path / "note"
+    with (
+        ThreadPoolExecutor(1) as threads,
+        RewardPool(reward_config(grader, time_limit=1.0, num_workers=1)) as pool,
+    ):
+        score(pool, ["0.5"], str(note))
+        os.kill(int(note.read_text()), signal.SIGSTOP)
+        scoring = threads.submit(score, pool, ["0.5", "0.5"], answer="long " * 100_000)
+        assert scoring.result(timeout=60).reasons["timeout"] == 1
 
 
 def test_a_function_that_cannot_be_loaded_in_a_worker_is_an_error_in_words(module_path: Path):
@@ -169,7 +183,7 @@ def test_a_function_that_cannot_be_loaded_in_a_worker_is_an_error_in_words(modul
     (module_path / "only_here.py").write_text(only_here + "def grade(p, c, a): return 1.0\n")
     with (
         RewardPool(reward_config("only_here:grade")) as pool,
-        pytest.raises(RuntimeError, match="cannot|no worker can run.*ValueError: not in a worker"),
+        pytest.raises(RuntimeError, match=r"no worker can run .*only_here.*ValueError: not in"),
     ):
         score(pool, ["a"])
 
@@ -179,7 +193,7 @@ def test_workers_that_die_at_their_start_are_not_replaced_for_ever(module_path: 
     (module_path / "dies_at_start.py").write_text(dies + "def grade(p, c, a): return 1.0\n")
     with (
         RewardPool(reward_config("dies_at_start:grade")) as pool,
-        pytest.raises(RuntimeError, match="no worker can run.*its process died"),
+        pytest.raises(RuntimeError, match=r"no worker can run .*its process died"),
     ):
         score(pool, ["a"])
 

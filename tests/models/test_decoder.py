@@ -1,0 +1,106 @@
+"""The decoder as a function: causality, padding, and the cache."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asyppo_jax.models.decoder import causal_visibility, empty_cache, positions_of
+from tests.tiny import ARCHITECTURES, QWEN3, VOCABULARY, make_actor_params, make_networks
+
+
+@pytest.fixture(scope="module", params=list(ARCHITECTURES))
+def model(request):
+    networks = make_networks(0, ARCHITECTURES[request.param])
+    return networks, make_actor_params(networks)
+
+
+def _tokens(shape, seed=0):
+    return jax.random.randint(jax.random.key(seed), shape, 0, VOCABULARY)
+
+
+def test_positions_count_real_tokens_only():
+    mask = jnp.array([[False, False, True, True, True], [True, True, True, True, False]])
+    np.testing.assert_array_equal(positions_of(mask), [[0, 0, 0, 1, 2], [0, 1, 2, 3, 3]])
+
+
+def test_a_token_sees_the_real_tokens_up_to_itself():
+    visible = causal_visibility(jnp.array([[False, True, True]]))[0]
+    np.testing.assert_array_equal(visible, [[0, 0, 0], [0, 1, 0], [0, 1, 1]])
+
+
+def test_later_tokens_do_not_change_earlier_logits(model):
+    networks, params = model
+    tokens, mask = _tokens((1, 7)), jnp.ones((1, 7), bool)
+    before = networks.actor_logits(params, tokens, mask)
+    after = networks.actor_logits(params, tokens.at[0, 4].set((tokens[0, 4] + 1) % 61), mask)
+    np.testing.assert_array_equal(before[:, :4], after[:, :4])
+    assert np.abs(before[:, 4:] - after[:, 4:]).max() > 1e-3
+
+
+def test_the_gradient_of_a_logit_reaches_earlier_embeddings_only(model):
+    networks, params = model
+    # Every position its own token, so that a token's embedding stands for its position.
+    tokens, mask = jnp.arange(7)[None], jnp.ones((1, 7), bool)
+
+    def one_logit(p):
+        hidden = networks.actor_hidden(p, tokens, mask)
+        return jnp.sum(hidden[0, 3])
+
+    gradient = jax.grad(one_logit)(params)["decoder"]["embedding"]
+    reached = np.abs(gradient).sum(axis=1) > 0
+    assert reached[:4].all() and not reached[4:].any()
+
+
+def test_left_padding_changes_no_logit(model):
+    networks, params = model
+    tokens = _tokens((1, 6))
+    plain = networks.actor_logits(params, tokens, jnp.ones((1, 6), bool))
+    padded = jnp.concatenate([_tokens((1, 3), seed=1), tokens], axis=1)
+    mask = jnp.arange(9)[None] >= 3
+    with_padding = networks.actor_logits(params, padded, mask)[:, 3:]
+    np.testing.assert_allclose(plain, with_padding, atol=2e-6)
+
+
+def test_decoding_token_by_token_equals_the_whole_sequence(model):
+    networks, params = model
+    config = networks.actor.config
+    tokens, mask = _tokens((2, 6)), jnp.ones((2, 6), bool)
+    whole = networks.actor_logits(params, tokens, mask)
+    cache = empty_cache(config, 2, 6, jnp.dtype("float32"))
+    for t in range(6):
+        visible = jnp.broadcast_to(jnp.arange(6) <= t, (2, 1, 6))
+        positions = jnp.full((2, 1), t)
+        logits, cache = networks.actor_step(
+            params, tokens[:, t : t + 1], positions, visible, cache, t
+        )
+        np.testing.assert_allclose(logits, whole[:, t], atol=1e-5)
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_rematerialisation_changes_no_gradient(remat):
+    from asyppo_jax.models.actor_critic import Actor, Networks
+
+    tokens, mask = _tokens((2, 6)), jnp.ones((2, 6), bool)
+    plain = Networks(Actor(QWEN3), None)
+    params = make_actor_params(plain)
+
+    def gradient(networks):
+        return jax.grad(lambda p: jnp.sum(networks.actor_hidden(p, tokens, mask) ** 2))(params)
+
+    saved = gradient(plain)
+    recomputed = gradient(Networks(Actor(QWEN3, remat=remat), None))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), saved, recomputed)
+
+
+def test_bfloat16_compute_stays_near_float32_and_parameters_stay_float32():
+    from asyppo_jax.models.actor_critic import Actor, Networks
+
+    tokens, mask = _tokens((2, 6)), jnp.ones((2, 6), bool)
+    plain = Networks(Actor(QWEN3), None)
+    half = Networks(Actor(QWEN3, jnp.dtype("bfloat16")), None)
+    params = make_actor_params(plain)
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    assert half.actor_hidden(params, tokens, mask).dtype == jnp.bfloat16
+    difference = plain.actor_logits(params, tokens, mask) - half.actor_logits(params, tokens, mask)
+    assert 0 < np.abs(difference).max() < 0.1

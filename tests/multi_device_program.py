@@ -1,0 +1,85 @@
+"""Samples and takes two steps on however many devices there are; run by test_multi_device.py."""
+
+import json
+import sys
+from functools import partial
+
+import jax
+import numpy as np
+
+from asyppo_jax.rollouts import with_rewards
+from asyppo_jax.sampling import DecodingOptions, sample
+from asyppo_jax.sharding import batch_sharding, make_mesh, put
+from asyppo_jax.train_step import (
+    create_train_state,
+    critic_values,
+    experience_of,
+    jit_train_step,
+    phase_key,
+    state_shardings,
+)
+from asyppo_jax.types import PromptBatch
+from tests.tiny import PROMPT, VOCABULARY, make_config, make_networks
+
+
+def main(model: int, out: str) -> None:
+    config = make_config(
+        mesh__model=model,
+        sampling__num_prompts=8,
+        sampling__group_size=4,
+        actor_optimizer__eps=1e-3,  # Adam's sign-like first steps would blow up rounding
+        critic_optimizer__eps=1e-3,
+    )
+    networks, mesh = make_networks(), make_mesh(config.mesh)
+    options = DecodingOptions(4, config.sampling.max_completion_length, 1.0, 0, 1.0, (7,), 0)
+    rng = np.random.default_rng(0)
+    prompts = PromptBatch(
+        tokens=rng.integers(0, VOCABULARY, (8, PROMPT)).astype(np.int32),
+        mask=np.arange(PROMPT)[None] >= rng.integers(0, PROMPT, 8)[:, None],
+    )
+    with jax.set_mesh(mesh):
+        shardings = state_shardings(config, networks, mesh)
+        state = jax.jit(
+            partial(create_train_state, config, networks), out_shardings=shardings
+        )()
+        program = jax.jit(
+            partial(sample, networks=networks, options=options),
+            out_shardings=batch_sharding(mesh),
+        )
+        placed = put(prompts, jax.tree.map(lambda _: batch_sharding(mesh), prompts))
+        rollout = program(state.actor_params, placed, phase_key(state, "sample"))
+        rollout = with_rewards(
+            rollout, rng.integers(0, 2, 32).astype(np.float32), np.arange(32) != 5, mesh
+        )
+
+        @jax.jit
+        def experience(state, rollout):
+            values = critic_values(state, rollout, networks=networks, config=config)
+            return experience_of(state, rollout, values, config)
+
+        seen = experience(state, rollout)
+        step = jit_train_step(networks, config, mesh)
+        sharded = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state))
+        tokens = np.asarray(rollout.tokens).tolist()
+        for _ in range(2):
+            state, metrics = step(state, rollout)
+    result = {
+        "devices": jax.device_count(),
+        "sharded_leaves": sharded,
+        "tokens": tokens,
+        "masks": [
+            np.asarray(x).tolist()
+            for x in (seen.advantage_mask, seen.entropy_mask, seen.critic_shards)
+        ],
+        "metrics": {name: float(x) for name, x in metrics.items()},
+        "params": [
+            np.asarray(x).ravel()[:50].tolist()
+            for x in jax.tree.leaves((state.actor_params, state.critic_params))
+        ],
+    }
+    with open(out, "w") as file:
+        json.dump(result, file)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

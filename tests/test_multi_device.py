@@ -1,0 +1,46 @@
+"""Eight simulated devices give what one gives: the same tokens, the same masks, the same step.
+
+Each count of devices needs a process of its own: XLA reads the number once.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def _run(devices: int, model: int, tmp_path: Path) -> dict:
+    out = tmp_path / f"{devices}x{model}.json"
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    subprocess.run(
+        [sys.executable, "-m", "tests.multi_device_program", str(model), str(out)],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        check=True,
+        timeout=600,
+    )
+    return json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    return _run(1, 1, tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.parametrize("model", [1, 2])
+def test_eight_devices_equal_one(one, model, tmp_path):
+    eight = _run(8, model, tmp_path)
+    assert eight["devices"] == 8 and one["devices"] == 1
+    assert eight["tokens"] == one["tokens"]
+    assert eight["masks"] == one["masks"]
+    for name, value in one["metrics"].items():
+        np.testing.assert_allclose(eight["metrics"][name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+    for left, right in zip(one["params"], eight["params"], strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-5)
+    assert eight["sharded_leaves"] > 10

@@ -1,0 +1,103 @@
+"""Small networks, settings and rollouts that many tests share."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.core import meta
+
+from asyppo_jax.config import Config, default_config, from_config_dict
+from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_actor
+from asyppo_jax.models.config import ModelConfig, RopeScaling
+from asyppo_jax.types import Rollout
+
+PROMPT, COMPLETION, VOCABULARY = 5, 9, 61
+
+QWEN3 = ModelConfig(
+    model_type="qwen3",
+    vocab_size=VOCABULARY,
+    embed_dim=32,
+    num_layers=3,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=16,
+    mlp_dim=48,
+    norm_eps=1e-6,
+    rope_theta=10000.0,
+    rope_scaling=None,
+    tie_embeddings=True,
+    qk_norm=True,
+    attention_bias=False,
+)
+QWEN2 = dataclasses.replace(
+    QWEN3, model_type="qwen2", qk_norm=False, attention_bias=True, tie_embeddings=False, head_dim=8
+)
+LLAMA3 = dataclasses.replace(
+    QWEN3,
+    model_type="llama",
+    qk_norm=False,
+    rope_scaling=RopeScaling(
+        factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=32
+    ),
+)
+ARCHITECTURES = {"qwen3": QWEN3, "qwen2": QWEN2, "llama3": LLAMA3}
+
+
+def make_config(num_critics: int = 2, **changes) -> Config:
+    """Four prompts, eight responses each; `changes` are "section__field" or a top-level field."""
+    values = default_config()
+    values.sampling.num_prompts = 4
+    values.sampling.group_size = 8
+    values.sampling.max_completion_length = COMPLETION
+    values.prompt.max_length = PROMPT
+    values.algorithm.num_critics = num_critics
+    values.algorithm.critic_warmup_steps = 0
+    values.actor_optimizer.learning_rate = 1e-3
+    values.critic_optimizer.learning_rate = 1e-3
+    values.batching.actor_minibatch_size = 16
+    values.batching.critic_minibatch_size = 16
+    values.batching.microbatch_size = 8
+    values.batching.logits_chunk = 4
+    for name, value in changes.items():
+        section, _, field = name.rpartition("__")
+        target = values[section] if section else values
+        target[field] = value
+    return from_config_dict(values)
+
+
+def make_networks(num_critics: int = 2, architecture: ModelConfig = QWEN3) -> Networks:
+    """An actor of three layers, and critics of one."""
+    critic = Critic(dataclasses.replace(architecture, num_layers=1))
+    return Networks(Actor(architecture), critic if num_critics else None)
+
+
+def make_actor_params(networks: Networks, seed: int = 0):
+    """Random parameters, larger than at an initialisation so that every part has a say."""
+    params = meta.unbox(init_actor(networks.actor, jax.random.key(seed)))
+    return jax.tree.map(lambda x: x * 4 if x.ndim > 2 else x, params)
+
+
+def make_rollout(config: Config, seed: int = 0) -> Rollout:
+    """Random tokens, ragged prompts and completions, 0/1 rewards, one row without a reward."""
+    rng = np.random.default_rng(seed)
+    batch = config.sampling.num_prompts * config.sampling.group_size
+    prompts = rng.integers(1, PROMPT + 1, batch)[:, None]
+    completions = rng.integers(1, COMPLETION + 1, batch)[:, None]
+    return Rollout(
+        tokens=jnp.asarray(rng.integers(0, VOCABULARY, (batch, PROMPT + COMPLETION)), jnp.int32),
+        prompt_mask=jnp.asarray(np.arange(PROMPT)[None] >= PROMPT - prompts),
+        completion_mask=jnp.asarray(np.arange(COMPLETION)[None] < completions),
+        log_probs=jnp.asarray(rng.normal(-4.0, 0.2, (batch, COMPLETION)), jnp.float32),
+        rewards=jnp.asarray(rng.integers(0, 2, batch), jnp.float32),
+        reward_valid=jnp.asarray(np.arange(batch) != 3),
+    )
+
+
+def assert_trees_equal(left, right) -> None:
+    """Equal to the last bit."""
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def assert_trees_close(left, right, atol: float) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol), left, right)
