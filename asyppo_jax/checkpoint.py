@@ -12,10 +12,11 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from asyppo_jax.config import CheckpointConfig
+from asyppo_jax.errors import UserError
 from asyppo_jax.types import TrainState
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint that cannot be used; the message names the directory and the mend."""
 
 

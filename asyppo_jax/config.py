@@ -3,7 +3,7 @@
 A run's file in `configs/` starts from `default_config()`, an editable and locked `ConfigDict` with
 these fields (an unknown name is an error), and `from_config_dict` turns the result into the frozen,
 checked `Config` that the library takes. Fields tagged [P], [S], [R] or [D] are explained in
-`docs` of the method: [P] the paper states it, [S] a summary of it does, [R] it is ROLL's default,
+the method: [P] the paper states it, [S] a summary of it does, [R] it is ROLL's default,
 [D] the paper is silent and this is our choice (the comment names the other branch).
 """
 
@@ -15,8 +15,10 @@ from typing import Any, Literal
 
 from ml_collections import ConfigDict, config_dict
 
+from asyppo_jax.errors import UserError
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError, ValueError):
     """A setting that cannot work; the message names the field and the mend."""
 
 
@@ -243,7 +245,7 @@ def _from_config_dict(cls: type, values: ConfigDict, where: str) -> Any:
 
 
 def check_config(config: Config) -> None:
-    """Raises `ConfigError`, with the field and the mend, on sizes and fractions that cannot work."""
+    """Raises `ConfigError`, naming field and mend, on sizes and fractions that cannot work."""
     algorithm, sampling, batching = config.algorithm, config.sampling, config.batching
     for name in ("advantage_mask_fraction", "entropy_mask_fraction"):
         value = getattr(algorithm, name)

@@ -107,7 +107,7 @@ def _whiten(
 
 
 def summarize(experience: Experience) -> dict[str, Array]:
-    """Scalars that tell how the rollout went and what the critics make of it (see docs of names)."""
+    """Scalars that tell how the rollout went and what the critics make of it."""
     rollout, mask = experience.rollout, experience.loss_mask
     num_critics = experience.values.shape[0]
     real = rollout.completion_mask

@@ -20,15 +20,16 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from asyppo_jax.config import Config, ConfigError, LogConfig
+from asyppo_jax.errors import UserError
 
 METRICS_FILE = "metrics.jsonl"
 
 
-class MetricsError(ValueError):
+class MetricsError(UserError, ValueError):
     """A metrics file that cannot be read; the message names the line and the mend."""
 
 
-class NonFiniteError(ArithmeticError):
+class NonFiniteError(UserError, ArithmeticError):
     """A loss or a gradient norm is NaN or infinite; the message says what to try."""
 
 

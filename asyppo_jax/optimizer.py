@@ -17,7 +17,7 @@ def learning_rate_schedule(config: OptimizerConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """AdamW (arXiv 1711.05101) behind a clip of the global norm of all gradients that it is given."""
+    """AdamW (arXiv 1711.05101) behind a clip of the global norm of the gradients it is given."""
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
         optax.adamw(

@@ -18,13 +18,14 @@ from types import ModuleType
 from typing import Any
 
 from asyppo_jax.config import ConfigError, DataConfig
+from asyppo_jax.errors import UserError
 
 Rows = Iterator[tuple[str, Any]]  # (where the row stands, its fields)
 
 _SECTIONS = "config.train_data or config.eval_data"
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Data that cannot be used; the message names the place and the mend."""
 
 

@@ -129,7 +129,7 @@ def is_stop(tokens: Int[Array, " B"], stop_ids: tuple[int, ...]) -> Array:
 def draw(
     logits: Float[Array, "B V"], uniform: Float[Array, " B"], options: DecodingOptions
 ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
-    """One token a row from softmax(logits / temperature) after top-k and top-p, and its plain log π."""
+    """A token a row from softmax(logits / temperature) after top-k and top-p; its plain log π."""
     if options.temperature == 0:
         token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     else:
@@ -176,7 +176,7 @@ def inverse_cdf(logits: Float[Array, "B V"], uniform: Float[Array, " B"]) -> Int
 def _search(
     weights: Float[Array, "B n"], target: Float[Array, " B"]
 ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
-    """The first entry of positive weight whose cumulative sum passes `target`, and the sum below it.
+    """The first entry of positive weight whose cumulative sum passes `target`; the sum below it.
 
     Rounding may leave no such entry; then it is the last of positive weight. An entry of weight 0
     (a truncated token) is never found.

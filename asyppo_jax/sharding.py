@@ -93,11 +93,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def constrain_batch(tree, axis: int = 0):
-    """Inside jit: rows (along `axis`) over `data` where the current mesh has it and divides them."""
+    """Inside jit: rows (along `axis`) over `data` where the mesh has it and it divides them."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or "data" not in mesh.axis_names:
         return tree

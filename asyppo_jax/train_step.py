@@ -52,7 +52,7 @@ def critic_values(
 
 
 def experience_of(state: TrainState, rollout: Rollout, values: Array, config: Config) -> Experience:
-    """The experience of the coming step; the same shards and tie-breaks however often it is made."""
+    """The experience of the coming step; made again, it has the same shards and tie-breaks."""
     return make_experience(
         rollout,
         values,

@@ -25,9 +25,9 @@ class PromptBatch:
 class Rollout:
     """What the current actor answered, and what the answers earned.
 
-    `completion_mask` is true up to and including the end-of-sequence token. `log_probs` are those of
-    the plain policy (temperature 1, nothing truncated), because the PPO ratio is a ratio of policies.
-    A row whose `reward_valid` is false takes no part in any loss, rank or statistic.
+    `completion_mask` is true up to and including the end-of-sequence token. `log_probs` are those
+    of the plain policy (temperature 1, nothing truncated), because the PPO ratio is one of
+    policies. A row whose `reward_valid` is false takes no part in any loss, rank or statistic.
     """
 
     tokens: jax.Array  # [B, T] int32, prompt (left-padded) then completion (right-padded)
@@ -40,7 +40,7 @@ class Rollout:
 
 @struct.dataclass
 class Experience:
-    """A rollout with everything that the two updates need; all of it constant during the updates."""
+    """A rollout with everything that the two updates need; constant during the updates."""
 
     rollout: Rollout
     values: jax.Array  # [K, B, C] float32, V_k(s_t) before the critic update

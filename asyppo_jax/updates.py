@@ -152,7 +152,7 @@ def update_critics(
 def critic_minibatches(
     key: PRNGKeyArray, shards: Array, *, epochs: int, minibatch: int, microbatch: int
 ) -> Int[Array, "E n K m"]:
-    """Row numbers [epochs · minibatches, microbatches, K, rows]: critic k's are of its own shard."""
+    """Row numbers [epochs · minibatches, microbatches, K, rows]; critic k's are of its shard."""
     num_critics, batch = shards.shape
     size = batch // num_critics
     own = jax.vmap(lambda shard: jnp.nonzero(shard, size=size)[0])(shards)
@@ -183,7 +183,7 @@ def update_actor(
     networks: Networks,
     config: Config,
 ) -> tuple[Params, Any, Metrics]:
-    """Maximises E (1/|o|) Σ_t [ I^A·min(ρA, clip(ρ)A) + β·I^H·H ] over the epochs (arXiv 2510.01656)."""
+    """Maximises E (1/|o|) Σ_t [ I^A·min(ρA, clip(ρ)A) + β·I^H·H ] (arXiv 2510.01656)."""
     batching, algorithm = config.batching, config.algorithm
     rows = update_rows(experience)
     optimizer = make_optimizer(config.actor_optimizer)
@@ -230,7 +230,7 @@ def update_actor(
 def actor_loss(
     params: Params, rows: UpdateRows, count: Array, networks: Networks, config: Config
 ) -> tuple[Array, Metrics]:
-    """A microbatch's share of the loss, and sums for the metrics; `count` sequences in the minibatch."""
+    """A microbatch's share of the loss, of a minibatch of `count` sequences, and metric sums."""
     algorithm, mask = config.algorithm, rows.loss_mask
     log_probs, entropy = completion_log_probs(params, rows, networks, config.batching.logits_chunk)
     surrogate, ratio = clipped_surrogate(

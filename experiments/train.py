@@ -1,42 +1,40 @@
-"""Trains: `python -m experiments.train --config=configs/NAME.py --workdir=DIR [--config.a.b=value]`."""
+"""Trains a run: `python -m experiments.train --config=configs/NAME.py --workdir=DIR`.
+
+Any setting can be given as a flag too: `--config.section.field=value`.
+"""
 
 import sys
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from asyppo_jax.checkpoint import CheckpointError
 from asyppo_jax.config import ConfigError, from_config_dict
-from asyppo_jax.metrics import MetricsError, NonFiniteError
-from asyppo_jax.models.config import ModelError
-from asyppo_jax.records import DataError
+from asyppo_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and plots go.")
-
-# What a user can mend; anything else is a defect and keeps its traceback.
-_USER_ERRORS = (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    MetricsError,
-    ModelError,
-    NonFiniteError,
-)
 
 
 def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax tells each of its threads' doings at INFO
     try:
-        config = from_config_dict(_CONFIG.value)
+        config = from_config_dict(_read_config())
         # Late, so that a wrong setting is told at once and not after the imports.
         from asyppo_jax.train import train
 
         summary = train(config, _WORKDIR.value)
-    except _USER_ERRORS as error:
+    except UserError as error:
         sys.exit(f"error: {error}")
     print(closing_lines(summary, _WORKDIR.value))
+
+
+def _read_config() -> ConfigDict:
+    try:
+        return _CONFIG.value
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"the file of --config cannot be loaded: {reason}") from error
 
 
 def closing_lines(summary: dict, workdir: str) -> str:
@@ -57,10 +55,15 @@ def closing_lines(summary: dict, workdir: str) -> str:
     )
 
 
-def run() -> None:
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags; a setting that the config does not have is one sentence."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        reason = " ".join(str(error.args[-1]).split())
+        sys.exit(f"error: a --config flag cannot be set: {reason}; see asyppo_jax/config.py")
 
 
 if __name__ == "__main__":
-    run()
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main, flags_parser=parse_flags)

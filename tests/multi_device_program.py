@@ -39,9 +39,7 @@ def main(model: int, out: str) -> None:
     )
     with jax.set_mesh(mesh):
         shardings = state_shardings(config, networks, mesh)
-        state = jax.jit(
-            partial(create_train_state, config, networks), out_shardings=shardings
-        )()
+        state = jax.jit(partial(create_train_state, config, networks), out_shardings=shardings)()
         program = jax.jit(
             partial(sample, networks=networks, options=options),
             out_shardings=batch_sharding(mesh),

@@ -40,7 +40,9 @@ def test_eight_devices_equal_one(one, model, tmp_path):
     assert eight["tokens"] == one["tokens"]
     assert eight["masks"] == one["masks"]
     for name, value in one["metrics"].items():
-        np.testing.assert_allclose(eight["metrics"][name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            eight["metrics"][name], value, rtol=1e-3, atol=1e-5, err_msg=name
+        )
     for left, right in zip(one["params"], eight["params"], strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-5)
     assert eight["sharded_leaves"] > 10

@@ -10,7 +10,10 @@ from flax.core import meta
 from asyppo_jax.config import Config, default_config, from_config_dict
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_actor
 from asyppo_jax.models.config import ModelConfig, RopeScaling
+from asyppo_jax.models.huggingface import save_params
 from asyppo_jax.types import Rollout
+from experiments.quickstart.tokenizer import VOCABULARY as VOCABULARY_OF_TEXT
+from experiments.quickstart.tokenizer import save_tokenizer
 
 PROMPT, COMPLETION, VOCABULARY = 5, 9, 61
 
@@ -101,3 +104,12 @@ def assert_trees_equal(left, right) -> None:
 
 def assert_trees_close(left, right, atol: float) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol), left, right)
+
+
+def save_model_directory(directory, architecture: ModelConfig | None = None) -> str:
+    """A random model with the quickstart's tokenizer, as a Hugging Face directory."""
+    save_tokenizer(directory)
+    architecture = architecture or dataclasses.replace(QWEN3, vocab_size=len(VOCABULARY_OF_TEXT))
+    params = make_actor_params(make_networks(0, architecture))
+    save_params(directory, architecture, params, "actor")
+    return str(directory)

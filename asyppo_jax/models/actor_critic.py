@@ -88,7 +88,7 @@ class Networks:
     def actor_logits(
         self, params: Params, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"]
     ) -> Float[Array, "B T V"]:
-        """All logits, float32: for tests and short texts only (training never builds this array)."""
+        """All logits, float32: for tests and short texts; training never builds this array."""
         hidden = self.actor_hidden(params, tokens, mask)
         head = self.actor_head(params).astype(hidden.dtype)
         return jnp.einsum("btd,dv->btv", hidden, head, preferred_element_type=jnp.float32)

@@ -10,7 +10,7 @@ from asyppo_jax.models.config import ModelConfig
 
 
 def rotary_frequencies(config: ModelConfig) -> Float[Array, " half"]:
-    """θ^(−2i/d) for i < d/2 (arXiv 2104.09864), in float32, with Llama-3's scaling where configured.
+    """θ^(−2i/d) for i < d/2 (arXiv 2104.09864), in float32, with Llama-3's scaling if configured.
 
     The scaling leaves short wavelengths alone, divides long ones by `factor`, and blends linearly
     (in original_max_position / wavelength) in between.

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from asyppo_jax.errors import UserError
 
-class ModelError(ValueError):
+
+class ModelError(UserError, ValueError):
     """A model that cannot be used; the message names the file or field and the mend."""
 
 

@@ -8,11 +8,12 @@ not what Hugging Face expects, and both are undone here:
 - A tied embedding may be stored twice, quantised in two ways, as embedding and as output head.
 """
 
+import dataclasses
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -60,12 +61,11 @@ _LAYER_NAMES = {
 }
 
 
-def convert_gguf(
-    path: Path, output: Path, *, dtype: Literal["float32", "bfloat16"] = "float32"
-) -> None:
+def convert_gguf(path: Path, output: Path, *, dtype: str = "float32") -> None:
     """Writes config.json, generation_config.json, model.safetensors and the tokenizer to `output`.
 
-    The directory appears under its name only when it is complete.
+    `dtype` is "float32" or "bfloat16". The directory appears under its name only when it is
+    complete.
 
     Raises:
         ModelError: `output` is there and not empty; the file is not GGUF, is torn, or is one part
@@ -284,7 +284,7 @@ def _convert_tensors(
     if not config.tie_embeddings and _is_tied(sources, path):
         embedding, head = sources["token_embd.weight"], sources.pop("output.weight")
         sources["token_embd.weight"] = max(embedding, head, key=_bits_per_weight)
-        config = ModelConfig(**(vars(config) | {"tie_embeddings": True}))
+        config = dataclasses.replace(config, tie_embeddings=True)
     rotary_heads = {"attn_q": config.num_heads, "attn_k": config.num_kv_heads}
     arrays = {}
     for name, tensor in sources.items():

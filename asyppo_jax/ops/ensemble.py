@@ -17,7 +17,9 @@ def value_mean_and_std(
     The gradient of a standard deviation at equal values is NaN, so it must not be taken.
     """
     values = jax.lax.stop_gradient(values)
-    return jnp.mean(values, axis=0), jnp.std(values, axis=0)
+    # Around the first critic: critics that agree to the bit must have σ = 0 to the bit, which the
+    # rounding of a mean of 3 or 5 equal numbers would spoil.
+    return jnp.mean(values, axis=0), jnp.std(values - values[:1], axis=0)
 
 
 def disagreement_masks(
@@ -38,8 +40,8 @@ def disagreement_masks(
     """
     count = jnp.sum(mask)
     rank = masked_rank(value_std, mask, key)
-    num_low = jnp.round(advantage_mask_fraction * count)
-    num_high = jnp.round(entropy_mask_fraction * count)
+    num_low = jnp.round(advantage_mask_fraction * count).astype(jnp.int32)
+    num_high = jnp.round(entropy_mask_fraction * count).astype(jnp.int32)
     undecided = jnp.max(jnp.where(mask, value_std, 0.0)) == 0
     advantage_mask = mask & (undecided | (rank >= num_low))
     entropy_mask = mask & (undecided | (rank < count - num_high))

@@ -18,8 +18,8 @@ def log_probs_and_entropy(
 ) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
     """log π(target) and H(π) = −Σ_v π_v log π_v at every position, in float32 (nats).
 
-    The entropy is over the full vocabulary. `chunk` is the number of positions whose logits exist at
-    one time; it need not divide C. The products run in the dtype of `hidden`, sums in float32.
+    The entropy is over the full vocabulary. `chunk` is the number of positions whose logits exist
+    at one time; it need not divide C. The products run in the dtype of `hidden`, sums in float32.
     """
     batch, length, width = hidden.shape
     chunk = min(chunk, length)

@@ -26,7 +26,7 @@ def masked_variance(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[A
 def sequence_mean_sum(
     x: Float[Array, "B C"], mask: Bool[Array, "B C"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The sum over sequences of (1/|o|) Σ_t x_t, and the number of sequences that have a real token.
+    """The sum over sequences of (1/|o|) Σ_t x_t, and the number of sequences with a real token.
 
     |o| counts all tokens of `mask`, the completion's real ones: those that a method dropped from a
     term count too, because the 1/|o| of the objective stands outside its masks (arXiv 2510.01656).
@@ -48,12 +48,13 @@ def explained_variance(
 ) -> Float[Array, ""]:
     """1 − Var(R − V) / Var(R) over real tokens: 1 is perfect, 0 is no better than a constant.
 
-    It is 0 where the returns do not vary: there is nothing to explain.
+    It is 0 where the returns do not vary beyond rounding: there is nothing to explain.
     """
     variance = masked_variance(returns, mask)
     unexplained = masked_variance(returns - values, mask)
-    safe = jnp.where(variance > 0, variance, 1.0)
-    return jnp.where(variance > 0, 1.0 - unexplained / safe, 0.0)
+    varies = variance > 1e-8 * masked_mean(jnp.square(returns) + jnp.square(values), mask)
+    safe = jnp.where(varies, variance, 1.0)
+    return jnp.where(varies, 1.0 - unexplained / safe, 0.0)
 
 
 def masked_quantile(x: Float[Array, "..."], mask: Bool[Array, "..."], q: float) -> Float[Array, ""]:

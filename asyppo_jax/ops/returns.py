@@ -56,7 +56,7 @@ def monte_carlo_returns(
 def discounted_sum(
     x: Float[Array, " C"], mask: Bool[Array, " C"], discount: float
 ) -> Float[Array, " C"]:
-    """y_t = x_t + discount · y_{t+1} on real tokens, 0 on padding, summed from the last backwards."""
+    """y_t = x_t + discount · y_{t+1} on real tokens, 0 on padding; from the last one backwards."""
 
     def backwards(following, inputs):
         x_t, real = inputs
@@ -81,6 +81,8 @@ def group_advantages(
     arXiv 2402.03300, section 4.1. A group with fewer than two valid rewards has no spread: all 0.
     """
     count = jnp.sum(valid)
+    # Around the largest: equal rewards must differ from their mean by 0 to the bit, for ε is small.
+    rewards = rewards - jnp.max(jnp.where(valid, rewards, -jnp.inf))
     variance = masked_variance(rewards, valid) * count / jnp.maximum(count - 1, 1)
     centred = rewards - masked_mean(rewards, valid)
     return jnp.where(valid & (count > 1), centred / (jnp.sqrt(variance) + epsilon), 0.0)

@@ -1,8 +1,8 @@
-r"""The quickstart's task: add three to five numbers, and say the sum in \boxed{}.
+r"""The quickstart's task: add four to six one-digit numbers, and say the sum in \boxed{}.
 
-A problem is a sum such as "7+25+18+9"; with `PROMPT_TEMPLATE` it becomes the prompt "7+25+18+9=". A
-completion may write the partial sums down, "7+25=32 32+18=50 50+9=59 \boxed{59}", or not. No
-partial sum passes 99, so every step is a sum of two numbers of at most two digits.
+A problem is a sum such as "7+5+8+9"; with `PROMPT_TEMPLATE` it becomes the prompt "7+5+8+9=". A
+completion may write the partial sums down, "7+5=12 12+8=20 20+9=29 \boxed{29}", or not. Every step
+adds one digit to a number of at most two: easy, where the whole sum at once is not.
 """
 
 import hashlib
@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 PROMPT_TEMPLATE = "{problem}="
-MAX_PROMPT_LENGTH = 15  # tokens: five numbers of two digits
-MAX_COMPLETION_LENGTH = 41  # tokens: four steps, the boxed answer and the end of sequence
+MAX_PROMPT_LENGTH = 12  # tokens: six numbers, five signs and the equals sign
+MAX_COMPLETION_LENGTH = 44  # tokens: five steps, the boxed answer and the end of sequence
 
 Style = Literal["direct", "leaping", "worked"]
 STYLES: tuple[Style, ...] = ("direct", "leaping", "worked")
 
-_MAX_SUM = 99
 _EVAL_SHARE = 0.1
 
 
@@ -42,12 +41,8 @@ def records(split: str, num_records: int, seed: int) -> list[dict[str, str]]:
 
 
 def draw_problem(rng: random.Random) -> str:
-    """Three to five numbers, one- and two-digit ones equally likely, whose sum is 99 or less."""
-    count = rng.choices((3, 4, 5), weights=(2, 2, 1))[0]
-    while True:
-        numbers = [rng.choice((rng.randint(1, 9), rng.randint(10, 60))) for _ in range(count)]
-        if sum(numbers) <= _MAX_SUM:
-            return "+".join(map(str, numbers))
+    """Four to six numbers from 1 to 9."""
+    return "+".join(str(rng.randint(1, 9)) for _ in range(rng.choice((4, 5, 6))))
 
 
 def split_of(problem: str) -> Literal["train", "eval"]:

@@ -90,7 +90,9 @@ def test_rematerialisation_changes_no_gradient(remat):
 
     saved = gradient(plain)
     recomputed = gradient(Networks(Actor(QWEN3, remat=remat), None))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), saved, recomputed)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), saved, recomputed
+    )
 
 
 def test_bfloat16_compute_stays_near_float32_and_parameters_stay_float32():

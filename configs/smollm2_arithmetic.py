@@ -1,0 +1,61 @@
+"""AsyPPO with real weights on a CPU: SmolLM2-135M on few-shot arithmetic, two 10-layer critics.
+
+    python -m experiments.real_model.fetch
+    python -m experiments.train --config=configs/smollm2_arithmetic.py --workdir=runs/smollm2
+
+Hardware: two CPU cores, 12 GiB; about an hour. Expected: see experiments/real_model/README.md.
+The method is the paper's (arXiv 2510.01656, section 4) with K = 2, masks at 20%, group-level
+division. What is not the paper's: a higher learning rate and one epoch, for a small model and few
+steps; three warm-up steps.
+"""
+
+import os
+
+from ml_collections import ConfigDict
+
+from asyppo_jax.config import default_config
+from experiments.real_model.arithmetic import TEMPLATE
+
+MODELS = os.environ.get("ASYPPO_MODELS", os.path.expanduser("~/.cache/asyppo_jax/models"))
+
+
+def get_config() -> ConfigDict:
+    config = default_config()
+    config.num_steps = 80
+
+    config.actor.path = f"{MODELS}/smollm2-135m-instruct"
+    config.actor.remat = "none"  # sequences of some thirty tokens
+    config.critic.num_layers = 10
+    config.critic.remat = "none"
+    config.actor_optimizer.learning_rate = 1e-5
+    config.critic_optimizer.learning_rate = 3e-5
+
+    for data, split, count in ((config.train_data, "train", 2000), (config.eval_data, "eval", 64)):
+        data.source = "function"
+        data.path = "experiments.real_model.arithmetic:records"
+        data.split = split
+        data.num_records = count
+    config.prompt.template = TEMPLATE
+    config.prompt.max_length = 26
+    config.reward.function = "exact"
+
+    config.sampling.num_prompts = 12
+    config.sampling.group_size = 8
+    config.sampling.max_completion_length = 5
+    config.sampling.temperature = 1.0
+    config.sampling.top_p = 1.0
+    config.sampling.stop_tokens = ("\n",)
+
+    config.algorithm.critic_warmup_steps = 3
+    config.algorithm.actor_epochs = 1
+    config.batching.actor_minibatch_size = 32
+    config.batching.critic_minibatch_size = 32
+    config.batching.microbatch_size = 32
+    config.batching.logits_chunk = 5
+
+    config.evaluation.every = 8
+    config.evaluation.num_samples = 4
+    config.evaluation.batch_size = 32
+    config.checkpoint.every = 8
+    config.checkpoint.keep = 1
+    return config

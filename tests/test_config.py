@@ -1,0 +1,59 @@
+"""Settings: one place for defaults, and a sentence for each one that cannot work."""
+
+import pytest
+
+from asyppo_jax.config import Config, ConfigError, default_config, from_config_dict
+
+
+def _with(**changes):
+    values = default_config()
+    for name, value in changes.items():
+        section, _, field = name.rpartition("__")
+        target = values[section] if section else values
+        target[field] = value
+    return from_config_dict(values)
+
+
+def test_the_defaults_survive_the_way_through_a_config_dict():
+    assert from_config_dict(default_config()) == Config()
+
+
+def test_an_optional_field_keeps_its_type():
+    values = default_config()
+    values.critic.num_layers = 3
+    assert from_config_dict(values).critic.num_layers == 3
+    with pytest.raises(TypeError):
+        values.critic.num_layers = "three"
+
+
+def test_an_unknown_setting_is_an_error_at_every_depth():
+    values = default_config()
+    with pytest.raises(AttributeError, match="gama"):
+        values.algorithm.gama = 0.9
+    with values.unlocked():
+        values.algorithm.gama = 0.9
+    with pytest.raises(ConfigError, match=r"config\.algorithm\.gama is not a setting; .*gamma"):
+        from_config_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"algorithm__advantage_mask_fraction": 1.0},
+            r"advantage_mask_fraction is 1\.0; .*\[0, 1\)",
+        ),
+        ({"algorithm__entropy_mask_fraction": -0.1}, r"entropy_mask_fraction is -0\.1"),
+        ({"algorithm__gamma": 1.5}, r"config\.algorithm\.gamma is 1\.5"),
+        ({"algorithm__num_critics": 3}, "group_size is 32, which 3 critics cannot share evenly"),
+        ({"algorithm__num_critics": -1}, "num_critics is -1"),
+        ({"algorithm__values": "during"}, r"values is 'during'; choose one of 'before_update'"),
+        ({"sampling__top_p": 0.0}, r"top_p is 0\.0"),
+        ({"batching__microbatch_size": 48}, "does not divide config.batching.actor_minibatch_size"),
+        ({"batching__actor_minibatch_size": 100}, "actor_minibatch_size is 100, which does not"),
+        ({"batching__microbatch_size": 0}, "microbatch_size is 0"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_its_field_and_the_mend(changes, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        _with(**changes)

@@ -1,0 +1,119 @@
+"""How a rollout is cut up, and the updates' losses against plain autodiff of the formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asyppo_jax.train_step import create_train_state, critic_values, experience_of
+from asyppo_jax.updates import (
+    actor_loss,
+    actor_minibatches,
+    critic_minibatches,
+    in_microbatches,
+    update_rows,
+)
+from tests.tiny import PROMPT, make_config, make_networks, make_rollout
+
+KEY = jax.random.key(2)
+
+
+def test_every_epoch_visits_every_row_once_in_another_order():
+    order = actor_minibatches(KEY, 32, epochs=3, minibatch=16, microbatch=4)
+    assert order.shape == (6, 4, 4)
+    epochs = np.asarray(order).reshape(3, 32)
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(32))
+    assert (epochs[0] != epochs[1]).any()
+
+
+@pytest.mark.parametrize("num_critics", [1, 2, 4])
+def test_a_critics_minibatches_hold_its_own_shard_and_nothing_else(num_critics):
+    owner = np.random.default_rng(0).permutation(np.arange(32) % num_critics)
+    shards = jnp.asarray(owner[None] == np.arange(num_critics)[:, None])
+    minibatch, microbatch = 16 // num_critics, 8 // num_critics
+    order = np.asarray(
+        critic_minibatches(KEY, shards, epochs=2, minibatch=minibatch, microbatch=microbatch)
+    )
+    assert order.shape == (4, 2, num_critics, microbatch)
+    for k in range(num_critics):
+        first_epoch = np.sort(order[:2, :, k].ravel())
+        np.testing.assert_array_equal(first_epoch, np.flatnonzero(owner == k))
+
+
+def test_rows_cut_into_microbatches_come_back_in_order():
+    rows = jnp.arange(12.0)
+    np.testing.assert_array_equal(in_microbatches(lambda x: x * 2, rows, 4), rows * 2)
+
+
+@pytest.fixture(scope="module")
+def setting():
+    config, networks = make_config(), make_networks()
+    state = jax.jit(lambda: create_train_state(config, networks))()
+    rollout = make_rollout(config)
+
+    @jax.jit
+    def experience():
+        values = critic_values(state, rollout, networks=networks, config=config)
+        return experience_of(state, rollout, values, config)
+
+    return config, networks, state, experience()
+
+
+def _paper_loss(params, experience, networks, config):
+    """−J of the paper, written from full logits, sequence by sequence."""
+    rollout, a = experience.rollout, config.algorithm
+    mask = jnp.concatenate([rollout.prompt_mask, rollout.completion_mask], axis=1)
+    log_p = jax.nn.log_softmax(networks.actor_logits(params, rollout.tokens, mask))
+    log_p = log_p[:, PROMPT - 1 : -1]
+    chosen = jnp.take_along_axis(log_p, rollout.tokens[:, PROMPT:, None], axis=-1)[..., 0]
+    entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+    ratio = jnp.exp(chosen - rollout.log_probs)
+    clipped = jnp.clip(ratio, 1 - a.clip_eps_low, 1 + a.clip_eps_high)
+    surrogate = jnp.minimum(ratio * experience.advantages, clipped * experience.advantages)
+    total, count = 0.0, 0
+    for row in range(rollout.tokens.shape[0]):
+        real = np.asarray(experience.loss_mask[row])
+        if not real.any():
+            continue
+        term = surrogate[row] * experience.advantage_mask[row]
+        term += a.entropy_coef * entropy[row] * experience.entropy_mask[row]
+        total += jnp.sum(jnp.where(real, term, 0.0)) / real.sum()
+        count += 1
+    return -total / count
+
+
+def test_the_actors_loss_and_gradient_are_those_of_the_papers_formula(setting):
+    config, networks, state, experience = setting
+    rows = update_rows(experience)
+    count = jnp.sum(jnp.any(rows.loss_mask, axis=-1)).astype(jnp.float32)
+
+    @jax.jit
+    def ours(params):
+        return actor_loss(params, rows, count, networks, config)[0]
+
+    loss, gradient = jax.value_and_grad(ours)(state.actor_params)
+    expected, expected_gradient = jax.value_and_grad(_paper_loss)(
+        state.actor_params, experience, networks, config
+    )
+    np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-6),
+        gradient,
+        expected_gradient,
+    )
+
+
+def test_a_dropped_token_has_no_surrogate_gradient_and_keeps_its_entropy_gradient(setting):
+    config, networks, state, experience = setting
+    rows = update_rows(experience)
+    nothing = jnp.zeros_like(rows.advantage_mask)
+
+    def gradient_norm(rows):
+        loss = jax.jit(lambda p: actor_loss(p, rows, jnp.float32(1), networks, config)[0])
+        grads = jax.grad(loss)(state.actor_params)
+        return sum(float(jnp.sum(x**2)) for x in jax.tree.leaves(grads))
+
+    assert gradient_norm(rows.replace(advantage_mask=nothing, entropy_mask=nothing)) == 0
+    assert gradient_norm(rows.replace(advantage_mask=nothing)) > 0
+    assert gradient_norm(rows.replace(entropy_mask=nothing)) > 0
