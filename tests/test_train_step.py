@@ -180,7 +180,7 @@ def test_recomputed_old_log_probs_have_no_gap():
 
 
 def test_the_golden_step():
-    """Three steps from a fixed seed. To renew after a meant change: delete the file, run, commit."""
+    """Three steps from a fixed seed. After a meant change: delete the file, run, look, commit."""
     config, networks = make_config(), make_networks()
     state = create_train_state(config, networks)
     step = _step(config, networks)

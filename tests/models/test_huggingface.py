@@ -103,14 +103,14 @@ def test_an_unknown_tensor_is_named(tensors):
 def test_a_tensor_of_another_architecture_is_unexpected(tensors):
     contents, write = tensors
     contents["model.layers.0.self_attn.q_proj.bias"] = np.zeros(64, np.float32)
-    with pytest.raises(ModelError, match="unexpected tensor .*q_proj.bias in a qwen3 model"):
+    with pytest.raises(ModelError, match=r"unexpected tensor .*q_proj\.bias in a qwen3 model"):
         write()
 
 
 def test_a_layer_too_many_is_unexpected(tensors):
     contents, write = tensors
     contents["model.layers.3.input_layernorm.weight"] = np.zeros(32, np.float32)
-    with pytest.raises(ModelError, match="unexpected tensor .*config.json has 3 layers"):
+    with pytest.raises(ModelError, match=r"unexpected tensor .*config\.json has 3 layers"):
         write()
 
 
