@@ -11,7 +11,7 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from ml_collections import ConfigDict, config_dict
 
@@ -195,7 +195,11 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
 
 
-def default_config() -> ConfigDict:
+# A `ConfigDict`; typed `Any`, because its fields are known at run time only.
+Settings: TypeAlias = Any
+
+
+def default_config() -> Settings:
     """The defaults of `Config` as a locked `ConfigDict`: what a file in `configs/` edits."""
     return _to_config_dict(Config())
 
@@ -218,7 +222,7 @@ def _optional_type(hint: Any) -> type:
     return next(t for t in typing.get_args(hint) if t is not types.NoneType)
 
 
-def from_config_dict(values: ConfigDict) -> Config:
+def from_config_dict(values: Settings) -> Config:
     """Freezes an edited `default_config()`; raises `ConfigError` on a setting that cannot work."""
     config = _from_config_dict(Config, values, "config")
     check_config(config)

@@ -13,16 +13,14 @@ from flax import struct
 Params = Any  # a nested dict of arrays; leaf names and shapes are those of `asyppo_jax.models`
 
 
-@struct.dataclass
-class PromptBatch:
+class PromptBatch(struct.PyTreeNode):
     """N prompts, padded on the left so that every completion starts at position P."""
 
     tokens: jax.Array  # [N, P] int32
     mask: jax.Array  # [N, P] bool, true on real prompt tokens
 
 
-@struct.dataclass
-class Rollout:
+class Rollout(struct.PyTreeNode):
     """What the current actor answered, and what the answers earned.
 
     `completion_mask` is true up to and including the end-of-sequence token. `log_probs` are those
@@ -38,8 +36,7 @@ class Rollout:
     reward_valid: jax.Array  # [B] bool
 
 
-@struct.dataclass
-class Experience:
+class Experience(struct.PyTreeNode):
     """A rollout with everything that the two updates need; constant during the updates."""
 
     rollout: Rollout
@@ -53,8 +50,7 @@ class Experience:
     critic_shards: jax.Array  # [K, B] bool, which responses each critic learns from
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """Everything a checkpoint needs to go on exactly: arrays only, no functions."""
 
     step: jax.Array  # scalar int32, the number of finished steps

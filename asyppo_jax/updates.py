@@ -25,8 +25,7 @@ from asyppo_jax.types import Experience, Params, Rollout
 Metrics = dict[str, Array]
 
 
-@struct.dataclass
-class UpdateRows:
+class UpdateRows(struct.PyTreeNode):
     """What the updates read of an experience, rows first in every leaf."""
 
     tokens: Array  # [B, T]

@@ -8,12 +8,10 @@ two critics, each sees half of every group; masks at 20%; group-level division. 
 paper's: learning rates and the warm-up are those of a model of a million parameters.
 """
 
-from ml_collections import ConfigDict
-
-from asyppo_jax.config import default_config
+from asyppo_jax.config import Settings, default_config
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Settings:
     config = default_config()
     config.num_steps = 40
 
@@ -30,12 +28,12 @@ def get_config() -> ConfigDict:
         data.split = split
         data.num_records = count
     config.prompt.template = "{problem}="
-    config.prompt.max_length = 15
+    config.prompt.max_length = 12
     config.reward.function = "exact"
 
     config.sampling.num_prompts = 16
     config.sampling.group_size = 8
-    config.sampling.max_completion_length = 41
+    config.sampling.max_completion_length = 44
     config.sampling.temperature = 1.0
     config.sampling.top_p = 1.0
 
@@ -44,7 +42,7 @@ def get_config() -> ConfigDict:
     config.batching.actor_minibatch_size = 64
     config.batching.critic_minibatch_size = 64
     config.batching.microbatch_size = 64
-    config.batching.logits_chunk = 41
+    config.batching.logits_chunk = 44
 
     config.evaluation.every = 10
     config.evaluation.batch_size = 128

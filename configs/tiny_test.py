@@ -5,12 +5,11 @@
 Hardware: any CPU core, a minute. Expected: no rise; it shows that everything runs.
 """
 
-from ml_collections import ConfigDict
-
+from asyppo_jax.config import Settings
 from configs import quickstart
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Settings:
     config = quickstart.get_config()
     config.num_steps = 5
     config.train_data.num_records = 64

@@ -6,9 +6,9 @@ Any setting can be given as a flag too: `--config.section.field=value`.
 import sys
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from asyppo_jax.config import ConfigError, from_config_dict
+from asyppo_jax.config import Config, ConfigError, from_config_dict
 from asyppo_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax tells each of its threads' doings at INFO
     try:
-        config = from_config_dict(_read_config())
+        config = _read_config()
         # Late, so that a wrong setting is told at once and not after the imports.
         from asyppo_jax.train import train
 
@@ -29,10 +29,14 @@ def main(argv: list[str]) -> None:
     print(closing_lines(summary, _WORKDIR.value))
 
 
-def _read_config() -> ConfigDict:
+def _read_config() -> Config:
+    if _WORKDIR.value is None:
+        raise ConfigError("--workdir=DIR is missing; a run keeps its checkpoints and metrics there")
+    if _CONFIG.value is None:
+        raise ConfigError("--config=configs/NAME.py is missing")
     try:
-        return _CONFIG.value
-    except OSError as error:
+        return from_config_dict(_CONFIG.value)
+    except OSError as error:  # the flag's value raises it at its first use
         reason = " ".join(str(error).split())
         raise ConfigError(f"the file of --config cannot be loaded: {reason}") from error
 
@@ -60,10 +64,10 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        reason = " ".join(str(error.args[-1]).split())
+        # ml_collections wraps its sentence in the quotes and escapes of a KeyError.
+        reason = " ".join(str(error).replace("\\n", " ").replace("\\", "").split())
         sys.exit(f"error: a --config flag cannot be set: {reason}; see asyppo_jax/config.py")
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "asyppo_jax"
 LAYERS = (
-    ("types", "config", "ops"),
+    ("errors", "types", "config", "ops"),
     ("models", "sharding", "optimizer"),
     (
         "records",

@@ -1,5 +1,7 @@
 """From rollout and values to experience."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,12 @@ def _experience(num_critics=2, values=None, rollout=None, **changes):
     config = make_config(num_critics, **changes)
     rollout = make_rollout(config) if rollout is None else rollout
     values = _values(config, num_critics) if values is None else values
-    return make_experience(rollout, values, KEY, group_size=8, config=config.algorithm)
+    return _program(config.algorithm)(rollout, values, KEY)
+
+
+@functools.cache
+def _program(algorithm):
+    return jax.jit(functools.partial(make_experience, group_size=8, config=algorithm))
 
 
 def test_padding_values_never_enter_an_advantage():
@@ -106,7 +113,7 @@ def test_every_critic_sees_every_prompt_and_no_response_twice(num_critics):
 
 def test_the_summary_counts_invalid_rewards_and_leaves_them_out_of_the_mean():
     experience = _experience()
-    metrics = summarize(experience)
+    metrics = jax.jit(summarize)(experience)
     rollout = experience.rollout
     assert metrics["rollout/reward_invalid"] == 1
     valid = np.asarray(rollout.rewards)[np.asarray(rollout.reward_valid)]

@@ -10,7 +10,7 @@ import pytest
 
 from asyppo_jax.sampling import DecodingOptions, draw, inverse_cdf, sample, truncate
 from asyppo_jax.types import PromptBatch
-from tests.tiny import PROMPT, VOCABULARY, make_actor_params, make_networks
+from tests.tiny import PROMPT, VOCABULARY, jit_logits, make_actor_params, make_networks
 
 OPTIONS = DecodingOptions(
     group_size=4,
@@ -43,7 +43,7 @@ def sampler():
 
 def _teacher_forced(params, rollout):
     mask = jnp.concatenate([rollout.prompt_mask, rollout.completion_mask], axis=1)
-    logits = NETWORKS.actor_logits(params, rollout.tokens, mask)[:, PROMPT - 1 : -1]
+    logits = jit_logits(NETWORKS)(params, rollout.tokens, mask)[:, PROMPT - 1 : -1]
     chosen = rollout.tokens[:, PROMPT:, None]
     return jnp.take_along_axis(jax.nn.log_softmax(logits), chosen, axis=-1)[..., 0]
 
@@ -98,7 +98,7 @@ def test_greedy_is_the_argmax_of_the_teacher_forced_logits(params, prompts, samp
     options = replace(OPTIONS, temperature=0.0, group_size=1)
     rollout = sampler(params, prompts, jax.random.key(0), options=options)
     mask = jnp.concatenate([rollout.prompt_mask, rollout.completion_mask], axis=1)
-    logits = NETWORKS.actor_logits(params, rollout.tokens, mask)[:, PROMPT - 1 : -1]
+    logits = jit_logits(NETWORKS)(params, rollout.tokens, mask)[:, PROMPT - 1 : -1]
     best = jnp.argmax(logits, axis=-1)
     real = rollout.completion_mask
     np.testing.assert_array_equal(
@@ -124,7 +124,7 @@ def test_draws_follow_the_distribution():
     p = jax.nn.softmax(logits)
     uniform = jax.random.uniform(jax.random.key(0), (draws,))
     rows = jnp.broadcast_to(logits, (draws, vocabulary))
-    counts = np.bincount(np.asarray(inverse_cdf(rows, uniform)), minlength=vocabulary)
+    counts = np.bincount(np.asarray(jax.jit(inverse_cdf)(rows, uniform)), minlength=vocabulary)
     for token in (0, 600, 1199):
         deviation = np.sqrt(draws * p[token] * (1 - p[token]))
         assert abs(counts[token] - draws * p[token]) < 3 * deviation

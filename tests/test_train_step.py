@@ -1,7 +1,6 @@
 """The whole step: identities, causality of gradients, one trace, a golden step."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -9,27 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asyppo_jax.train_step import create_train_state, phase_key, train_step
+from asyppo_jax.train_step import critic_values, experience_of, phase_key
 from tests.tiny import (
     assert_trees_close,
     assert_trees_equal,
+    jit_step,
     make_config,
     make_networks,
     make_rollout,
+    make_state,
 )
 
 GOLDEN = Path(__file__).parent / "fixtures" / "golden_step.json"
 
 
-def _step(config, networks):
-    return jax.jit(partial(train_step, networks=networks, config=config))
-
-
 def _run(num_critics=2, rollout_seed=0, rollout=None, **changes):
     config, networks = make_config(num_critics, **changes), make_networks(num_critics)
-    state = create_train_state(config, networks)
+    state = make_state(config, networks)
     rollout = make_rollout(config, rollout_seed) if rollout is None else rollout
-    return state, *_step(config, networks)(state, rollout)
+    return state, *jit_step(config, networks)(state, rollout)
 
 
 def test_with_one_critic_the_mask_fractions_change_nothing():
@@ -105,7 +102,7 @@ def test_during_the_critics_warm_up_only_the_critics_learn():
 def test_a_critic_learns_from_its_own_shard_alone():
     """Another reward on a response moves the critic that owns it, by its target, and no other."""
     config, networks = make_config(2), make_networks(2)
-    state, rollout = create_train_state(config, networks), make_rollout(config)
+    state, rollout = make_state(config, networks), make_rollout(config)
     shards = _experience_shards(config, networks, state, rollout)
     row = int(np.argmax(shards[1]))
     changed = rollout.replace(
@@ -113,32 +110,34 @@ def test_a_critic_learns_from_its_own_shard_alone():
         rewards=rollout.rewards.at[row].set(1.0 - rollout.rewards[row]),
     )
     same = rollout.replace(reward_valid=jnp.ones_like(rollout.reward_valid))
-    step = _step(config, networks)
+    step = jit_step(config, networks)
     first, second = (step(state, r)[0].critic_params["value_kernel"] for r in (same, changed))
     np.testing.assert_array_equal(first[0], second[0])
     assert (first[1] != second[1]).any()
 
 
 def _experience_shards(config, networks, state, rollout):
-    from asyppo_jax.train_step import critic_values, experience_of
+    @jax.jit
+    def shards():
+        values = critic_values(state, rollout, networks=networks, config=config)
+        return experience_of(state, rollout, values, config).critic_shards
 
-    values = critic_values(state, rollout, networks=networks, config=config)
-    return np.asarray(experience_of(state, rollout, values, config).critic_shards)
+    return np.asarray(shards())
 
 
 def test_one_trace_serves_the_whole_run():
     config, networks = make_config(algorithm__critic_warmup_steps=2), make_networks()
-    state = create_train_state(config, networks)
-    step = _step(config, networks)
+    state = make_state(config, networks)
+    step = jit_step(config, networks)
     for seed in range(4):
         state, _ = step(state, make_rollout(config, seed))
-    assert step._cache_size() == 1
+    assert step._cache_size() == 1  # type: ignore[attr-defined]
 
 
 def test_no_two_steps_and_no_two_phases_share_their_noise():
     """The trap: a sampler whose key comes from a fixed seed repeats the same noise each step."""
     config, networks = make_config(), make_networks()
-    state = create_train_state(config, networks)
+    state = make_state(config, networks)
     naive, ours = set(), set()
     for step in range(5):
         now = state.replace(step=jnp.int32(step))
@@ -182,8 +181,8 @@ def test_recomputed_old_log_probs_have_no_gap():
 def test_the_golden_step():
     """Three steps from a fixed seed. After a meant change: delete the file, run, look, commit."""
     config, networks = make_config(), make_networks()
-    state = create_train_state(config, networks)
-    step = _step(config, networks)
+    state = make_state(config, networks)
+    step = jit_step(config, networks)
     rows = []
     for seed in range(3):
         state, metrics = step(state, make_rollout(config, seed))

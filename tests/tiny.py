@@ -1,6 +1,7 @@
 """Small networks, settings and rollouts that many tests share."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from asyppo_jax.config import Config, default_config, from_config_dict
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_actor
 from asyppo_jax.models.config import ModelConfig, RopeScaling
 from asyppo_jax.models.huggingface import save_params
+from asyppo_jax.train_step import create_train_state, train_step
 from asyppo_jax.types import Rollout
 from experiments.quickstart.tokenizer import VOCABULARY as VOCABULARY_OF_TEXT
 from experiments.quickstart.tokenizer import save_tokenizer
@@ -75,10 +77,32 @@ def make_networks(num_critics: int = 2, architecture: ModelConfig = QWEN3) -> Ne
     return Networks(Actor(architecture), critic if num_critics else None)
 
 
+@functools.cache
 def make_actor_params(networks: Networks, seed: int = 0):
     """Random parameters, larger than at an initialisation so that every part has a say."""
-    params = meta.unbox(init_actor(networks.actor, jax.random.key(seed)))
-    return jax.tree.map(lambda x: x * 4 if x.ndim > 2 else x, params)
+
+    @jax.jit
+    def create():
+        params = meta.unbox(init_actor(networks.actor, jax.random.key(seed)))
+        return jax.tree.map(lambda x: x * 4 if x.ndim > 2 else x, params)
+
+    return create()
+
+
+@functools.cache
+def make_state(config: Config, networks: Networks):
+    return jax.jit(lambda: create_train_state(config, networks))()
+
+
+@functools.cache
+def jit_step(config: Config, networks: Networks):
+    return jax.jit(functools.partial(train_step, networks=networks, config=config))
+
+
+@functools.cache
+def jit_logits(networks: Networks):
+    """`actor_logits` compiled: op by op it would compile a hundred little programs."""
+    return jax.jit(networks.actor_logits)
 
 
 def make_rollout(config: Config, seed: int = 0) -> Rollout:

@@ -31,7 +31,7 @@ def rotate(
     x: Float[Array, "B T H d"], positions: Int[Array, "B T"], frequencies: Float[Array, " half"]
 ) -> Float[Array, "B T H d"]:
     """Turns the pairs (x_i, x_{i + d/2}) by position · frequency_i, in float32."""
-    angles = positions[..., None].astype(jnp.float32) * frequencies
+    angles = positions[..., None].astype(jnp.float32) * frequencies[None, None]
     cos, sin = jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

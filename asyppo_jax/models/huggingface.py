@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from asyppo_jax.models.config import ModelConfig, ModelError, from_huggingface, to_huggingface
 from asyppo_jax.models.name_table import (
@@ -222,13 +222,18 @@ def _write_shards(out: epath.Path, tensors: dict[str, np.ndarray]) -> None:
         shards[-1][name] = tensor
         size += tensor.nbytes
     if len(shards) == 1:
-        save_file(shards[0], out / "model.safetensors", metadata={"format": "pt"})
+        _save_shard(shards[0], out / "model.safetensors")
         return
     weight_map = {}
     for i, shard in enumerate(shards):
         file = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, out / file, metadata={"format": "pt"})
+        _save_shard(shard, out / file)
         weight_map |= dict.fromkeys(shard, file)
     total = sum(t.nbytes for t in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _save_shard(tensors: dict[str, np.ndarray], file: epath.Path) -> None:
+    # As bytes: safetensors' own writer knows no buckets, and makes files that only the owner reads.
+    file.write_bytes(save(tensors, metadata={"format": "pt"}))

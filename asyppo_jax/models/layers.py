@@ -1,5 +1,7 @@
 """The parts of a decoder block, with every parameter's axes named where it is made."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,9 @@ Cache = tuple[jax.Array, jax.Array]  # keys and values, each [L, B, S, KV, head_
 _init = nn.initializers.normal(0.02)
 
 
-def param(module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], init=_init):
+def param(
+    module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], init=_init
+) -> Any:
     """A float32 parameter whose axes carry the logical names of `asyppo_jax.sharding`."""
     return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
 

@@ -1,7 +1,8 @@
 """The text that the base model is trained on: a mixture of ways in which people write a sum down.
 
-Most of it is bare answers, many of them wrong, because people guess; less of it is written out step
-by step, and all of that is right. A model of this text answers as the text does: it mostly guesses.
+Most of it is bare answers, which are rough estimates and mostly wrong; less of it is written out
+step by step, and all of that is right. A model of this text answers as the text does: it mostly
+estimates.
 """
 
 import random
@@ -20,8 +21,10 @@ from experiments.quickstart.task import (
 )
 
 STYLE_SHARES: dict[Style, float] = {"direct": 0.6, "leaping": 0.15, "worked": 0.25}
-RIGHT_GUESS_SHARE = 0.4  # of the direct answers
-GUESSING_ERRORS = (-10, -2, -1, 1, 2, 10)
+# A direct answer is off by up to this much either way, no error likelier than another: were small
+# errors likelier, the likeliest direct answer would be the right one, and greedy decoding would do
+# without reasoning.
+ESTIMATE_ERROR = 6
 
 Document = tuple[str, str]  # prompt, completion
 
@@ -39,10 +42,8 @@ def completion_in_style(problem: str, style: Style, rng: random.Random) -> str:
     """A completion: guessed, with steps that add several numbers at once, or fully worked."""
     numbers = numbers_of(problem)
     if style == "direct":
-        guess = sum(numbers)
-        if rng.random() >= RIGHT_GUESS_SHARE:
-            guess += rng.choice([e for e in GUESSING_ERRORS if guess + e > 0])
-        return f"\\boxed{{{guess}}}"
+        estimate = sum(numbers) + rng.randint(-ESTIMATE_ERROR, ESTIMATE_ERROR)
+        return f"\\boxed{{{max(estimate, 1)}}}"
     if style == "worked":
         return solution(problem, [1] * (len(numbers) - 1))
     return solution(problem, _draw_leaps(len(numbers) - 1, rng))

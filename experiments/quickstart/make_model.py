@@ -2,9 +2,9 @@
 
 A small Qwen3-architecture model is trained from nothing on the corpus of
 `experiments.quickstart.corpus`, whose style shares decide how it answers. Most of the corpus
-guesses, so the model guesses too and is mostly wrong; when it happens to write the steps, it is
+estimates, so the model estimates too and is mostly wrong; when it happens to write the steps, it is
 mostly right. This is built in on purpose: it leaves reinforcement learning one true thing to find,
-that writing the steps pays. It is no effect of temperature: the greedy answer is a guess as well.
+that writing the steps pays. It is no effect of temperature: the greedy answer is an estimate too.
 
 Evaluation problems are kept out of the corpus. The same seed on the same machine gives the same
 weights.
@@ -44,7 +44,7 @@ from experiments.quickstart.task import (
     records,
     style_of,
 )
-from experiments.quickstart.tokenizer import VOCABULARY, make_tokenizer, save_tokenizer
+from experiments.quickstart.tokenizer import EOS, PAD, VOCABULARY, make_tokenizer, save_tokenizer
 
 MODEL = ModelConfig(
     model_type="qwen3",
@@ -91,7 +91,7 @@ def batches(seed: int) -> Iterator[Rows]:
     def documents() -> Iterator[tuple[list[int], list[int]]]:
         while True:
             prompt, completion = (tokenizer(text)["input_ids"] for text in draw_document(rng))
-            yield prompt, [*completion, tokenizer.eos_token_id]
+            yield prompt, [*completion, VOCABULARY.index(EOS)]
 
     while True:
         yield packed_rows(documents(), ROWS, ROW_LENGTH)
@@ -106,7 +106,9 @@ def mean_loss(params: Params, rows: Rows, networks: Networks) -> jax.Array:
     visible = own & jnp.tril(jnp.ones((ROW_LENGTH, ROW_LENGTH), bool))[None]
     hidden, _ = networks.actor.apply({"params": params}, rows.tokens, rows.positions, visible)
     head = networks.actor_head(params)
-    log_probs, _ = log_probs_and_entropy(hidden[:, :-1], head, rows.tokens[:, 1:], chunk=ROW_LENGTH)
+    log_probs, _ = log_probs_and_entropy(
+        hidden[:, :-1], head, jnp.asarray(rows.tokens[:, 1:]), chunk=ROW_LENGTH
+    )
     mask = rows.is_completion[:, 1:]
     return -jnp.sum(log_probs * mask) / jnp.sum(mask)
 
@@ -155,8 +157,8 @@ def measure(
         temperature=temperature,
         top_k=0,
         top_p=1.0,
-        stop_ids=(tokenizer.eos_token_id,),
-        pad_id=tokenizer.pad_token_id,
+        stop_ids=(VOCABULARY.index(EOS),),
+        pad_id=VOCABULARY.index(PAD),
     )
     batch = pad_prompts(prompts, config.max_length, options.pad_id)
     program = jax.jit(sample, static_argnames=("networks", "options"))
@@ -188,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the quickstart's base model.")
     parser.add_argument("--out", type=Path, required=True, help="the directory to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1300)
     parser.add_argument("--problems", type=int, default=1000, help="held-out, to measure with")
     arguments = parser.parse_args()
     params = pretrain(arguments.seed, arguments.steps)

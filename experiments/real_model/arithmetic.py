@@ -1,53 +1,88 @@
-"""Few-shot arithmetic of mixed difficulty, for a small pretrained model.
+"""Arithmetic of mixed difficulty, for a small pretrained model that is shown one example.
 
-Two fifths are sums of one-digit numbers, two fifths products of them, one fifth sums of two-digit
-numbers. A hash of its text puts a problem into its split: held-out ones are never trained on.
+A config names it as `source="function"`, `path="experiments.real_model.arithmetic:records"`, uses
+`TEMPLATE` as its prompt template, and lets answers end with a newline.
 """
 
-import hashlib
+import itertools
+import operator
 import random
+import zlib
+from collections.abc import Callable, Iterable
 
-TEMPLATE = "2+5=7\n3*4=12\n23+14=37\n{problem}="
-_KINDS = (("+", 1, 0.4), ("*", 1, 0.4), ("+", 2, 0.2))  # operator, digits, share
-_EVAL_SHARE = 1 / 3  # there are only 81 pairs of one-digit numbers
+from asyppo_jax.config import ConfigError
+
+TEMPLATE = "20 + 30 = 50\n{problem} = "  # with SmolLM2's tokenizer 17 to 19 tokens
+
+Pairs = Iterable[tuple[int, int]]
+
+_OPERATIONS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+}
+_ONE, _TENS = range(1, 10), range(10, 100, 10)
+_TWO = [n for n in range(10, 100) if n % 10]
+_EVAL_SHARE = 3  # one operand pair in three is held out
 
 
-def records(split: str, num_records: int, seed: int) -> list[dict[str, str]]:
-    """Problems of a split ("train" or "eval"), such as {"problem": "23+41", "answer": "64"}.
+def _pairs(first: Iterable[int], second: Iterable[int]) -> list[tuple[int, int]]:
+    return list(itertools.product(first, second))
 
-    Training problems are drawn with repetition. Evaluation problems are different ones; a kind that
-    has too few is given whole, and there are then fewer than `num_records`.
+
+def _ordered(pairs: Pairs) -> list[tuple[int, int]]:
+    return [(a, b) for a, b in pairs if a >= b]
+
+
+# Kind -> (how many of 13 records, operation, operands): some that SmolLM2-135M-Instruct can mostly
+# do before training, and some that it cannot yet.
+KINDS: dict[str, tuple[int, str, list[tuple[int, int]]]] = {
+    "one_digit_sum": (3, "+", _pairs(_ONE, _ONE)),
+    "one_digit_difference": (2, "-", _ordered(_pairs(_ONE, _ONE))),
+    "one_digit_product": (3, "*", _pairs(_ONE, _ONE)),
+    "sum_of_tens": (1, "+", _pairs(_TENS, _TENS)),
+    "difference_of_tens": (1, "-", _ordered(_pairs(_TENS, _TENS))),
+    "two_digit_and_tens_sum": (1, "+", _pairs(_TWO, _TENS)),
+    "two_and_one_digit_sum": (1, "+", _pairs(_TWO, _ONE)),
+    "two_digit_sum": (1, "+", _pairs(_TWO, _TWO)),
+}
+
+
+def records(split: str, num_records: int | None, seed: int) -> list[dict[str, str]]:
+    """Records such as {"problem": "3 * 4", "answer": "12"}, the kinds in their fixed proportions.
+
+    The splits "train" and "eval" share no problem, not even with its operands swapped, whatever
+    the seed. A kind's problems come in random order and begin again when all have been given.
 
     Raises:
-        ValueError: an unknown split.
+        ConfigError: another split, or no number of records.
     """
     if split not in ("train", "eval"):
-        raise ValueError(f"split is {split!r}; choose 'train' or 'eval'")
-    rng = random.Random(seed)
-    chosen: list[str] = []
-    for operator, digits, share in _KINDS:
-        pool = [p for p in _problems(operator, digits) if _split_of(p) == split]
-        count = round(share * num_records)
-        if split == "train":
-            chosen += rng.choices(pool, k=count)
-        else:
-            chosen += rng.sample(pool, min(count, len(pool)))
-    rng.shuffle(chosen)
-    return [{"problem": p, "answer": _answer(p)} for p in chosen]
+        raise ConfigError(f"split is {split!r}; arithmetic has the splits 'train' and 'eval'")
+    if num_records is None:
+        raise ConfigError("num_records is None; say how many arithmetic records to make")
+    generator = random.Random(f"{split} {seed}")
+    streams = {}
+    for kind in KINDS:
+        problems = _problems(kind, split)
+        generator.shuffle(problems)
+        streams[kind] = itertools.cycle(problems)
+    mix = [kind for kind, (weight, _, _) in KINDS.items() for _ in range(weight)]
+    chosen = [next(streams[kind]) for kind in itertools.islice(itertools.cycle(mix), num_records)]
+    generator.shuffle(chosen)
+    return chosen
 
 
-def _problems(operator: str, digits: int) -> list[str]:
-    numbers = range(10 ** (digits - 1), 10**digits)
-    return [f"{a}{operator}{b}" for a in numbers for b in numbers]
+def _problems(kind: str, split: str) -> list[dict[str, str]]:
+    _, operation, pairs = KINDS[kind]
+    return [
+        {"problem": f"{a} {operation} {b}", "answer": str(_OPERATIONS[operation](a, b))}
+        for a, b in pairs
+        if _is_held_out(operation, a, b) == (split == "eval")
+    ]
 
 
-def _split_of(problem: str) -> str:
-    return "eval" if hashlib.sha256(problem.encode()).digest()[0] < _EVAL_SHARE * 256 else "train"
-
-
-def _answer(problem: str) -> str:
-    for operator, combine in (("+", int.__add__), ("*", int.__mul__)):
-        if operator in problem:
-            left, right = problem.split(operator)
-            return str(combine(int(left), int(right)))
-    raise ValueError(f"{problem!r} is neither a sum nor a product")
+def _is_held_out(operation: str, a: int, b: int) -> bool:
+    # A checksum, because Python's own hash of a text differs from run to run.
+    text = f"{min(a, b)} {operation} {max(a, b)}"
+    return zlib.crc32(text.encode()) % _EVAL_SHARE == 0

@@ -45,8 +45,8 @@ def test_answers_are_what_python_makes_of_the_problem():
 
 def test_difficulties_are_mixed():
     counts = [len(task.numbers_of(p)) for p in problems_of("train", 0)]
-    assert set(counts) == {3, 4, 5}
-    assert min(counts.count(n) for n in (3, 4, 5)) > 50
+    assert len(set(counts)) == 3
+    assert min(counts.count(n) for n in set(counts)) > 50
 
 
 def test_an_unknown_split_is_refused_by_name():
@@ -71,7 +71,7 @@ def test_styles_are_told_apart_by_the_number_of_steps():
 def test_every_prompt_and_worked_solution_fits_the_declared_lengths():
     tokenizer = make_tokenizer()
     prompts, completions = [0], [0]
-    for problem in [*problems_of("train", 0, 5000), "11+12+13+14+15"]:
+    for problem in problems_of("train", 0, 5000):
         prompt = task.PROMPT_TEMPLATE.format(problem=problem)
         worked = task.solution(problem, [1] * (len(task.numbers_of(problem)) - 1))
         prompts.append(len(token_ids(tokenizer, prompt)))
@@ -97,7 +97,7 @@ def test_the_corpus_has_its_declared_shares_and_only_guesses_are_wrong():
     for style, share in corpus.STYLE_SHARES.items():
         assert len(right[style]) / 4000 == pytest.approx(share, abs=0.03)
     assert np.mean(right["leaping"]) == np.mean(right["worked"]) == 1
-    assert np.mean(right["direct"]) == pytest.approx(corpus.RIGHT_GUESS_SHARE, abs=0.04)
+    assert np.mean(right["direct"]) == pytest.approx(1 / (2 * corpus.ESTIMATE_ERROR + 1), abs=0.04)
 
 
 def test_packing_loses_no_token_and_counts_positions_from_each_document():

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from asyppo_jax.models.decoder import causal_visibility, empty_cache, positions_of
-from tests.tiny import ARCHITECTURES, QWEN3, VOCABULARY, make_actor_params, make_networks
+from tests.tiny import (
+    ARCHITECTURES,
+    QWEN3,
+    VOCABULARY,
+    jit_logits,
+    make_actor_params,
+    make_networks,
+)
 
 
 @pytest.fixture(scope="module", params=list(ARCHITECTURES))
@@ -32,8 +39,8 @@ def test_a_token_sees_the_real_tokens_up_to_itself():
 def test_later_tokens_do_not_change_earlier_logits(model):
     networks, params = model
     tokens, mask = _tokens((1, 7)), jnp.ones((1, 7), bool)
-    before = networks.actor_logits(params, tokens, mask)
-    after = networks.actor_logits(params, tokens.at[0, 4].set((tokens[0, 4] + 1) % 61), mask)
+    before = jit_logits(networks)(params, tokens, mask)
+    after = jit_logits(networks)(params, tokens.at[0, 4].set((tokens[0, 4] + 1) % 61), mask)
     np.testing.assert_array_equal(before[:, :4], after[:, :4])
     assert np.abs(before[:, 4:] - after[:, 4:]).max() > 1e-3
 
@@ -47,7 +54,7 @@ def test_the_gradient_of_a_logit_reaches_earlier_embeddings_only(model):
         hidden = networks.actor_hidden(p, tokens, mask)
         return jnp.sum(hidden[0, 3])
 
-    gradient = jax.grad(one_logit)(params)["decoder"]["embedding"]
+    gradient = jax.jit(jax.grad(one_logit))(params)["decoder"]["embedding"]
     reached = np.abs(gradient).sum(axis=1) > 0
     assert reached[:4].all() and not reached[4:].any()
 
@@ -55,10 +62,10 @@ def test_the_gradient_of_a_logit_reaches_earlier_embeddings_only(model):
 def test_left_padding_changes_no_logit(model):
     networks, params = model
     tokens = _tokens((1, 6))
-    plain = networks.actor_logits(params, tokens, jnp.ones((1, 6), bool))
+    plain = jit_logits(networks)(params, tokens, jnp.ones((1, 6), bool))
     padded = jnp.concatenate([_tokens((1, 3), seed=1), tokens], axis=1)
     mask = jnp.arange(9)[None] >= 3
-    with_padding = networks.actor_logits(params, padded, mask)[:, 3:]
+    with_padding = jit_logits(networks)(params, padded, mask)[:, 3:]
     np.testing.assert_allclose(plain, with_padding, atol=2e-6)
 
 
@@ -66,14 +73,13 @@ def test_decoding_token_by_token_equals_the_whole_sequence(model):
     networks, params = model
     config = networks.actor.config
     tokens, mask = _tokens((2, 6)), jnp.ones((2, 6), bool)
-    whole = networks.actor_logits(params, tokens, mask)
+    whole = jit_logits(networks)(params, tokens, mask)
     cache = empty_cache(config, 2, 6, jnp.dtype("float32"))
+    step = jax.jit(networks.actor_step)
     for t in range(6):
         visible = jnp.broadcast_to(jnp.arange(6) <= t, (2, 1, 6))
         positions = jnp.full((2, 1), t)
-        logits, cache = networks.actor_step(
-            params, tokens[:, t : t + 1], positions, visible, cache, t
-        )
+        logits, cache = step(params, tokens[:, t : t + 1], positions, visible, cache, t)
         np.testing.assert_allclose(logits, whole[:, t], atol=1e-5)
 
 
@@ -86,7 +92,8 @@ def test_rematerialisation_changes_no_gradient(remat):
     params = make_actor_params(plain)
 
     def gradient(networks):
-        return jax.grad(lambda p: jnp.sum(networks.actor_hidden(p, tokens, mask) ** 2))(params)
+        loss = lambda p: jnp.sum(networks.actor_hidden(p, tokens, mask) ** 2)  # noqa: E731
+        return jax.jit(jax.grad(loss))(params)
 
     saved = gradient(plain)
     recomputed = gradient(Networks(Actor(QWEN3, remat=remat), None))
@@ -104,5 +111,5 @@ def test_bfloat16_compute_stays_near_float32_and_parameters_stay_float32():
     params = make_actor_params(plain)
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     assert half.actor_hidden(params, tokens, mask).dtype == jnp.bfloat16
-    difference = plain.actor_logits(params, tokens, mask) - half.actor_logits(params, tokens, mask)
+    difference = jit_logits(plain)(params, tokens, mask) - jit_logits(half)(params, tokens, mask)
     assert 0 < np.abs(difference).max() < 0.1

@@ -1,0 +1,47 @@
+r"""AsyPPO on GSM8K: Qwen2.5-Coder-0.5B-Instruct, two critics from its first 8 layers.
+
+    python -m experiments.real_model.fetch
+    python -m experiments.train --config=configs/qwen2p5_0p5b_gsm8k.py --workdir=runs/gsm8k
+
+Hardware: one GPU of 80 GiB or a TPU v5e-8 for the run; a few steps fit a CPU with 24 GiB when cut
+down by flags (experiments/real_model/README.md says how). Data: openai/gsm8k as JSONL, the files
+named by ASYPPO_DATA; answers are the number after ####. The method is the paper's (arXiv
+2510.01656): K = 2, masks at 20%, four epochs; the group of 16 and length 512 are cut to the model's size.
+"""
+
+import os
+
+from asyppo_jax.config import Settings, default_config
+
+MODELS = os.environ.get("ASYPPO_MODELS", os.path.expanduser("~/.cache/asyppo_jax/models"))
+DATA = os.environ.get("ASYPPO_DATA", "data")
+
+
+def get_config() -> Settings:
+    config = default_config()
+    config.num_steps = 150
+
+    config.actor.path = f"{MODELS}/qwen2.5-coder-0.5b-instruct"
+    config.actor.dtype = "bfloat16"
+    config.critic.num_layers = 8
+    config.critic.dtype = "bfloat16"
+    config.algorithm.old_log_probs = "recompute"  # bfloat16: sampler and learner round apart
+    config.actor_optimizer.learning_rate = 2e-6
+
+    for data, split in ((config.train_data, "train"), (config.eval_data, "test")):
+        data.path = f"{DATA}/gsm8k_{split}.jsonl"
+        data.problem_field = "question"
+        data.answer_pattern = r"####\s*(.+)"
+    config.eval_data.num_records = 200
+    config.prompt.max_length = 256
+
+    config.sampling.num_prompts = 32
+    config.sampling.group_size = 16
+    config.sampling.max_completion_length = 512
+    config.sampling.temperature = 1.0
+    config.sampling.top_p = 1.0
+
+    config.evaluation.every = 25
+    config.evaluation.batch_size = 100
+    config.evaluation.temperature = 0.0
+    return config

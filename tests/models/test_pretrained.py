@@ -1,0 +1,64 @@
+"""A run's networks from the directories of its config."""
+
+import numpy as np
+import pytest
+
+from asyppo_jax.models.config import ModelError
+from asyppo_jax.models.huggingface import save_params
+from asyppo_jax.models.pretrained import load_actor_params, load_critic_params, load_networks
+from tests.tiny import assert_trees_equal, make_config, save_model_directory
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model_directory(tmp_path_factory.mktemp("model"))
+
+
+def test_critics_start_from_the_actors_first_layers_with_heads_of_their_own(model):
+    config = make_config(2, actor__path=model, critic__num_layers=1)
+    networks = load_networks(config)
+    actor, critics = load_actor_params(config, networks), load_critic_params(config, networks)
+    trunk, whole = critics["decoder"]["layers"]["mlp"], actor["decoder"]["layers"]["mlp"]
+    for k in range(2):
+        np.testing.assert_array_equal(trunk["up_kernel"][k], whole["up_kernel"][:1])
+    heads = critics["value_kernel"]
+    assert heads.shape[0] == 2 and (heads[0] != heads[1]).any()
+
+
+def test_heads_depend_on_the_seed_and_can_be_made_equal(model):
+    def heads(**changes):
+        config = make_config(2, actor__path=model, critic__num_layers=1, **changes)
+        return load_critic_params(config, load_networks(config))["value_kernel"]
+
+    assert (heads(seed=0) != heads(seed=1)).any()
+    equal = heads(algorithm__distinct_value_heads=False)
+    np.testing.assert_array_equal(equal[0], equal[1])
+
+
+def test_a_saved_critic_brings_its_value_head(model, tmp_path):
+    config = make_config(2, actor__path=model, critic__num_layers=1)
+    networks = load_networks(config)
+    assert networks.critic is not None
+    stack = load_critic_params(config, networks)
+    one = {"decoder": stack["decoder"], "value_bias": np.float32(0.5)}
+    import jax
+
+    one = jax.tree.map(lambda x: x[0] if np.ndim(x) else x, one)
+    one["value_kernel"] = np.arange(32, dtype=np.float32)
+    save_params(tmp_path, networks.critic.config, one, "critic")
+    again = make_config(2, actor__path=model, critic__path=str(tmp_path))
+    loaded = load_critic_params(again, load_networks(again))
+    np.testing.assert_array_equal(loaded["value_kernel"], [np.arange(32)] * 2)
+    np.testing.assert_array_equal(loaded["value_bias"], [0.5, 0.5])
+    assert_trees_equal(loaded["decoder"], stack["decoder"])
+
+
+def test_without_critics_none_are_loaded(model):
+    config = make_config(0, actor__path=model)
+    networks = load_networks(config)
+    assert networks.critic is None and load_critic_params(config, networks) == {}
+
+
+def test_an_empty_path_is_refused():
+    with pytest.raises(ModelError, match=r"config\.actor\.path is empty"):
+        load_networks(make_config(0))

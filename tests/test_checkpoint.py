@@ -1,0 +1,60 @@
+"""Checkpoints: equal to the bit, the latest and the best kept."""
+
+import jax
+import numpy as np
+import pytest
+
+from asyppo_jax import checkpoint
+from asyppo_jax.config import CheckpointConfig, MeshConfig
+from asyppo_jax.sharding import make_mesh
+from asyppo_jax.train_step import create_train_state, state_shardings
+from tests.tiny import assert_trees_equal, make_config, make_networks
+
+
+@pytest.fixture(scope="module")
+def state_and_shardings():
+    config, networks = make_config(), make_networks()
+    shardings = state_shardings(config, networks, make_mesh(MeshConfig()))
+    create = jax.jit(lambda: create_train_state(config, networks), out_shardings=shardings)
+    return create(), shardings
+
+
+def test_a_restored_state_is_the_saved_one_to_the_last_bit(tmp_path, state_and_shardings):
+    state, shardings = state_and_shardings
+    state = state.replace(step=np.int32(7))
+    with checkpoint.make_manager(str(tmp_path), CheckpointConfig()) as manager:
+        checkpoint.save(manager, state, {"next_index": 3}, None)
+    with checkpoint.make_manager(str(tmp_path), CheckpointConfig()) as manager:
+        like = checkpoint.restore_shapes(state, shardings)
+        restored, data = checkpoint.restore(manager, like)
+    assert data == {"next_index": 3}
+    assert_trees_equal(state, restored)
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path, state_and_shardings):
+    state, _ = state_and_shardings
+    accuracies = {1: 0.2, 2: 0.9, 3: None, 4: 0.4, 5: 0.5}
+    with checkpoint.make_manager(str(tmp_path), CheckpointConfig(keep=1)) as manager:
+        for step, accuracy in accuracies.items():
+            checkpoint.save(manager, state.replace(step=np.int32(step)), {}, accuracy)
+            manager.wait_until_finished()
+    with checkpoint.make_manager(str(tmp_path), CheckpointConfig(keep=1)) as manager:
+        assert sorted(manager.all_steps()) == [2, 5]
+
+
+def test_an_empty_directory_holds_no_checkpoint(tmp_path, state_and_shardings):
+    state, shardings = state_and_shardings
+    with (
+        checkpoint.make_manager(str(tmp_path), CheckpointConfig()) as manager,
+        pytest.raises(checkpoint.CheckpointError, match="holds no checkpoint; check --workdir"),
+    ):
+        checkpoint.restore(manager, checkpoint.restore_shapes(state, shardings))
+
+
+def test_settings_that_change_the_result_must_stay_and_others_may_change(tmp_path):
+    settings = {"num_steps": 5, "algorithm": {"gamma": 1.0}, "log": {"samples_every": 2}}
+    checkpoint.check_same_run(str(tmp_path), settings)
+    checkpoint.check_same_run(str(tmp_path), settings | {"num_steps": 9})
+    checkpoint.check_same_run(str(tmp_path), settings | {"log": {"samples_every": 1}})
+    with pytest.raises(checkpoint.CheckpointError, match=r"config\.algorithm\.gamma = 1\.0"):
+        checkpoint.check_same_run(str(tmp_path), settings | {"algorithm": {"gamma": 0.9}})

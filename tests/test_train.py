@@ -1,0 +1,109 @@
+"""The loop's ways to stop: each one sentence, and nothing overwritten."""
+
+import dataclasses
+import shutil
+
+import pytest
+
+from asyppo_jax.checkpoint import CheckpointError
+from asyppo_jax.config import ConfigError, from_config_dict
+from asyppo_jax.metrics import NonFiniteError, read_metrics
+from asyppo_jax.models.config import ModelError
+from asyppo_jax.records import DataError
+from asyppo_jax.train import train
+from configs import tiny_test
+from tests.tiny import QWEN3, VOCABULARY_OF_TEXT, save_model_directory
+
+
+def _config(model: str, **changes):
+    values = tiny_test.get_config()
+    values.actor.path = model
+    values.num_steps = 2
+    values.checkpoint.every = 1
+    values.evaluation.every = 0
+    values.algorithm.critic_warmup_steps = 0
+    values.log.tensorboard = False
+    for name, value in changes.items():
+        section, _, field = name.rpartition("__")
+        target = values[section] if section else values
+        target[field] = value
+    return from_config_dict(values)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model_directory(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def finished(model, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    train(_config(model), str(workdir))
+    return workdir
+
+
+def _files(workdir):
+    return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_a_directory_of_another_run_is_refused_and_left_as_it_is(finished, model):
+    before = _files(finished)
+    with pytest.raises(CheckpointError, match=r"config\.algorithm\.gamma = 1\.0.*has 0\.5"):
+        train(_config(model, algorithm__gamma=0.5), str(finished))
+    assert _files(finished) == before
+
+
+def test_more_steps_go_on_from_the_checkpoint(finished, model, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "copy")
+    summary = train(_config(model, num_steps=3), str(workdir))
+    assert summary["steps"] == 3
+    assert [row["step"] for row in read_metrics(workdir / "metrics.jsonl")] == [0, 1, 2, 3]
+
+
+def test_a_torn_checkpoint_is_named_and_left_as_it_is(finished, model, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "copy")
+    state = workdir / "checkpoints" / "2" / "state"
+    torn = [p for p in state.rglob("*") if p.is_file() and p.parent.name == "d"]
+    assert torn
+    for file in torn:
+        file.write_bytes(file.read_bytes()[:20])
+    before = _files(workdir / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"checkpoints/2 cannot be read.*remove that folder"):
+        train(_config(model, num_steps=3), str(workdir))
+    assert _files(workdir / "checkpoints") == before
+
+
+def test_a_nan_stops_the_run_before_anything_of_the_step_is_saved(model, tmp_path):
+    with pytest.raises(NonFiniteError, match=r"step 2: .*the latest checkpoint is intact"):
+        train(_config(model, actor_optimizer__learning_rate=1e38), str(tmp_path))
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [0, 1]
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["1"]
+
+
+def test_another_vocabulary_or_tokenizer_is_refused_with_the_difference(model, tmp_path):
+    larger = dataclasses.replace(QWEN3, vocab_size=len(VOCABULARY_OF_TEXT) + 3)
+    other = save_model_directory(tmp_path / "other", larger)
+    with pytest.raises(ModelError, match=r"has a vocabulary of .* take both from one model"):
+        train(_config(model, critic__path=other), str(tmp_path / "run"))
+    same_size = save_model_directory(tmp_path / "swapped")
+    file = tmp_path / "swapped" / "tokenizer.json"
+    file.write_text(file.read_text().replace('"q"', '"Q"'))
+    with pytest.raises(ConfigError, match="token 'Q' is absent for the actor"):
+        train(_config(model, critic__path=same_size), str(tmp_path / "run"))
+
+
+def test_data_that_cannot_be_read_is_named_with_its_line(model, tmp_path):
+    file = tmp_path / "data.jsonl"
+    changes = {"train_data__source": "jsonl", "train_data__path": str(file)}
+    file.write_text('{"problem": "1+1", "answer": "2"}\n{"problem": \n')
+    with pytest.raises(DataError, match=r"data\.jsonl, line 2: not JSON"):
+        train(_config(model, **changes), str(tmp_path / "run"))
+    file.write_text("")
+    with pytest.raises(DataError, match=r"data\.jsonl"):
+        train(_config(model, **changes), str(tmp_path / "run"))
+
+
+def test_a_model_directory_without_config_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        train(_config(str(tmp_path / "empty")), str(tmp_path / "run"))
