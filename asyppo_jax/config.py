@@ -240,7 +240,8 @@ def _from_config_dict(cls: type, values: ConfigDict, where: str) -> Any:
             continue
         value = values[name]
         if dataclasses.is_dataclass(hint):
-            value = _from_config_dict(typing.cast(type, hint), value, f"{where}.{name}")
+            section = typing.cast(ConfigDict, value)
+            value = _from_config_dict(typing.cast(type, hint), section, f"{where}.{name}")
         elif typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
             allowed = ", ".join(repr(a) for a in typing.get_args(hint))
             raise ConfigError(f"{where}.{name} is {value!r}; choose one of {allowed}")

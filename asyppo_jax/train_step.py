@@ -143,7 +143,7 @@ def state_shardings(config: Config, networks: Networks, mesh: Mesh) -> TrainStat
         boxed = jax.eval_shape(lambda: init_critics(critic, jax.random.key(0), count))
         critics = param_shardings(boxed, mesh)
     shapes = jax.eval_shape(lambda: create_train_state(config, networks))
-    whole = replicated(mesh)
+    whole: Any = replicated(mesh)
     return TrainState(
         step=whole,
         key=whole,

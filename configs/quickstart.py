@@ -13,7 +13,7 @@ from asyppo_jax.config import Settings, default_config
 
 def get_config() -> Settings:
     config = default_config()
-    config.num_steps = 40
+    config.num_steps = 30
 
     config.actor.path = "experiments/quickstart/model"
     config.actor.remat = "none"  # so small that keeping all activations is cheaper

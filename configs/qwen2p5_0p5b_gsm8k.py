@@ -6,7 +6,7 @@ r"""AsyPPO on GSM8K: Qwen2.5-Coder-0.5B-Instruct, two critics from its first 8 l
 Hardware: one GPU of 80 GiB or a TPU v5e-8 for the run; a few steps fit a CPU with 24 GiB when cut
 down by flags (experiments/real_model/README.md says how). Data: openai/gsm8k as JSONL, the files
 named by ASYPPO_DATA; answers are the number after ####. The method is the paper's (arXiv
-2510.01656): K = 2, masks at 20%, four epochs; the group of 16 and length 512 are cut to the model's size.
+2510.01656): K = 2, masks at 20%, four epochs; group (16) and length (512) are cut to the model.
 """
 
 import os

@@ -23,10 +23,11 @@ def main(argv: list[str]) -> None:
         # Late, so that a wrong setting is told at once and not after the imports.
         from asyppo_jax.train import train
 
-        summary = train(config, _WORKDIR.value)
+        workdir = str(_WORKDIR.value)
+        summary = train(config, workdir)
     except UserError as error:
         sys.exit(f"error: {error}")
-    print(closing_lines(summary, _WORKDIR.value))
+    print(closing_lines(summary, workdir))
 
 
 def _read_config() -> Config:

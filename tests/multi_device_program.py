@@ -5,6 +5,7 @@ import sys
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from asyppo_jax.rollouts import with_rewards
@@ -34,8 +35,8 @@ def main(model: int, out: str) -> None:
     options = DecodingOptions(4, config.sampling.max_completion_length, 1.0, 0, 1.0, (7,), 0)
     rng = np.random.default_rng(0)
     prompts = PromptBatch(
-        tokens=rng.integers(0, VOCABULARY, (8, PROMPT)).astype(np.int32),
-        mask=np.arange(PROMPT)[None] >= rng.integers(0, PROMPT, 8)[:, None],
+        tokens=jnp.asarray(rng.integers(0, VOCABULARY, (8, PROMPT)), jnp.int32),
+        mask=jnp.asarray(np.arange(PROMPT)[None] >= rng.integers(0, PROMPT, 8)[:, None]),
     )
     with jax.set_mesh(mesh):
         shardings = state_shardings(config, networks, mesh)
@@ -59,8 +60,8 @@ def main(model: int, out: str) -> None:
         step = jit_train_step(networks, config, mesh)
         sharded = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state))
         tokens = np.asarray(rollout.tokens).tolist()
-        for _ in range(2):
-            state, metrics = step(state, rollout)
+        state, _ = step(state, rollout)
+        state, metrics = step(state, rollout)
     result = {
         "devices": jax.device_count(),
         "sharded_leaves": sharded,

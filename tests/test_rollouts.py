@@ -93,10 +93,10 @@ def test_evaluation_counts_every_problem_once_and_no_filling(setting):
             sampler,
             params,
             prompts,
-            Recorder(),
+            cast(Any, Recorder()),
             jax.random.key(0),
             config,
-            mesh,  # type: ignore
+            mesh,
         )
     assert seen == [p for p in PROBLEMS for _ in range(3)]
     assert 0 <= result.accuracy <= 1 and result.invalid == 0

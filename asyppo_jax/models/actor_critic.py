@@ -4,6 +4,7 @@ Everything here is `init`/`apply` inside; outside this folder parameters are nes
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -54,9 +55,7 @@ class Critic(nn.Module):
         hidden, _ = decoder(tokens, positions, visible)
         width = self.config.embed_dim
         kernel = param(self, "value_kernel", ("embed",), (width,), init_value_kernel)
-        bias = self.param(
-            "value_bias", nn.with_logical_partitioning(nn.initializers.zeros, ()), (), jnp.float32
-        )
+        bias = param(self, "value_bias", (), (), nn.initializers.zeros)
         return jnp.einsum("btd,d->bt", hidden.astype(jnp.float32), kernel) + bias
 
 
@@ -80,10 +79,8 @@ class Networks:
         self, params: Params, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"]
     ) -> Float[Array, "B T D"]:
         """Hidden states of whole sequences; those at t predict token t + 1."""
-        hidden, _ = self.actor.apply(
-            {"params": params}, tokens, positions_of(mask), causal_visibility(mask)
-        )
-        return hidden
+        inputs = tokens, positions_of(mask), causal_visibility(mask)
+        return _apply(self.actor, params, *inputs)[0]
 
     def actor_logits(
         self, params: Params, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"]
@@ -103,8 +100,7 @@ class Networks:
         start: Int[Array, ""] | int,
     ) -> tuple[Float[Array, "B V"], Cache]:
         """The logits after the last of the given tokens, float32, and the cache that holds them."""
-        variables = {"params": params}
-        hidden, cache = self.actor.apply(variables, tokens, positions, visible, cache, start)
+        hidden, cache = _apply(self.actor, params, tokens, positions, visible, cache, start)
         head = self.actor_head(params).astype(hidden.dtype)
         logits = jnp.einsum("bd,dv->bv", hidden[:, -1], head, preferred_element_type=jnp.float32)
         return logits, cache
@@ -114,8 +110,13 @@ class Networks:
     ) -> Float[Array, "B T"]:
         """One critic's V at every token: entry t has seen tokens 0 … t. Callers vmap over K."""
         assert self.critic is not None, "there are no critics in this run"
-        visible = causal_visibility(mask)
-        return self.critic.apply({"params": params}, tokens, positions_of(mask), visible)
+        inputs = tokens, positions_of(mask), causal_visibility(mask)
+        return _apply(self.critic, params, *inputs)
+
+
+def _apply(module: nn.Module, params: Params, *inputs: Any) -> Any:
+    # `Any`: linen's own type also allows for mutated variables, of which we have none.
+    return module.apply({"params": params}, *inputs)
 
 
 def init_actor(actor: Actor, key: PRNGKeyArray) -> Params:
@@ -129,7 +130,8 @@ def init_critics(critic: Critic, key: PRNGKeyArray, num_critics: int) -> Params:
     `nn.vmap` names the new axis; `jax.vmap` of `init` would not, and every sharding would be
     silently shifted by one axis.
     """
-    stack = nn.vmap(
+    vmap: Any = nn.vmap  # its annotation knows no None in in_axes
+    stack = vmap(
         Critic,
         variable_axes={"params": 0},
         split_rngs={"params": True},

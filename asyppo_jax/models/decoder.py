@@ -1,5 +1,7 @@
 """The trunk that actor and critics share the shape of: embedding, scanned blocks, final norm."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -42,7 +44,8 @@ class Decoder(nn.Module):
         if self.remat != "none":
             # Inside a scan nothing is to be gained by preventing CSE, and it costs fusion.
             block = nn.remat(Block, policy=_POLICIES[self.remat], prevent_cse=False)
-        layers = nn.scan(
+        scan: Any = nn.scan  # its annotation knows no tuple in in_axes
+        layers = scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},

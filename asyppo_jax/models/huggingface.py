@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -112,7 +112,7 @@ def load_params(path: str, config: ModelConfig, head: Head) -> Params:
     return traverse_util.unflatten_dict(leaves)
 
 
-def _tensors(directory: Path) -> Iterator[tuple[str, Path, object]]:
+def _tensors(directory: Path) -> Iterator[tuple[str, Path, Callable[[], np.ndarray]]]:
     files = sorted(directory.glob("*.safetensors"))
     if not files:
         raise ModelError(f"{directory} has no .safetensors file; convert the weights first")

@@ -16,7 +16,11 @@ _init = nn.initializers.normal(0.02)
 
 
 def param(
-    module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], init=_init
+    module: nn.Module,
+    name: str,
+    axes: tuple[str, ...],
+    shape: tuple[int, ...],
+    init: Any = _init,
 ) -> Any:
     """A float32 parameter whose axes carry the logical names of `asyppo_jax.sharding`."""
     return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)

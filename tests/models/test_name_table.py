@@ -1,5 +1,7 @@
 """The name table: every leaf has one name, and each turn is undone by its counterpart."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from tests.tiny import ARCHITECTURES, make_actor_params, make_networks
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
 def test_the_table_covers_every_parameter_once(name):
     architecture = ARCHITECTURES[name]
-    leaves = traverse_util.flatten_dict(make_actor_params(make_networks(0, architecture)))
+    params = make_actor_params(make_networks(0, architecture))
+    leaves: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
     entries = [*layer_table(architecture).values(), *top_table(architecture, "actor").values()]
     assert sorted(entry.leaf for entry in entries) == sorted(leaves)
     for entry in entries:

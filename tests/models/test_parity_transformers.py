@@ -38,14 +38,14 @@ CONFIGS = {
 
 
 def _logits_of(model, tokens):
-    import torch
+    torch = pytest.importorskip("torch")
 
     with torch.no_grad():
         return model(torch.tensor(tokens)).logits.numpy()
 
 
 def _random_model(name):
-    import torch
+    torch = pytest.importorskip("torch")
     import transformers
 
     torch.manual_seed(0)
