@@ -19,7 +19,7 @@ def get_config() -> Settings:
     config.actor.remat = "none"  # so small that keeping all activations is cheaper
     config.critic.num_layers = 2  # a mini-critic: the first half of the actor's layers
     config.critic.remat = "none"
-    config.actor_optimizer.learning_rate = 3e-4
+    config.actor_optimizer.learning_rate = 1e-4
     config.critic_optimizer.learning_rate = 1e-3
 
     for data, split, count in ((config.train_data, "train", 4096), (config.eval_data, "eval", 256)):
