@@ -87,26 +87,39 @@ def restore_shapes(state: TrainState, shardings: TrainState) -> TrainState:
 
 
 def check_same_run(workdir: str, fingerprint: dict[str, Any]) -> None:
-    """Writes the run's settings beside its checkpoints, or refuses a directory with other ones.
+    """Refuses a directory that holds a run with other settings (see `write_settings`).
 
     Raises:
         CheckpointError: `workdir` belongs to a run with other settings; the first one is named.
     """
-    file = epath.Path(workdir) / "config.json"
-    text = json.dumps(fingerprint, indent=2, sort_keys=True) + "\n"
+    file = epath.Path(workdir) / _SETTINGS
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() == 0:
-            file.write_text(text)
         return
-    before, now = _flatten(json.loads(file.read_text())), _flatten(json.loads(text))
+    before, now = _flatten(json.loads(file.read_text())), _flatten(_as_json(fingerprint))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name) and name not in _MAY_CHANGE:
             raise CheckpointError(
                 f"{workdir} holds a run with config.{name} = {before.get(name)!r}, this one has "
                 f"{now.get(name)!r}; give another --workdir, or the same settings to go on"
             )
-    file.write_text(text)
+
+
+def write_settings(workdir: str, fingerprint: dict[str, Any]) -> None:
+    """Writes a run's settings beside its checkpoints, once everything that it reads was found good.
+
+    Not earlier: a run that never began must not claim the directory.
+    """
+    file = epath.Path(workdir) / _SETTINGS
+    if jax.process_index() == 0:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(_as_json(fingerprint), indent=2, sort_keys=True) + "\n")
+
+
+_SETTINGS = "config.json"
+
+
+def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(settings))  # tuples become lists, as they are on disk
 
 
 # Settings that may differ when a run goes on: they change what is seen of it or how far it goes.

@@ -110,9 +110,8 @@ def with_rewards(rollout: Rollout, rewards: np.ndarray, valid: np.ndarray, mesh:
     return rollout.replace(rewards=placed_rewards, reward_valid=placed_valid)
 
 
-def check_divides_mesh(config: Config, mesh: Mesh) -> None:
-    """Raises `ConfigError` where prompts or microbatches cannot be spread over the data axis."""
-    data = mesh.shape["data"]
+def check_divides_data_axis(config: Config, data: int) -> None:
+    """Raises `ConfigError` where prompts or microbatches cannot be spread over `data` devices."""
     sizes = {
         "config.sampling.num_prompts": config.sampling.num_prompts,
         "config.evaluation.batch_size": config.evaluation.batch_size,

@@ -46,7 +46,7 @@ from asyppo_jax.rewards import RewardPool, Scores
 from asyppo_jax.rollouts import (
     Answers,
     Sampler,
-    check_divides_mesh,
+    check_divides_data_axis,
     check_same_vocabulary,
     evaluation_options,
     make_sampler,
@@ -82,7 +82,7 @@ class Run:
 def prepare(config: Config) -> Run:
     """Reads data, tokenizer and architectures, and checks that they fit each other."""
     mesh = make_mesh(config.mesh)
-    check_divides_mesh(config, mesh)
+    check_divides_data_axis(config, mesh.shape["data"])
     networks = load_networks(config)
     tokenizer = load_tokenizer(config.actor.path)
     if networks.critic is not None and critic_source(config).path != config.actor.path:
@@ -137,8 +137,10 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
         ConfigError, ModelError, DataError, CheckpointError, NonFiniteError: each one sentence.
     """
     started = time.perf_counter()
-    checkpoints.check_same_run(workdir, dataclasses.asdict(config))
+    settings = dataclasses.asdict(config)
+    checkpoints.check_same_run(workdir, settings)
     run = prepare(config)
+    checkpoints.write_settings(workdir, settings)
     with jax.set_mesh(run.mesh), RewardPool(config.reward) as pool:
         manager = checkpoints.make_manager(workdir, config.checkpoint)
         data = make_prompt_iterator(

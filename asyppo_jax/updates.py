@@ -133,7 +133,7 @@ def update_critics(
 
         zero = (jax.tree.map(jnp.zeros_like, stack), jnp.zeros(num_critics))
         (grads, losses), _ = jax.lax.scan(microbatch, zero, index)
-        norms = jax.vmap(optax.global_norm)(grads)
+        norms = jax.vmap(optax.tree.norm)(grads)
         stack, opt = apply_gradients(optimizer, grads, opt, stack)
         return (stack, opt), {"critic/loss": jnp.mean(losses), "critic/grad_norm": jnp.mean(norms)}
 
@@ -206,7 +206,7 @@ def update_actor(
 
         zero = (jax.tree.map(jnp.zeros_like, actor), jax.tree.map(jnp.zeros_like, _NO_SUMS))
         (grads, sums), _ = jax.lax.scan(microbatch, zero, index)
-        metrics = _actor_metrics(sums) | {"actor/grad_norm": optax.global_norm(grads)}
+        metrics = _actor_metrics(sums) | {"actor/grad_norm": optax.tree.norm(grads)}
         actor, opt = apply_gradients(optimizer, grads, opt, actor)
         return (actor, opt), metrics
 

@@ -53,6 +53,8 @@ def test_an_empty_directory_holds_no_checkpoint(tmp_path, state_and_shardings):
 
 def test_settings_that_change_the_result_must_stay_and_others_may_change(tmp_path):
     settings = {"num_steps": 5, "algorithm": {"gamma": 1.0}, "log": {"samples_every": 2}}
+    checkpoint.check_same_run(str(tmp_path), {})  # nobody's directory yet
+    checkpoint.write_settings(str(tmp_path), settings)
     checkpoint.check_same_run(str(tmp_path), settings)
     checkpoint.check_same_run(str(tmp_path), settings | {"num_steps": 9})
     checkpoint.check_same_run(str(tmp_path), settings | {"log": {"samples_every": 1}})

@@ -1,47 +1,32 @@
-"""What an evaluation reports when answers have no score; sampling it is in test_rollouts.py."""
+"""Held-out evaluation: every problem counts once, and an answer without a score counts nowhere."""
 
-import math
+import jax
+import pytest
 
-import numpy as np
-
-from asyppo_jax import evaluate as module
+from asyppo_jax.config import RewardConfig
 from asyppo_jax.evaluate import evaluate
-from asyppo_jax.rewards import Scores
-from asyppo_jax.rollouts import Answers
-from tests.tiny import make_config
+from asyppo_jax.rewards import RewardPool
+from asyppo_jax.rollouts import evaluation_options, make_sampler
+from tests.tiny import make_sampling_setting
+
+PROBLEMS = ("1+1", "2+3", "4+4", "9+9", "5+1")  # batches of two: the last one is filled up
 
 
-def _evaluate(monkeypatch, rewards, valid):
-    config = make_config(0, evaluation__batch_size=4)
-    answers = Answers(
-        prompts=[""] * 4,
-        problems=["p"] * 4,
-        completions=["c"] * 4,
-        answers=["a"] * 4,
-        truncated=np.array([True, False, False, False]),
-        lengths=np.array([9, 1, 2, 4]),
-    )
-    monkeypatch.setattr(module, "read_answers", lambda *_: answers)
-
-    class Pool:
-        def score(self, *_):
-            return Scores(np.array(rewards, np.float32), np.array(valid), {})
-
-    import jax
-
-    def sampler(*_):
-        return None
-
-    return evaluate(sampler, {}, [None] * 4, Pool(), jax.random.key(0), config, None)  # type: ignore
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    return make_sampling_setting(tmp_path_factory.mktemp("model"), PROBLEMS)
 
 
-def test_answers_without_a_score_are_counted_and_left_out_of_the_accuracy(monkeypatch):
-    result = _evaluate(monkeypatch, [1.0, 0.0, 0.0, 1.0], [True, True, False, True])
-    assert result.accuracy == np.float32(2 / 3)
-    assert result.invalid == 1
-    assert result.truncated == 0.25 and result.completion_length == 4.0
-
-
-def test_without_any_score_the_accuracy_is_unknown(monkeypatch):
-    result = _evaluate(monkeypatch, [0.0] * 4, [False] * 4)
-    assert math.isnan(result.accuracy) and result.invalid == 4
+@pytest.mark.filterwarnings("ignore:1.*no score")
+def test_each_problem_counts_once_and_answers_without_a_score_are_apart(setting):
+    config, mesh, networks, tokenizer, ids, prompts, params = setting
+    sampler = make_sampler(networks, tokenizer, config, evaluation_options(config, *ids), mesh)
+    reward = RewardConfig(function="tests.graders:right_for_two_and_three", time_limit=30.0)
+    with RewardPool(reward) as pool:
+        result = evaluate(sampler, params, prompts, pool, jax.random.key(0), config, mesh)
+    # Three answers a problem: those to 1+1 have no score, those to 2+3 are right. The filling
+    # repeats 1+1, and would show in `invalid`.
+    assert result.invalid == 3
+    assert result.accuracy == 3 / 12
+    assert 0 <= result.truncated <= 1 and 1 <= result.completion_length <= 9
+    assert result.metrics()["evaluate/accuracy"] == result.accuracy

@@ -12,6 +12,10 @@ from asyppo_jax.config import Config, default_config, from_config_dict
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_actor
 from asyppo_jax.models.config import ModelConfig, RopeScaling
 from asyppo_jax.models.huggingface import save_params
+from asyppo_jax.models.pretrained import load_actor_params, load_networks
+from asyppo_jax.prompts import load_tokenizer, make_prompts, pad_token_id, stop_token_ids
+from asyppo_jax.records import Record
+from asyppo_jax.sharding import make_mesh
 from asyppo_jax.train_step import create_train_state, train_step
 from asyppo_jax.types import Rollout
 from experiments.quickstart.tokenizer import VOCABULARY as VOCABULARY_OF_TEXT
@@ -137,3 +141,25 @@ def save_model_directory(directory, architecture: ModelConfig | None = None) -> 
     params = make_actor_params(make_networks(0, architecture))
     save_params(directory, architecture, params, "actor")
     return str(directory)
+
+
+def make_sampling_setting(directory, problems: tuple[str, ...]):
+    """Config, mesh, networks, tokenizer, (stop ids, pad id), prompts, params: a random model."""
+    model = save_model_directory(directory)
+    config = make_config(
+        0,
+        actor__path=model,
+        prompt__template="{problem}=",
+        evaluation__batch_size=2,
+        evaluation__num_samples=3,
+        sampling__num_prompts=2,
+        sampling__group_size=4,
+        batching__actor_minibatch_size=8,
+        batching__critic_minibatch_size=8,
+    )
+    tokenizer, networks = load_tokenizer(model), load_networks(config)
+    records = [Record(problem, str(eval(problem))) for problem in problems]
+    prompts, _ = make_prompts(records, tokenizer, config.prompt)
+    ids = stop_token_ids(tokenizer, model, ()), pad_token_id(tokenizer)
+    params = jax.tree.map(jnp.asarray, load_actor_params(config, networks))
+    return config, make_mesh(config.mesh), networks, tokenizer, ids, prompts, params

@@ -145,8 +145,7 @@ def _check_may_be_left_out(place, name, file, config, head, read, directory) -> 
         if head == "critic":
             return
         # Some exports write the tied matrix under both names.
-        embedding = next(r for n, _, r in _tensors(directory) if parse_name(n) == _EMBEDDING)
-        if np.array_equal(embedding(), read()):
+        if np.array_equal(_read_one(directory, _EMBEDDING), read()):
             return
         raise ModelError(
             f"{file}: unexpected {name}: config.json ties the head to the embedding, "
@@ -163,6 +162,13 @@ def _check_may_be_left_out(place, name, file, config, head, read, directory) -> 
 _EMBEDDING = (None, "embed_tokens.weight")
 
 
+def _read_one(directory: Path, place: tuple[int | None, str]) -> np.ndarray | None:
+    for name, _, read in _tensors(directory):
+        if parse_name(name) == place:
+            return read()
+    return None
+
+
 def _all_names(config: ModelConfig) -> set[str]:
     full = replace(config, qk_norm=True, attention_bias=True, tie_embeddings=False)
     return {*layer_table(full), *top_table(full, "actor"), *top_table(full, "critic")}
@@ -174,7 +180,8 @@ def _convert(tensor: np.ndarray, entry: Entry, name: str, file: Path) -> np.ndar
             f"{file}: tensor {name} has shape {tensor.shape}, "
             f"but config.json asks for {entry.their_shape}"
         )
-    return np.ascontiguousarray(entry.to_ours(tensor), np.float32)
+    # Not `ascontiguousarray`, which gives a scalar an axis.
+    return np.array(entry.to_ours(tensor), np.float32, order="C")
 
 
 def _check_complete(directory: Path, config: ModelConfig, layers, top, seen) -> None:
