@@ -74,7 +74,7 @@ def _paper_loss(params, experience, networks, config):
     surrogate = jnp.minimum(ratio * experience.advantages, clipped * experience.advantages)
     total, count = 0.0, 0
     for row in range(rollout.tokens.shape[0]):
-        real = np.asarray(experience.loss_mask[row])
+        real = np.asarray(experience.loss_mask)[row]
         if not real.any():
             continue
         term = surrogate[row] * experience.advantage_mask[row]
