@@ -1,5 +1,7 @@
 """One optimiser per critic: what one critic's gradient does must not depend on another's."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +50,7 @@ def test_each_critic_moves_as_if_it_were_alone():
 
 
 def test_the_learning_rate_warms_up_linearly_and_stays():
-    schedule = learning_rate_schedule(OptimizerConfig(learning_rate=0.4, warmup_steps=4))
+    schedule: Any = learning_rate_schedule(OptimizerConfig(learning_rate=0.4, warmup_steps=4))
     np.testing.assert_allclose(
         jax.vmap(schedule)(jnp.array([0, 1, 4, 100])), [0, 0.1, 0.4, 0.4], rtol=1e-6
     )
