@@ -162,11 +162,11 @@ def _check_may_be_left_out(place, name, file, config, head, read, directory) -> 
 _EMBEDDING = (None, "embed_tokens.weight")
 
 
-def _read_one(directory: Path, place: tuple[int | None, str]) -> np.ndarray | None:
+def _read_one(directory: Path, place: tuple[int | None, str]) -> np.ndarray:
     for name, _, read in _tensors(directory):
         if parse_name(name) == place:
             return read()
-    return None
+    raise ModelError(f"{directory}: tensor {full_name(*place)} is missing")
 
 
 def _all_names(config: ModelConfig) -> set[str]:
