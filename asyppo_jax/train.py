@@ -176,8 +176,9 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
     """Steps, evaluations, metrics and checkpoints, from the state's step to the last."""
     config, step = run.config, int(state.step)
     is_writer = jax.process_index() == 0
-    before = read_metrics(Path(workdir) / "metrics.jsonl") if step else []
-    started -= before[-1]["time/elapsed_s"] if before else 0.0
+    if step:  # the clock goes on from the step that the run goes on from
+        rows = read_metrics(Path(workdir) / "metrics.jsonl")
+        started -= max((r["time/elapsed_s"] for r in rows if r["step"] <= step), default=0.0)
     with (
         closing(MetricWriter(workdir, config.log, start_step=step, is_writer=is_writer)) as writer,
         closing(Progress(config.num_steps, start_step=step, is_writer=is_writer)) as progress,
