@@ -149,6 +149,7 @@ def test_no_two_steps_and_no_two_phases_share_their_noise():
     assert len(ours) == 25
 
 
+@pytest.mark.slow  # nine programs to compile; each branch also has a quick test beside its function
 @pytest.mark.parametrize(
     "changes",
     [
