@@ -33,7 +33,7 @@ def one(tmp_path_factory):
     return _run(1, 1, tmp_path_factory.mktemp("one"))
 
 
-@pytest.mark.parametrize("model", [1, 2])
+@pytest.mark.parametrize("model", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_eight_devices_equal_one(one, model, tmp_path):
     eight = _run(8, model, tmp_path)
     assert eight["devices"] == 8 and one["devices"] == 1

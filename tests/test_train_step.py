@@ -59,6 +59,7 @@ def test_microbatches_change_no_number(num_critics):
     assert_trees_close(whole.critic_params, cut.critic_params, atol=2e-5)
 
 
+@pytest.mark.slow  # two programs to compile; tests/ops/test_logits.py shows it for the function
 def test_the_size_of_the_logits_chunk_changes_no_number():
     _, small, _ = _run(2, batching__logits_chunk=2)
     _, large, _ = _run(2, batching__logits_chunk=9)
