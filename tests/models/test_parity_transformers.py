@@ -1,5 +1,6 @@
 """Equal logits with transformers (PyTorch) on random small models, both ways."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_logits_equal_those_of_transformers(name, tmp_path):
     model = _random_model(name)
     model.save_pretrained(tmp_path)
     config = load_config(str(tmp_path))
-    params = load_params(str(tmp_path), config, "actor")
+    params = jax.tree.map(jnp.asarray, load_params(str(tmp_path), config, "actor"))
     tokens = np.random.default_rng(0).integers(0, 97, (2, 80))
     ours = Networks(Actor(config), None).actor_logits(
         params, jnp.asarray(tokens), jnp.ones(tokens.shape, bool)
@@ -84,7 +85,6 @@ def test_transformers_loads_what_we_save_with_equal_logits(name, tmp_path):
 
 
 def test_transformers_loads_a_critic_as_token_classifier_with_equal_values(tmp_path):
-    import jax
     import transformers
     from flax.core import meta
 
