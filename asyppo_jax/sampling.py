@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from asyppo_jax.models.actor_critic import Networks
-from asyppo_jax.models.decoder import causal_visibility, empty_cache, positions_of
+from asyppo_jax.models.decoder import empty_cache
 from asyppo_jax.models.layers import Cache
 from asyppo_jax.sharding import constrain_batch
 from asyppo_jax.types import Params, PromptBatch, Rollout
@@ -114,10 +114,8 @@ def prefill(
     slots = prompt_length + completion_length
     actor = networks.actor
     cache = empty_cache(actor.config, num_prompts, slots, actor.dtype)
-    visible = causal_visibility(prompts.mask)
-    visible = jnp.pad(visible, ((0, 0), (0, 0), (0, completion_length)))
-    positions = positions_of(prompts.mask)
-    return networks.actor_step(params, prompts.tokens, positions, visible, cache, 0)
+    segments = prompts.mask.astype(jnp.int32)
+    return networks.actor_prefill(params, prompts.tokens, segments, cache)
 
 
 def is_stop(tokens: Int[Array, " B"], stop_ids: tuple[int, ...]) -> Array:

@@ -29,7 +29,7 @@ class UpdateRows(struct.PyTreeNode):
     """What the updates read of an experience, rows first in every leaf."""
 
     tokens: Array  # [B, T]
-    mask: Array  # [B, T], prompt and completion
+    segments: Array  # [B, T] int32, 1 on prompt and completion, 0 on padding
     old_log_probs: Array  # [B, C]
     advantages: Array  # [B, C]
     returns: Array  # [B, C]
@@ -43,7 +43,7 @@ def update_rows(experience: Experience) -> UpdateRows:
     rollout = experience.rollout
     return UpdateRows(
         tokens=rollout.tokens,
-        mask=sequence_mask(rollout),
+        segments=sequence_segments(rollout),
         old_log_probs=rollout.log_probs,
         advantages=experience.advantages,
         returns=experience.returns,
@@ -53,9 +53,10 @@ def update_rows(experience: Experience) -> UpdateRows:
     )
 
 
-def sequence_mask(rollout: Rollout) -> Array:
-    """The real tokens of prompt and completion [B, T]."""
-    return jnp.concatenate([rollout.prompt_mask, rollout.completion_mask], axis=1)
+def sequence_segments(rollout: Rollout) -> Array:
+    """1 on the real tokens of prompt and completion, 0 on padding [B, T]."""
+    mask = jnp.concatenate([rollout.prompt_mask, rollout.completion_mask], axis=1)
+    return mask.astype(jnp.int32)
 
 
 def completion_log_probs(
@@ -63,7 +64,7 @@ def completion_log_probs(
 ) -> tuple[Array, Array]:
     """log π(token) and the entropy at every completion position, both [B, C] (nats)."""
     length = rows.loss_mask.shape[1]
-    hidden = networks.actor_hidden(params, rows.tokens, rows.mask)
+    hidden = networks.actor_hidden(params, rows.tokens, rows.segments)
     # The hidden state at t predicts token t + 1.
     before = hidden[:, -length - 1 : -1]
     head = networks.actor_head(params)
@@ -72,9 +73,9 @@ def completion_log_probs(
 
 def completion_values(params: Params, rows: UpdateRows | Rollout, networks: Networks) -> Array:
     """One critic's V(s_t) [B, C]: what it says before completion token t is chosen."""
-    mask = rows.mask if isinstance(rows, UpdateRows) else sequence_mask(rows)
+    segments = rows.segments if isinstance(rows, UpdateRows) else sequence_segments(rows)
     length = (rows.loss_mask if isinstance(rows, UpdateRows) else rows.completion_mask).shape[1]
-    return networks.critic_values(params, rows.tokens, mask)[:, -length - 1 : -1]
+    return networks.critic_values(params, rows.tokens, segments)[:, -length - 1 : -1]
 
 
 def in_microbatches(function: Any, rows: Any, size: int) -> Any:

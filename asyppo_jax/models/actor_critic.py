@@ -4,7 +4,7 @@ Everything here is `init`/`apply` inside; outside this folder parameters are nes
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -12,9 +12,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from asyppo_jax.models.config import ModelConfig
-from asyppo_jax.models.decoder import Decoder, causal_visibility, positions_of
+from asyppo_jax.models.decoder import Decoder, positions_of
 from asyppo_jax.models.layers import Cache, param
+from asyppo_jax.models.self_attention import Implementation
 from asyppo_jax.types import Params
+
+# Which tokens of a row see each other: 0 is padding, packed sequences are 1, 2, …; the mask of real
+# tokens is the case of one sequence a row.
+Segments: TypeAlias = Int[Array, "B T"] | Bool[Array, "B T"]
 
 
 class Actor(nn.Module):
@@ -23,14 +28,15 @@ class Actor(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
+    attention: Implementation = "xla"
 
     @nn.compact
-    def __call__(self, tokens, positions, visible, cache=None, start=0):
+    def __call__(self, tokens, positions, segments=None, visible=None, cache=None, start=0):
         c = self.config
         if not c.tie_embeddings:
             param(self, "lm_head", ("embed", "vocab"), (c.embed_dim, c.vocab_size))
-        decoder = Decoder(c, self.dtype, self.remat, name="decoder")
-        return decoder(tokens, positions, visible, cache, start)
+        decoder = Decoder(c, self.dtype, self.remat, self.attention, name="decoder")
+        return decoder(tokens, positions, segments, visible, cache, start)
 
 
 def init_value_kernel(key: PRNGKeyArray, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -48,11 +54,12 @@ class Critic(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
+    attention: Implementation = "xla"
 
     @nn.compact
-    def __call__(self, tokens, positions, visible):
-        decoder = Decoder(self.config, self.dtype, self.remat, name="decoder")
-        hidden, _ = decoder(tokens, positions, visible)
+    def __call__(self, tokens, positions, segments):
+        decoder = Decoder(self.config, self.dtype, self.remat, self.attention, name="decoder")
+        hidden, _ = decoder(tokens, positions, segments)
         width = self.config.embed_dim
         kernel = param(self, "value_kernel", ("embed",), (width,), init_value_kernel)
         bias = param(self, "value_bias", (), (), nn.initializers.zeros)
@@ -76,17 +83,16 @@ class Networks:
         return params["lm_head"]
 
     def actor_hidden(
-        self, params: Params, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"]
+        self, params: Params, tokens: Int[Array, "B T"], segments: Segments
     ) -> Float[Array, "B T D"]:
-        """Hidden states of whole sequences; those at t predict token t + 1."""
-        inputs = tokens, positions_of(mask), causal_visibility(mask)
-        return _apply(self.actor, params, *inputs)[0]
+        """Hidden states of whole sequences (0 is padding); those at t predict token t + 1."""
+        return _apply(self.actor, params, tokens, *_whole(segments))[0]
 
     def actor_logits(
-        self, params: Params, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"]
+        self, params: Params, tokens: Int[Array, "B T"], segments: Segments
     ) -> Float[Array, "B T V"]:
         """All logits, float32: for tests and short texts; training never builds this array."""
-        hidden = self.actor_hidden(params, tokens, mask)
+        hidden = self.actor_hidden(params, tokens, segments)
         head = self.actor_head(params).astype(hidden.dtype)
         return jnp.einsum("btd,dv->btv", hidden, head, preferred_element_type=jnp.float32)
 
@@ -100,18 +106,32 @@ class Networks:
         start: Int[Array, ""] | int,
     ) -> tuple[Float[Array, "B V"], Cache]:
         """The logits after the last of the given tokens, float32, and the cache that holds them."""
-        hidden, cache = _apply(self.actor, params, tokens, positions, visible, cache, start)
+        hidden, cache = _apply(self.actor, params, tokens, positions, None, visible, cache, start)
+        return self._last_logits(params, hidden), cache
+
+    def actor_prefill(
+        self, params: Params, tokens: Int[Array, "B T"], segments: Segments, cache: Cache
+    ) -> tuple[Float[Array, "B V"], Cache]:
+        """The logits after whole prompts, float32, and the cache with them in its first T slots."""
+        hidden, cache = _apply(self.actor, params, tokens, *_whole(segments), None, cache)
+        return self._last_logits(params, hidden), cache
+
+    def _last_logits(self, params: Params, hidden: Float[Array, "B T D"]) -> Float[Array, "B V"]:
         head = self.actor_head(params).astype(hidden.dtype)
-        logits = jnp.einsum("bd,dv->bv", hidden[:, -1], head, preferred_element_type=jnp.float32)
-        return logits, cache
+        return jnp.einsum("bd,dv->bv", hidden[:, -1], head, preferred_element_type=jnp.float32)
 
     def critic_values(
-        self, params: Params, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"]
+        self, params: Params, tokens: Int[Array, "B T"], segments: Segments
     ) -> Float[Array, "B T"]:
         """One critic's V at every token: entry t has seen tokens 0 … t. Callers vmap over K."""
         assert self.critic is not None, "there are no critics in this run"
-        inputs = tokens, positions_of(mask), causal_visibility(mask)
-        return _apply(self.critic, params, *inputs)
+        return _apply(self.critic, params, tokens, *_whole(segments))
+
+
+def _whole(segments: Segments) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
+    """Positions and segments of whole sequences, as the decoder takes them."""
+    segments = segments.astype(jnp.int32)
+    return positions_of(segments), segments
 
 
 def _apply(module: nn.Module, params: Params, *inputs: Any) -> Any:
@@ -143,6 +163,5 @@ def init_critics(critic: Critic, key: PRNGKeyArray, num_critics: int) -> Params:
 
 
 def _example() -> tuple[jax.Array, jax.Array, jax.Array]:
-    mask = jnp.ones((1, 1), bool)
     tokens = jnp.zeros((1, 1), jnp.int32)
-    return tokens, positions_of(mask), causal_visibility(mask)
+    return tokens, tokens, jnp.ones((1, 1), jnp.int32)

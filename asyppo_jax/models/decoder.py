@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.layers import Block, Cache, RMSNorm, param
+from asyppo_jax.models.self_attention import Implementation
 
 _POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -22,20 +23,22 @@ class Decoder(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
+    attention: Implementation = "xla"
 
     @nn.compact
     def __call__(
         self,
         tokens: Int[Array, "B T"],
         positions: Int[Array, "B T"],
-        visible: Bool[Array, "B T S"],
+        segments: Int[Array, "B T"] | None = None,
+        visible: Bool[Array, "B T S"] | None = None,
         cache: Cache | None = None,
         start: Int[Array, ""] | int = 0,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Hidden states after the final norm, in `dtype`, and the cache with the new entries.
 
-        Without a cache the keys are the tokens' own (S = T); with one, tokens t of the call go to
-        cache slot `start` + t and `visible` speaks of the cache's S slots.
+        With `segments` (0 is padding) tokens see the earlier ones of their segment; with `visible`
+        they see slots of the cache. Tokens t of the call go to cache slot `start` + t.
         """
         c = self.config
         embedding = param(self, "embedding", ("vocab", "embed"), (c.vocab_size, c.embed_dim))
@@ -49,13 +52,13 @@ class Decoder(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(0, *[nn.broadcast] * 4),
             length=c.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(c, name="layers")
+        )(c, self.attention, name="layers")
         index = jnp.arange(c.num_layers, dtype=jnp.int32)
         start = jnp.asarray(start, jnp.int32)
-        (x, cache), _ = layers((x, cache), index, positions, visible, start)
+        (x, cache), _ = layers((x, cache), index, positions, segments, visible, start)
         return RMSNorm(c.norm_eps, name="final_norm")(x), cache
 
 
@@ -65,13 +68,9 @@ def empty_cache(config: ModelConfig, batch: int, slots: int, dtype: jnp.dtype) -
     return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
 
 
-def positions_of(mask: Bool[Array, "B T"]) -> Int[Array, "B T"]:
-    """0, 1, … along the real tokens of each row; padding on the left holds 0."""
-    return jnp.maximum(jnp.cumsum(mask, axis=-1, dtype=jnp.int32) - 1, 0)
-
-
-def causal_visibility(mask: Bool[Array, "B T"]) -> Bool[Array, "B T T"]:
-    """Token t sees the real tokens s ≤ t of its row."""
-    length = mask.shape[-1]
-    causal = jnp.tril(jnp.ones((length, length), bool))
-    return causal[None] & mask[:, None, :]
+def positions_of(segments: Int[Array, "B T"]) -> Int[Array, "B T"]:
+    """0, 1, … from the first token of every segment on; segments lie in one piece, padding is 0."""
+    places = jnp.arange(segments.shape[-1], dtype=jnp.int32)[None]
+    before = jnp.pad(segments[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    starts = jax.lax.cummax(jnp.where(segments != before, places, 0), axis=1)
+    return jnp.where(segments > 0, places - starts, 0)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from asyppo_jax.models.attention import attend, rotary_frequencies, rotate
 from asyppo_jax.models.config import ModelConfig
+from asyppo_jax.models.self_attention import Implementation, self_attention
 
 Cache = tuple[jax.Array, jax.Array]  # keys and values, each [L, B, S, KV, head_dim]
 
@@ -41,16 +42,21 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query self-attention; writes its keys and values into the cache if there is one."""
+    """Grouped-query attention; writes its keys and values into the cache if there is one.
+
+    With `segments` the tokens of the call attend to each other, with `visible` to the cache.
+    """
 
     config: ModelConfig
+    implementation: Implementation = "xla"
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
-        visible: Bool[Array, "B T S"],
+        segments: Int[Array, "B T"] | None,
+        visible: Bool[Array, "B T S"] | None,
         cache: Cache | None,
         layer: Int[Array, ""],
         start: Int[Array, ""],
@@ -65,9 +71,15 @@ class Attention(nn.Module):
         frequencies = rotary_frequencies(c)
         queries = rotate(queries, positions, frequencies)
         keys = rotate(keys, positions, frequencies)
+        own = keys, values
         if cache is not None:
-            cache, keys, values = write_cache(cache, keys, values, layer, start)
-        mixed = attend(queries, keys, values, visible)
+            cache, *cached = write_cache(cache, keys, values, layer, start)
+            keys, values = cached
+        if segments is not None:
+            mixed = self_attention(queries, *own, segments, self.implementation)
+        else:
+            assert visible is not None, "attention needs segments, or what it sees of the cache"
+            mixed = attend(queries, keys, values, visible)
         kernel = param(
             self,
             "o_kernel",
@@ -129,14 +141,15 @@ class Block(nn.Module):
     """One pre-norm layer, in the form that `nn.scan` wants: carry in, carry out."""
 
     config: ModelConfig
+    implementation: Implementation = "xla"
 
     @nn.compact
-    def __call__(self, carry, layer, positions, visible, start):
+    def __call__(self, carry, layer, positions, segments, visible, start):
         x, cache = carry
         eps = self.config.norm_eps
         normed = RMSNorm(eps, name="attention_norm")(x)
-        mixed, cache = Attention(self.config, name="attention")(
-            normed, positions, visible, cache, layer, start
+        mixed, cache = Attention(self.config, self.implementation, name="attention")(
+            normed, positions, segments, visible, cache, layer, start
         )
         x = x + mixed
         x = x + GatedMLP(self.config, name="mlp")(RMSNorm(eps, name="mlp_norm")(x))

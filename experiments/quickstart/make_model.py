@@ -102,9 +102,8 @@ def mean_loss(params: Params, rows: Rows, networks: Networks) -> jax.Array:
 
     The prompts are noise that nothing could predict, so they are left out.
     """
-    own = rows.document[:, :, None] == rows.document[:, None, :]
-    visible = own & jnp.tril(jnp.ones((ROW_LENGTH, ROW_LENGTH), bool))[None]
-    hidden, _ = networks.actor.apply({"params": params}, rows.tokens, rows.positions, visible)
+    inputs = rows.tokens, rows.positions, rows.document
+    hidden, _ = networks.actor.apply({"params": params}, *inputs)
     head = networks.actor_head(params)
     log_probs, _ = log_probs_and_entropy(
         hidden[:, :-1], head, jnp.asarray(rows.tokens[:, 1:]), chunk=ROW_LENGTH

@@ -27,7 +27,11 @@ def test_vmapping_the_plain_init_would_leave_the_new_axis_without_a_name():
     networks = make_networks()
     critic = networks.critic
     assert critic is not None
-    example = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1, 1), bool)
+    example = (
+        jnp.zeros((1, 1), jnp.int32),
+        jnp.zeros((1, 1), jnp.int32),
+        jnp.ones((1, 1), jnp.int32),
+    )
     naive = jax.vmap(lambda k: critic.init(k, *example)["params"])(
         jax.random.split(jax.random.key(0), 3)
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asyppo_jax.models.decoder import causal_visibility, empty_cache, positions_of
+from asyppo_jax.models.decoder import empty_cache, positions_of
 from tests.tiny import (
     ARCHITECTURES,
     QWEN3,
@@ -26,14 +26,10 @@ def _tokens(shape, seed=0):
     return jax.random.randint(jax.random.key(seed), shape, 0, VOCABULARY)
 
 
-def test_positions_count_real_tokens_only():
-    mask = jnp.array([[False, False, True, True, True], [True, True, True, True, False]])
-    np.testing.assert_array_equal(positions_of(mask), [[0, 0, 0, 1, 2], [0, 1, 2, 3, 3]])
-
-
-def test_a_token_sees_the_real_tokens_up_to_itself():
-    visible = causal_visibility(jnp.array([[False, True, True]]))[0]
-    np.testing.assert_array_equal(visible, [[0, 0, 0], [0, 1, 0], [0, 1, 1]])
+def test_positions_count_from_the_first_token_of_every_segment():
+    segments = jnp.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0], [1, 1, 2, 2, 2]])
+    expected = [[0, 0, 0, 1, 2], [0, 1, 2, 3, 0], [0, 1, 0, 1, 2]]
+    np.testing.assert_array_equal(positions_of(segments), expected)
 
 
 def test_later_tokens_do_not_change_earlier_logits(model):
@@ -67,6 +63,15 @@ def test_left_padding_changes_no_logit(model):
     mask = jnp.arange(9)[None] >= 3
     with_padding = jit_logits(networks)(params, padded, mask)[:, 3:]
     np.testing.assert_allclose(plain, with_padding, atol=2e-6)
+
+
+def test_packed_sequences_have_the_logits_that_they_have_alone(model):
+    networks, params = model
+    tokens = _tokens((1, 9))
+    packed = jit_logits(networks)(params, tokens, jnp.array([[1, 1, 1, 1, 2, 2, 2, 2, 2]]))
+    first = jit_logits(networks)(params, tokens[:, :4], jnp.ones((1, 4), bool))
+    second = jit_logits(networks)(params, tokens[:, 4:], jnp.ones((1, 5), bool))
+    np.testing.assert_allclose(packed, np.concatenate([first, second], 1), atol=2e-6)
 
 
 def test_decoding_token_by_token_equals_the_whole_sequence(model):

@@ -1,0 +1,159 @@
+"""Causal attention of whole sequences among themselves, in three forms that agree.
+
+`segments` [B, T] says which tokens belong together: token t sees the tokens s <= t of its own
+segment. Padding is segment 0, packed sequences are 1, 2, ...; what padding computes, nobody reads.
+"""
+
+import math
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from asyppo_jax.models.attention import attend
+
+Implementation = Literal["xla", "splash", "cudnn"]
+
+BLOCK = 512  # queries whose scores exist at one time in the XLA form
+_LANES = 128  # the TPU's vector width: splash wants lengths and head sizes in multiples of it
+
+
+def implementation_for(platform: str) -> Implementation:
+    """The fastest form for a platform: splash on "tpu", cuDNN's on "gpu" or "cuda", else XLA's."""
+    forms: dict[str, Implementation] = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
+    return forms.get(platform, "xla")
+
+
+def self_attention(
+    queries: Float[Array, "B T H d"],
+    keys: Float[Array, "B T KV d"],
+    values: Float[Array, "B T KV d"],
+    segments: Int[Array, "B T"],
+    implementation: Implementation,
+) -> Float[Array, "B T H d"]:
+    """softmax(q·k / √d) · v over the earlier tokens of the segment, softmax in float32."""
+    if implementation == "splash":
+        return _sharded(_splash, queries, keys, values, segments)
+    if implementation == "cudnn":
+        return _sharded(_cudnn, queries, keys, values, segments)
+    return blocked_attention(queries, keys, values, segments, block=BLOCK)
+
+
+def blocked_attention(
+    queries: Float[Array, "B T H d"],
+    keys: Float[Array, "B T KV d"],
+    values: Float[Array, "B T KV d"],
+    segments: Int[Array, "B T"],
+    *,
+    block: int,
+) -> Float[Array, "B T H d"]:
+    """The XLA form: scores of `block` queries at a time, [B, H, block, T], forward and backward."""
+    length = queries.shape[1]
+    if length <= block:
+        return attend(queries, keys, values, causal_visibility(segments))
+    padding = -length % block
+    queries = jnp.pad(queries, ((0, 0), (0, padding), (0, 0), (0, 0)))
+    own_segments = jnp.pad(segments, ((0, 0), (0, padding)))
+    places = jnp.arange(length)
+
+    @jax.checkpoint  # else the backward pass keeps every block's scores
+    def one_block(start):
+        def cut(x):
+            return jax.lax.dynamic_slice_in_dim(x, start, block, axis=1)
+
+        earlier = places[None, :] <= start + jnp.arange(block)[:, None]
+        same = cut(own_segments)[:, :, None] == segments[:, None, :]
+        return attend(cut(queries), keys, values, earlier[None] & same)
+
+    blocks = jax.lax.map(one_block, jnp.arange(0, length + padding, block))
+    return blocks.swapaxes(0, 1).reshape(queries.shape)[:, :length]
+
+
+def causal_visibility(segments: Int[Array, "B T"]) -> Array:
+    """Token t sees the tokens s <= t of its segment: [B, T, T]."""
+    length = segments.shape[-1]
+    causal = jnp.tril(jnp.ones((length, length), bool))
+    return causal[None] & (segments[:, :, None] == segments[:, None, :])
+
+
+def _sharded(form, queries: Array, keys: Array, values: Array, segments: Array) -> Array:
+    """`form` under shard_map: a kernel sees one device's rows and heads, and needs no others.
+
+    Where heads cannot be spread over `model`, every device of that axis computes all of them; where
+    only the key heads cannot, each query head first gets its own.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return form(queries, keys, values, segments)
+    model = mesh.shape["model"]
+    heads = "model" if queries.shape[2] % model == 0 else None
+    if heads and keys.shape[2] % model:
+        repeat = queries.shape[2] // keys.shape[2]
+        keys, values = (jnp.repeat(x, repeat, axis=2) for x in (keys, values))
+    rows = "data" if queries.shape[0] % mesh.shape["data"] == 0 else None
+    spec = PartitionSpec(rows, None, heads, None)
+    run = jax.shard_map(
+        form,
+        in_specs=(spec, spec, spec, PartitionSpec(rows, None)),
+        out_specs=spec,
+        check_vma=False,  # pallas_call says nothing of how its output varies over the mesh
+    )
+    return run(queries, keys, values, segments)
+
+
+def _splash(
+    queries: Array, keys: Array, values: Array, segments: Array, interpret: bool = False
+) -> Array:
+    """Splash attention, the Pallas kernel that ships with jax, block-sparse in the causal mask."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        splash_attention_kernel as kernel,
+    )
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    length, head_dim = queries.shape[1], queries.shape[3]
+    rows, width = -length % _LANES, -head_dim % _LANES
+
+    def prepare(x):  # [B, T, H, d] -> [B, H, T, d], padded to what the kernel can tile
+        return jnp.pad(x, ((0, 0), (0, rows), (0, 0), (0, width))).swapaxes(1, 2)
+
+    padded = length + rows
+    # The largest block that divides the length: fewer, larger tiles keep the matrix unit busy.
+    block = next(size for size in (512, 256, _LANES) if padded % size == 0)
+    mask = masks.MultiHeadMask([masks.CausalMask((padded, padded))] * queries.shape[2])
+    sizes = kernel.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_kv_compute=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_kv_dkv_compute=block,
+        block_q_dq=block,
+        block_kv_dq=block,
+    )
+    splash = kernel.make_splash_mha(
+        mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
+    )
+    ids = jnp.pad(segments, ((0, 0), (0, rows)))
+    scaled = prepare(queries) * np.asarray(1 / math.sqrt(head_dim), queries.dtype)
+    mixed: Any = jax.vmap(splash)(
+        scaled, prepare(keys), prepare(values), kernel.SegmentIds(ids, ids)
+    )
+    return mixed.swapaxes(1, 2)[:, :length, :, :head_dim]
+
+
+splash_interpreted = partial(_splash, interpret=True)
+
+
+def _cudnn(queries: Array, keys: Array, values: Array, segments: Array) -> Array:
+    """cuDNN's flash attention, in bfloat16.
+
+    It knows no segments that begin after padding, so their mask travels as a bias, [B, 1, T, T].
+    """
+    visible = causal_visibility(segments)[:, None]
+    inputs = (x.astype(jnp.bfloat16) for x in (queries, keys, values))
+    mixed = jax.nn.dot_product_attention(*inputs, mask=visible, implementation="cudnn")
+    return mixed.astype(queries.dtype)

@@ -1,0 +1,92 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asyppo_jax.models.attention import attend
+from asyppo_jax.models.self_attention import (
+    blocked_attention,
+    causal_visibility,
+    implementation_for,
+    self_attention,
+    splash_interpreted,
+)
+
+
+def _inputs(length, heads=4, kv_heads=2, head_dim=16, batch=2):
+    keys = jax.random.split(jax.random.key(0), 4)
+    queries = jax.random.normal(keys[0], (batch, length, heads, head_dim))
+    k, v = (jax.random.normal(k, (batch, length, kv_heads, head_dim)) for k in keys[1:3])
+    # Padding, then two packed sequences, then padding; the second row is one whole sequence.
+    places = jnp.arange(length)
+    packed = jnp.select([places < 3, places < length // 2, places < length - 2], [0, 1, 2], 0)
+    segments = jnp.stack([packed, jnp.ones(length, jnp.int32)])
+    return queries, k, v, segments.astype(jnp.int32)
+
+
+def _whole(queries, keys, values, segments):
+    return attend(queries, keys, values, causal_visibility(segments))
+
+
+def _output_and_gradients(form, inputs):
+    queries, keys, values, segments = inputs
+    real = (segments > 0)[..., None, None]
+
+    def loss(q, k, v):
+        mixed = jnp.where(real, form(q, k, v, segments), 0.0)
+        return jnp.sum(jnp.sin(mixed)), mixed
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(queries, keys, values)
+
+
+FORMS = {
+    "blocked, length a multiple": (lambda *x: blocked_attention(*x, block=8), 24),
+    "blocked, length no multiple": (lambda *x: blocked_attention(*x, block=8), 29),
+    "splash, interpreted": (splash_interpreted, 150),
+}
+
+
+@pytest.mark.parametrize("name", list(FORMS))
+def test_every_form_agrees_with_plain_attention_forward_and_backward(name):
+    form, length = FORMS[name]
+    inputs = _inputs(length)
+    ours, expected = (_output_and_gradients(f, inputs) for f in (form, _whole))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, expected)
+
+
+def test_a_token_sees_its_own_segment_up_to_itself():
+    visible = causal_visibility(jnp.array([[0, 1, 1, 2]]))[0]
+    expected = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
+    np.testing.assert_array_equal(visible, expected)
+
+
+def test_no_array_of_the_blocked_form_is_as_large_as_all_scores():
+    inputs = _inputs(64, heads=1, kv_heads=1, batch=2)
+
+    def largest(form):
+        gradient = jax.grad(lambda q, *x: jnp.sum(form(q, *x)))
+        text = jax.make_jaxpr(gradient)(*inputs).jaxpr
+        sizes = [v.aval.size for e in _equations(text) for v in e.outvars]
+        return max(sizes)
+
+    scores = 2 * 64 * 64
+    assert largest(_whole) >= scores
+    assert largest(lambda *x: blocked_attention(*x, block=8)) < scores
+
+
+def _equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _equations(inner)
+
+
+def test_the_form_follows_the_platform():
+    assert [implementation_for(p) for p in ("tpu", "gpu", "cpu")] == ["splash", "cudnn", "xla"]
+
+
+def test_the_short_xla_form_is_plain_attention():
+    inputs = _inputs(12)
+    np.testing.assert_array_equal(self_attention(*inputs, "xla"), _whole(*inputs))
