@@ -27,9 +27,12 @@ class NetworkConfig:
     """Which weights a network starts from, and how it computes."""
 
     path: str = ""  # a Hugging Face directory or hub name; empty (critics only): the actor's
+    architecture: str = ""  # a config.json that gives the shape in place of the path's own
     num_layers: int | None = None  # keep only the first n layers; None keeps all
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
     remat: Literal["none", "dots", "full"] = "full"  # what the backward pass recomputes
+    # Of whole sequences. "auto": "splash" on TPU, "cudnn" on GPU, "xla" (blocks) elsewhere.
+    attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class SamplingConfig:
 
     num_prompts: int = 32  # N, a step
     group_size: int = 32  # G [P]
+    slots: int = 0  # sequences decoded at one time, whole groups; 0: all
     max_completion_length: int = 8192  # C, tokens [P]
     temperature: float = 0.99  # [P]; 0 is greedy
     top_k: int = 0  # 0: off
@@ -262,6 +266,7 @@ def check_config(config: Config) -> None:
             raise ConfigError(f"config.algorithm.{name} is {value}; it must be in [0, 1]")
     if not 0 < sampling.top_p <= 1:
         raise ConfigError(f"config.sampling.top_p is {sampling.top_p}; it must be in (0, 1]")
+    _check_slots(sampling)
     critics, group = algorithm.num_critics, sampling.group_size
     if critics < 0:
         raise ConfigError(f"config.algorithm.num_critics is {critics}; it must be 0 or more")
@@ -289,6 +294,15 @@ def check_config(config: Config) -> None:
             "config.batching.microbatch_size",
             batching.microbatch_size,
         )
+
+
+def _check_slots(sampling: SamplingConfig) -> None:
+    if not sampling.slots:
+        return
+    whole = sampling.num_prompts * sampling.group_size
+    _check_divides("config.sampling.slots", sampling.slots, "the batch", whole)
+    name = "config.sampling.group_size"
+    _check_divides(name, sampling.group_size, "config.sampling.slots", sampling.slots)
 
 
 def _check_divides(part: str, part_size: int, whole: str, whole_size: int) -> None:

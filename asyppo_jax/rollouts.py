@@ -66,6 +66,7 @@ def training_options(config: Config, stop_ids: tuple[int, ...], pad_id: int) -> 
         top_p=s.top_p,
         stop_ids=stop_ids,
         pad_id=pad_id,
+        slots=s.slots,
     )
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from asyppo_jax.models.actor_critic import Networks
-from asyppo_jax.models.decoder import empty_cache
+from asyppo_jax.models.actor_critic import Networks, init_actor
+from asyppo_jax.models.decoder import constrain_cache, empty_cache
 from asyppo_jax.models.layers import Cache
-from asyppo_jax.sharding import constrain_batch
+from asyppo_jax.sharding import constrain_batch, gather_params
 from asyppo_jax.types import Params, PromptBatch, Rollout
 
 _BLOCK = 512  # vocabulary entries that `draw` looks at together
@@ -31,6 +31,7 @@ class DecodingOptions:
     top_p: float  # 1: off
     stop_ids: tuple[int, ...]  # a row ends with the first of these, which belongs to it
     pad_id: int
+    slots: int = 0  # rows decoded at one time, whole groups; 0: all
 
 
 def sample(
@@ -46,10 +47,73 @@ def sample(
     `log_probs` are the plain policy's log π(token), whatever temperature or truncation drew it.
     Rewards come later: until they are replaced, all are 0 and invalid.
     """
-    opts = options
+    num_prompts, group_size = prompts.tokens.shape[0], options.group_size
+    params = decoding_params(params, networks)
+    row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_prompts * group_size))
+    waves = num_prompts * group_size // (options.slots or row_keys.shape[0])
+
+    def one_wave(some: PromptBatch, keys: Key[Array, " B"]) -> Rollout:
+        logits, cache = prefill(params, some, options.max_completion_length, networks)
+        return decode(params, some, logits, cache, keys, networks=networks, options=options)
+
+    if waves == 1:
+        return one_wave(prompts, row_keys)
+
+    # Strided by prompt, so that on a mesh every wave takes its share of each device's rows.
+    def cut(x):
+        return x.reshape(-1, waves, *x.shape[1:]).swapaxes(0, 1)
+
+    def join(x):
+        by_prompt = x.reshape(waves, -1, group_size, *x.shape[2:]).swapaxes(0, 1)
+        return by_prompt.reshape(num_prompts * group_size, *x.shape[2:])
+
+    inputs = jax.tree.map(cut, (prompts, row_keys.reshape(num_prompts, group_size)))
+    done = jax.lax.map(
+        lambda x: one_wave(constrain_batch(x[0]), x[1].reshape(-1)), constrain_batch(inputs, axis=1)
+    )
+    return constrain_batch(jax.tree.map(join, done))
+
+
+def decoding_params(params: Params, networks: Networks) -> Params:
+    """The parameters as the decoding loop reads them: in the compute dtype, whole over `data`.
+
+    Both once a rollout instead of once a token. Norm scales stay float32, as norms compute in it.
+    """
+    actor = networks.actor
+
+    def cast(path, x):
+        return x if path[-1].key == "scale" else x.astype(actor.dtype)
+
+    boxed = jax.eval_shape(lambda: init_actor(actor, jax.random.key(0)))
+    return gather_params(jax.tree_util.tree_map_with_path(cast, params), boxed)
+
+
+def prefill(
+    params: Params, prompts: PromptBatch, completion_length: int, networks: Networks
+) -> tuple[Float[Array, "N V"], Cache]:
+    """The logits of the first completion token, and a cache with room for the completion."""
     num_prompts, prompt_length = prompts.tokens.shape
-    batch, length = num_prompts * opts.group_size, opts.max_completion_length
-    logits, cache = prefill(params, prompts, length, networks)
+    slots = prompt_length + completion_length
+    actor = networks.actor
+    cache = empty_cache(actor.config, num_prompts, slots, actor.dtype)
+    segments = prompts.mask.astype(jnp.int32)
+    return networks.actor_prefill(params, prompts.tokens, segments, cache)
+
+
+def decode(
+    params: Params,
+    prompts: PromptBatch,
+    logits: Float[Array, "N V"],
+    cache: Cache,
+    row_keys: Key[Array, " B"],
+    *,
+    networks: Networks,
+    options: DecodingOptions,
+) -> Rollout:
+    """The loop after `prefill`: one token a row and turn, until every row has ended."""
+    opts = options
+    prompt_length, length = prompts.tokens.shape[1], opts.max_completion_length
+    batch = row_keys.shape[0]
     logits, prompt_mask, prompt_tokens = constrain_batch(
         jax.tree.map(
             lambda x: jnp.repeat(x, opts.group_size, axis=0),
@@ -57,9 +121,7 @@ def sample(
         )
     )
     # The cache is [L, N, ...]: rows are its second axis.
-    cache = jax.tree.map(lambda x: jnp.repeat(x, opts.group_size, axis=1), cache)
-    cache = constrain_batch(cache, axis=1)
-    row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+    cache = constrain_cache(jax.tree.map(lambda x: jnp.repeat(x, opts.group_size, axis=1), cache))
     prompt_lengths = jnp.sum(prompt_mask, axis=-1, dtype=jnp.int32)
     slots = jnp.arange(prompt_length + length)
     slot_is_prompt = jnp.pad(prompt_mask, ((0, 0), (0, length)))
@@ -104,18 +166,6 @@ def sample(
         rewards=jnp.zeros(batch, jnp.float32),
         reward_valid=jnp.zeros(batch, bool),
     )
-
-
-def prefill(
-    params: Params, prompts: PromptBatch, completion_length: int, networks: Networks
-) -> tuple[Float[Array, "N V"], Cache]:
-    """The logits of the first completion token, and a cache with room for the completion."""
-    num_prompts, prompt_length = prompts.tokens.shape
-    slots = prompt_length + completion_length
-    actor = networks.actor
-    cache = empty_cache(actor.config, num_prompts, slots, actor.dtype)
-    segments = prompts.mask.astype(jnp.int32)
-    return networks.actor_prefill(params, prompts.tokens, segments, cache)
 
 
 def is_stop(tokens: Int[Array, " B"], stop_ids: tuple[int, ...]) -> Array:

@@ -1,5 +1,8 @@
 """The mesh, and the one table from logical axis names to mesh axes."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import numpy as np
 from flax.core import meta
@@ -24,21 +27,22 @@ RULES: tuple[tuple[str, str | None], ...] = (
 )
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh [data, model] over all devices.
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh [data, model] over all devices, or over those given.
 
     Raises:
         ConfigError: if the sizes do not multiply to the number of devices.
     """
-    devices = jax.device_count()
-    data = devices // config.model if config.data == -1 else config.data
-    if data * config.model != devices:
+    count = jax.device_count() if devices is None else len(devices)
+    data = count // config.model if config.data == -1 else config.data
+    if data * config.model != count:
         raise ConfigError(
-            f"config.mesh is data={config.data}, model={config.model}, but there are {devices} "
+            f"config.mesh is data={config.data}, model={config.model}, but there are {count} "
             "devices; make data * model equal to that, or data = -1"
         )
     # Auto, not the default Explicit: with explicit axes FSDP's matmuls raise.
-    return jax.make_mesh((data, config.model), ("data", "model"), (AxisType.Auto, AxisType.Auto))
+    auto = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((data, config.model), ("data", "model"), auto, devices=devices)
 
 
 def param_shardings(boxed: Params, mesh: Mesh) -> Params:
@@ -48,20 +52,50 @@ def param_shardings(boxed: Params, mesh: Mesh) -> Params:
     """
     specs = meta.get_partition_spec(boxed)
     shapes = meta.unbox(boxed)
-    rules = dict(RULES)
 
-    def one(spec: PartitionSpec, shape) -> NamedSharding:
-        axes, used = [], set()
-        for name, size in zip(tuple(spec), shape.shape, strict=True):
-            axis = rules[name] if name is not None else None
-            if axis in used or axis is None or size % mesh.shape[axis]:
-                axis = None
-            else:
-                used.add(axis)
-            axes.append(axis)
-        return NamedSharding(mesh, PartitionSpec(*axes))
+    def one(spec: PartitionSpec, leaf) -> NamedSharding:
+        return NamedSharding(mesh, _placement(tuple(spec), leaf.shape, mesh))
 
     return jax.tree.map(one, specs, shapes, is_leaf=lambda x: isinstance(x, PartitionSpec))
+
+
+def gather_params(params: Params, boxed: Params) -> Params:
+    """Inside jit: parameters whole over `data`, still spread over `model` (see `RULES`).
+
+    A decoding loop reads every parameter for every token; gathered layer by layer, as FSDP does,
+    they would cross the network each time.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return params
+    specs = meta.get_partition_spec(boxed)
+
+    def one(spec: PartitionSpec, x):
+        return constrain(x, [None if name == "embed" else name for name in tuple(spec)])
+
+    return jax.tree.map(one, specs, params, is_leaf=lambda x: isinstance(x, PartitionSpec))
+
+
+def constrain(x: jax.Array, names: Sequence[str | None]) -> jax.Array:
+    """Inside jit: an array placed by the names of its axes; without a mesh, left alone."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, _placement(names, x.shape, mesh))
+
+
+def _placement(names: Sequence[str | None], shape: tuple[int, ...], mesh) -> PartitionSpec:
+    """`RULES` for one array; an axis that its mesh axis does not divide evenly stays whole."""
+    rules = dict(RULES)
+    axes, used = [], set()
+    for name, size in zip(names, shape, strict=True):
+        axis = rules[name] if name is not None else None
+        if axis in used or axis is None or size % mesh.shape[axis]:
+            axis = None
+        else:
+            used.add(axis)
+        axes.append(axis)
+    return PartitionSpec(*axes)
 
 
 def like_params(tree, params: Params, shardings: Params, mesh: Mesh):

@@ -48,6 +48,14 @@ def _teacher_forced(params, rollout):
     return jnp.take_along_axis(jax.nn.log_softmax(logits), chosen, axis=-1)[..., 0]
 
 
+def test_fewer_slots_than_rows_change_no_token(params, prompts, sampler):
+    together = sampler(params, prompts, jax.random.key(0), options=OPTIONS)
+    in_turn = sampler(params, prompts, jax.random.key(0), options=replace(OPTIONS, slots=4))
+    np.testing.assert_array_equal(together.tokens, in_turn.tokens)
+    np.testing.assert_array_equal(together.completion_mask, in_turn.completion_mask)
+    np.testing.assert_allclose(together.log_probs, in_turn.log_probs, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "changes", [{}, {"temperature": 0.7}, {"top_k": 5, "top_p": 0.8}, {"temperature": 0.0}]
 )

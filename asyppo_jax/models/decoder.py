@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.layers import Block, Cache, RMSNorm, param
 from asyppo_jax.models.self_attention import Implementation
+from asyppo_jax.sharding import constrain
 
 _POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -43,6 +44,7 @@ class Decoder(nn.Module):
         c = self.config
         embedding = param(self, "embedding", ("vocab", "embed"), (c.vocab_size, c.embed_dim))
         x = jnp.take(embedding, tokens, axis=0).astype(self.dtype)
+        x = constrain(x, ("batch", "time", None))
         block = Block
         if self.remat != "none":
             # Inside a scan nothing is to be gained by preventing CSE, and it costs fusion.
@@ -65,7 +67,15 @@ class Decoder(nn.Module):
 def empty_cache(config: ModelConfig, batch: int, slots: int, dtype: jnp.dtype) -> Cache:
     """A cache of zeros: keys and values, each [L, B, S, KV, head_dim]."""
     shape = (config.num_layers, batch, slots, config.num_kv_heads, config.head_dim)
-    return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+    return constrain_cache((jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)))
+
+
+def constrain_cache(cache: Cache) -> Cache:
+    """Inside jit: rows over `data`, key heads over `model`."""
+    keys, values = (
+        constrain(x, ("layers", "batch", "time", "kv_heads", "head_dim")) for x in cache
+    )
+    return keys, values
 
 
 def positions_of(segments: Int[Array, "B T"]) -> Int[Array, "B T"]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from asyppo_jax.models.attention import attend, rotary_frequencies, rotate
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.self_attention import Implementation, self_attention
+from asyppo_jax.sharding import constrain
 
 Cache = tuple[jax.Array, jax.Array]  # keys and values, each [L, B, S, KV, head_dim]
 
@@ -153,4 +154,5 @@ class Block(nn.Module):
         )
         x = x + mixed
         x = x + GatedMLP(self.config, name="mlp")(RMSNorm(eps, name="mlp_norm")(x))
-        return (x, cache), None
+        # Said at every layer, so that the partitioner gathers weights and not activations.
+        return (constrain(x, ("batch", "time", None)), cache), None

@@ -1,6 +1,7 @@
 """A run's networks and their first parameters, from the directories that its config names."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,24 +11,29 @@ from asyppo_jax.config import Config, NetworkConfig
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_value_kernel
 from asyppo_jax.models.config import ModelConfig, ModelError
 from asyppo_jax.models.huggingface import first_layers, load_config, load_params
+from asyppo_jax.models.self_attention import Implementation, implementation_for
 from asyppo_jax.types import Params
 
 
 def critic_source(config: Config) -> NetworkConfig:
-    """The critics' settings, with the actor's path where they give none."""
-    return replace(config.critic, path=config.critic.path or config.actor.path)
+    """The critics' settings, with the actor's path and shape where they give none."""
+    if config.critic.path:
+        return config.critic
+    shape = config.critic.architecture or config.actor.architecture
+    return replace(config.critic, path=config.actor.path, architecture=shape)
 
 
-def load_networks(config: Config) -> Networks:
-    """The architectures of actor and critics.
+def load_networks(config: Config, platform: str | None = None) -> Networks:
+    """The architectures of actor and critics, for devices of `platform` (None: those at hand).
 
     Raises:
         ModelError: actor and critics do not share a vocabulary; both sizes are named.
     """
     if not config.actor.path:
         raise ModelError("config.actor.path is empty; give a model directory or a hub name")
+    platform = jax.default_backend() if platform is None else platform
     actor_config = _architecture(config.actor)
-    actor = Actor(actor_config, jnp.dtype(config.actor.dtype), config.actor.remat)
+    actor = Actor(actor_config, *_computation(config.actor, platform))
     if config.algorithm.num_critics == 0:
         return Networks(actor, None)
     source = critic_source(config)
@@ -38,12 +44,16 @@ def load_networks(config: Config) -> Networks:
             f"critics ({source.path}) one of {critic_config.vocab_size}; critics read the actor's "
             "tokens, so take both from one model family"
         )
-    critic = Critic(critic_config, jnp.dtype(source.dtype), source.remat)
-    return Networks(actor, critic)
+    return Networks(actor, Critic(critic_config, *_computation(source, platform)))
 
 
 def _architecture(source: NetworkConfig) -> ModelConfig:
-    return first_layers(load_config(source.path), source.num_layers)
+    return first_layers(load_config(source.architecture or source.path), source.num_layers)
+
+
+def _computation(source: NetworkConfig, platform: str) -> tuple[Any, str, Implementation]:
+    attention = implementation_for(platform) if source.attention == "auto" else source.attention
+    return jnp.dtype(source.dtype), source.remat, attention
 
 
 def load_actor_params(config: Config, networks: Networks) -> Params:
