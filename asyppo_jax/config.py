@@ -162,7 +162,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    every: int = 10  # steps
+    every: int = 10  # steps; 0: only after the last
     keep: int = 2  # the latest n; the best by held-out accuracy is kept besides
 
 

@@ -199,7 +199,8 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
             # Before the checkpoint: a step that is resumed from is not written again.
             write(metrics)
             progress.finish_step(step, metrics)
-            if last or step % config.checkpoint.every == 0:
+            due = config.checkpoint.every and step % config.checkpoint.every == 0
+            if last or due:
                 accuracy = metrics["evaluate/accuracy"] if evaluated else None
                 checkpoints.save(manager, state, data.get_state(), accuracy)
 

@@ -3,7 +3,8 @@
     python -m experiments.real_model.fetch
     python -m experiments.train --config=configs/smollm2_arithmetic.py --workdir=runs/smollm2
 
-Hardware: two CPU cores, 12 GiB; about a minute a step. Seen: 46.5% -> 78.5% held out in 16 steps.
+Hardware: two CPU cores, 12 GiB; about 20 s a step. Seen: 46.5% -> 85.9% held out in 32
+steps, 77.6% after 80.
 The method is the paper's (arXiv 2510.01656, section 4) with K = 2, masks at 20%, group-level
 division. What is not the paper's: a higher learning rate and one epoch, for a small model and few
 steps; three warm-up steps.
