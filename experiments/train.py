@@ -10,6 +10,7 @@ from ml_collections import config_flags
 
 from asyppo_jax.config import Config, ConfigError, from_config_dict
 from asyppo_jax.errors import UserError
+from experiments.command_line import parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and plots go.")
@@ -58,16 +59,6 @@ def closing_lines(summary: dict, workdir: str) -> str:
             "--config.algorithm.num_critics=4",
         ]
     )
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the flags; a setting that the config does not have is one sentence."""
-    try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        # ml_collections wraps its sentence in the quotes and escapes of a KeyError.
-        reason = " ".join(str(error).replace("\\n", " ").replace("\\", "").split())
-        sys.exit(f"error: a --config flag cannot be set: {reason}; see asyppo_jax/config.py")
 
 
 if __name__ == "__main__":

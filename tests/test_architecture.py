@@ -29,8 +29,10 @@ LAYERS = (
         "checkpoint",
         "metrics",
         "plots",
+        "flops",
+        "hlo",
     ),
-    ("updates", "train_step", "plan"),
+    ("updates", "train_step", "phases", "plan"),
     ("train", "evaluate"),
 )
 MAX_FILE_LINES = 350

@@ -1,0 +1,161 @@
+"""Arithmetic and memory traffic of every phase by formula: what the method costs at the least.
+
+Counted are matrix products, 2 · M · N · K each, as the field does; a token of a decoder costs two
+FLOPs a parameter of its layers and, in attention, 4 · H · d for every key that it sees.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from asyppo_jax.config import Config
+from asyppo_jax.models.actor_critic import Actor, Critic, Networks
+from asyppo_jax.models.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one phase of one step, over all devices."""
+
+    flops: float
+    bytes: float  # read from and written to device memory, each parameter once a pass
+
+
+def layer_params(config: ModelConfig) -> int:
+    """Parameters that multiply a token: the layers without embedding, norms and biases."""
+    attention = (
+        config.embed_dim * config.head_dim * (2 * config.num_heads + 2 * config.num_kv_heads)
+    )
+    return config.num_layers * (attention + 3 * config.embed_dim * config.mlp_dim)
+
+
+def forward_flops(config: ModelConfig, tokens: float, keys: float) -> float:
+    """The trunk on `tokens` tokens that see `keys` keys each on average."""
+    attention = 4 * config.num_layers * config.num_heads * config.head_dim * keys
+    return tokens * (2 * layer_params(config) + attention)
+
+
+def head_flops(config: ModelConfig, tokens: float) -> float:
+    """The vocabulary's matrix on `tokens` tokens."""
+    return 2.0 * tokens * config.embed_dim * config.vocab_size
+
+
+def attended_keys(length: int, attention: str) -> float:
+    """Keys that a token computes scores with: splash skips what is not causal, XLA does not."""
+    return length / 2 if attention == "splash" else length
+
+
+def passes(remat: str) -> int:
+    """Forward-sized passes of one gradient: forward, two backward, and what is recomputed."""
+    return 4 if remat == "full" else 3
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows and lengths of a step; the worst case, every completion at its limit."""
+
+    num_prompts: int
+    batch: int
+    prompt: int
+    completion: int
+    actor_updates: int  # gradients of the actor a step
+    critic_updates: int  # gradients of every critic a step
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row."""
+        return self.prompt + self.completion
+
+
+def sizes_of(config: Config) -> Sizes:
+    """The sizes that a config asks for."""
+    batch = config.sampling.num_prompts * config.sampling.group_size
+    algorithm, batching = config.algorithm, config.batching
+    return Sizes(
+        num_prompts=config.sampling.num_prompts,
+        batch=batch,
+        prompt=config.prompt.max_length,
+        completion=config.sampling.max_completion_length,
+        actor_updates=algorithm.actor_epochs * batch // batching.actor_minibatch_size,
+        critic_updates=algorithm.critic_epochs * batch // batching.critic_minibatch_size,
+    )
+
+
+def phase_costs(config: Config, networks: Networks) -> dict[str, Cost]:
+    """A step's phases: prefill, decode, values, critics, actor."""
+    sizes = sizes_of(config)
+    costs = {"prefill": _prefill(networks.actor, sizes), "decode": _decode(config, networks, sizes)}
+    if networks.critic is not None:
+        costs["values"] = _values(config, networks.critic, sizes)
+        costs["critics"] = _critics(config, networks.critic, sizes)
+    costs["actor"] = _actor(config, networks.actor, sizes)
+    return costs
+
+
+def _param_bytes(module: Actor | Critic) -> float:
+    """In the compute dtype, as the matrix products read them."""
+    head = 0 if module.config.tie_embeddings else module.config.embed_dim * module.config.vocab_size
+    return (module.config.num_params + head) * jnp.dtype(module.dtype).itemsize
+
+
+def _prefill(actor: Actor, sizes: Sizes) -> Cost:
+    c, tokens = actor.config, sizes.num_prompts * sizes.prompt
+    keys = attended_keys(sizes.prompt, actor.attention)
+    flops = forward_flops(c, tokens, keys) + head_flops(c, sizes.num_prompts)
+    return Cost(flops, _param_bytes(actor) + _cache_bytes(actor, sizes.num_prompts, sizes.prompt))
+
+
+def _cache_bytes(actor: Actor, rows: int, length: float) -> float:
+    c = actor.config
+    width = 2 * c.num_layers * c.num_kv_heads * c.head_dim * jnp.dtype(actor.dtype).itemsize
+    return rows * length * width
+
+
+def _decode(config: Config, networks: Networks, sizes: Sizes) -> Cost:
+    c, steps = networks.actor.config, sizes.completion - 1
+    waves = sizes.batch // (config.sampling.slots or sizes.batch)
+    tokens = sizes.batch * steps
+    flops = forward_flops(c, tokens, sizes.length) + head_flops(c, tokens)
+    # Every token of a wave reads all parameters once, and every row its own cache so far.
+    cache = _cache_bytes(networks.actor, sizes.batch, sizes.prompt + sizes.completion / 2)
+    return Cost(flops, steps * (waves * _param_bytes(networks.actor) + cache))
+
+
+def _values(config: Config, critic: Critic, sizes: Sizes) -> Cost:
+    count, tokens = config.algorithm.num_critics, sizes.batch * sizes.length
+    keys = attended_keys(sizes.length, critic.attention)
+    microbatches = sizes.batch // config.batching.microbatch_size
+    forward = forward_flops(critic.config, tokens, keys)
+    return Cost(count * forward, count * microbatches * _param_bytes(critic))
+
+
+def _critics(config: Config, critic: Critic, sizes: Sizes) -> Cost:
+    # Each critic sees 1/K of the rows: all together cost one pass over the batch an epoch.
+    epochs, count = config.algorithm.critic_epochs, config.algorithm.num_critics
+    keys = attended_keys(sizes.length, critic.attention)
+    flops = forward_flops(critic.config, epochs * sizes.batch * sizes.length, keys)
+    microbatches = epochs * sizes.batch // config.batching.microbatch_size
+    repeat = passes(critic.remat)
+    moved = microbatches * repeat * _param_bytes(critic)
+    moved += sizes.critic_updates * _optimizer_bytes(critic)
+    return Cost(repeat * flops, count * moved)
+
+
+def _actor(config: Config, actor: Actor, sizes: Sizes) -> Cost:
+    epochs = config.algorithm.actor_epochs
+    rows = epochs * sizes.batch
+    keys = attended_keys(sizes.length, actor.attention)
+    trunk = forward_flops(actor.config, rows * sizes.length, keys)
+    head = head_flops(actor.config, rows * sizes.completion)
+    repeat = passes(actor.remat)
+    # The head's chunks are always recomputed.
+    flops = repeat * trunk + 4 * head
+    if config.algorithm.old_log_probs == "recompute":
+        flops += (trunk + head) / epochs
+    moved = rows // config.batching.microbatch_size * repeat * _param_bytes(actor)
+    return Cost(flops, moved + sizes.actor_updates * _optimizer_bytes(actor))
+
+
+def _optimizer_bytes(module: Actor | Critic) -> float:
+    """Parameters, two moments and gradients in float32, read, and all but gradients written."""
+    return _param_bytes(module) / jnp.dtype(module.dtype).itemsize * 4 * (4 + 3)

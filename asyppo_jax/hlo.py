@@ -1,0 +1,180 @@
+"""What a compiled program does, read from its HLO text with the trip counts of its loops.
+
+XLA's own cost analysis counts the body of a loop once; a model is scanned over layers inside scans
+over microbatches, so its figures are thousands of times too small. Here every computation is
+weighed by how often it runs.
+"""
+
+import math
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2}
+_BYTES |= {"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+_INSTRUCTION = re.compile(r"^(?:ROOT )?%?([\w.\-]+) = (.*)$")
+_SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
+_OPCODE = re.compile(r"(?:^|[\s)}\]])([a-z][\w\-]*)\(")
+_CALLED = re.compile(
+    r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
+)
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
+_GROUP = re.compile(r"replica_groups=\[(\d+),(\d+)\]|replica_groups=\{\{([\d,]*)\}")
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+
+Shape = tuple[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line of HLO."""
+
+    name: str
+    opcode: str
+    shapes: tuple[Shape, ...]  # of the result; several for a tuple
+    operands: tuple[str, ...]
+    text: str
+
+    @property
+    def bytes(self) -> int:
+        """Size of the result."""
+        return sum(_BYTES.get(t, 0) * math.prod(dims) for t, dims in self.shapes)
+
+
+@dataclass
+class Program:
+    """The computations of a module, and how often each of them runs."""
+
+    computations: dict[str, list[Instruction]]
+    runs: dict[str, float] = field(default_factory=dict)
+
+
+def read_program(text: str, *, unknown_trips: float = 1) -> Program:
+    """Parses `compiled.as_text()`; loops whose trip count XLA does not know run `unknown_trips`."""
+    computations: dict[str, list[Instruction]] = {}
+    current, entry = "", ""
+    for line in text.splitlines():
+        if line.endswith("{") and (found := _COMPUTATION.match(line)):
+            current = found.group(1)
+            computations[current] = []
+            entry = current if line.startswith("ENTRY") else entry
+        elif current and (found := _INSTRUCTION.match(line.strip())):
+            computations[current].append(_instruction(*found.groups()))
+    program = Program(computations)
+    _count_runs(program, entry, unknown_trips)
+    return program
+
+
+def _instruction(name: str, rest: str) -> Instruction:
+    found = _OPCODE.search(rest)
+    if found is None:
+        return Instruction(name, "", (), (), rest)
+    result, after = rest[: found.start(1)], rest[found.end() :]
+    shapes = tuple(
+        (t, tuple(int(d) for d in dims.split(",") if d)) for t, dims in _SHAPE.findall(result)
+    )
+    arguments = after[: after.find(")")]
+    operands = tuple(re.findall(r"%([\w.\-]+)", arguments))
+    return Instruction(name, found.group(1), shapes, operands, after)
+
+
+def _count_runs(program: Program, entry: str, unknown_trips: float) -> None:
+    """How often each computation runs: callers come before what they call."""
+    calls: dict[str, list[tuple[str, float]]] = {}
+    for name, instructions in program.computations.items():
+        calls[name] = [call for i in instructions for call in _calls(i, unknown_trips)]
+    order: list[str] = []
+    seen: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in seen or name not in calls:
+            return
+        seen.add(name)
+        for callee, _ in calls[name]:
+            visit(callee)
+        order.append(name)
+
+    visit(entry)
+    runs: dict[str, float] = defaultdict(float)
+    runs[entry] = 1
+    for name in reversed(order):
+        for callee, times in calls[name]:
+            runs[callee] += runs[name] * times
+    program.runs = dict(runs)
+
+
+def _calls(instruction: Instruction, unknown_trips: float) -> list[tuple[str, float]]:
+    times = 1.0
+    if instruction.opcode == "while":
+        found = _TRIPS.search(instruction.text)
+        times = float(found.group(1)) if found else unknown_trips
+    called = _CALLED.findall(instruction.text)
+    if found := _BRANCHES.search(instruction.text):
+        called += [name.strip().lstrip("%") for name in found.group(1).split(",")]
+    return [(name, times) for name in called]
+
+
+def dot_flops(program: Program) -> float:
+    """2 · M · N · K of every matrix product that is a `dot`, times the runs of its computation.
+
+    TPU programs hold their products as convolutions and custom calls, which are not counted.
+    """
+    total = 0.0
+    for name, instructions in program.computations.items():
+        shapes = {i.name: i.shapes for i in instructions}
+        for i in instructions:
+            if i.opcode != "dot" or name not in program.runs:
+                continue
+            found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.text)
+            left = shapes[i.operands[0]][0][1]
+            axes = [int(d) for d in found.group(1).split(",") if d] if found else []
+            contracted = math.prod(left[a] for a in axes)
+            total += 2 * math.prod(i.shapes[0][1]) * contracted * program.runs[name]
+    return total
+
+
+@dataclass
+class Traffic:
+    """The collectives of one kind, a device."""
+
+    count: float = 0.0
+    bytes: float = 0.0  # that a device sends, ring algorithms assumed
+
+
+def collectives(program: Program) -> dict[str, Traffic]:
+    """How often each kind of collective runs, and what it moves."""
+    found: dict[str, Traffic] = {}
+    for name, instructions in program.computations.items():
+        for i in instructions:
+            kind = i.opcode.removesuffix("-start")
+            if kind not in COLLECTIVES or name not in program.runs:
+                continue
+            traffic = found.setdefault(kind, Traffic())
+            traffic.count += program.runs[name]
+            traffic.bytes += program.runs[name] * _sent(kind, i)
+    return found
+
+
+def _sent(kind: str, instruction: Instruction) -> float:
+    size = _group_size(instruction.text)
+    # The result of an asynchronous start is (operand, result, …): its largest part is the whole.
+    parts = [_BYTES.get(t, 0) * math.prod(dims) for t, dims in instruction.shapes]
+    is_async = instruction.opcode.endswith("-start")
+    whole = float(max(parts, default=0) if is_async else sum(parts))
+    share = (size - 1) / size if size else 1.0
+    if kind == "all-reduce":
+        return 2 * share * whole
+    if kind == "reduce-scatter" and not is_async:
+        return share * whole * max(size, 1)
+    return whole if kind == "collective-permute" else share * whole
+
+
+def _group_size(text: str) -> int:
+    found = _GROUP.search(text)
+    if found is None:
+        return 0
+    if found.group(2):
+        return int(found.group(2))
+    return len(found.group(3).split(","))

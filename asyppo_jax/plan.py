@@ -1,0 +1,190 @@
+"""Every phase of a run, compiled for a named TPU slice that need not be there.
+
+The TPU compiler is a library (`libtpu`); it says how many bytes of a chip's memory each program
+needs, or that it does not fit, without a chip. The phases are the pieces of `sample` and
+`train_step`; between them the whole `TrainState` stays on the chips and everything else is freed.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from asyppo_jax.config import Config
+from asyppo_jax.errors import UserError
+from asyppo_jax.flops import Cost, phase_costs
+from asyppo_jax.hlo import collectives, read_program
+from asyppo_jax.models.pretrained import load_networks
+from asyppo_jax.phases import PhaseProgram, bytes_per_chip, phase_programs
+from asyppo_jax.sharding import make_mesh
+
+
+class PlanError(UserError, RuntimeError):
+    """A slice that cannot be planned for; the message names the mend."""
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One chip, by Google Cloud's published figures (cloud.google.com/tpu/docs, system pages)."""
+
+    hbm_bytes: float
+    flops: float  # bfloat16, a second
+    bandwidth: float  # of its memory, bytes a second
+    network: float  # between chips, bytes a second, all links together
+
+
+CHIPS = {
+    "v4": Chip(32 * 2**30, 275e12, 1228e9, 300e9),
+    "v5e": Chip(16 * 2**30, 197e12, 819e9, 200e9),
+    "v5p": Chip(95 * 2**30, 459e12, 2765e9, 600e9),
+    "v6e": Chip(32 * 2**30, 918e12, 1640e9, 448e9),
+}
+# Named slices, small to large; `topology_desc` takes any other that the compiler knows.
+TOPOLOGIES = (
+    *("v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16"),
+    *("v6e:2x2", "v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8", "v6e:8x16", "v6e:16x16"),
+    *("v5p:2x2x1", "v5p:2x2x2", "v5p:2x2x4", "v5p:2x4x4", "v5p:4x4x4", "v5p:4x4x8", "v5p:4x8x8"),
+    *("v4:2x2x1", "v4:2x2x2", "v4:2x2x4", "v4:2x4x4", "v4:4x4x4"),
+)
+# What the estimated time assumes of a phase.
+FLOPS_SHARE, BANDWIDTH_SHARE, NETWORK_SHARE = 0.5, 0.8, 0.5
+
+
+@dataclass
+class PhasePlan:
+    """One phase on one chip, in bytes, and over the whole slice, in FLOPs and bytes."""
+
+    fits: bool
+    peak_bytes: float  # arguments, results and temporaries of the program, and what else is held
+    argument_bytes: float
+    temp_bytes: float
+    held_bytes: float  # of the state, but no argument of this program
+    flops: float  # by formula, of one step
+    moved_bytes: float  # by formula, of one step
+    seconds: float  # estimated, of one step
+    compile_seconds: float
+    collectives: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """A config on a slice."""
+
+    config: str
+    topology: str
+    chips: int
+    hbm_bytes: float
+    state_bytes: float  # of the whole TrainState, a chip
+    fits: bool
+    peak_bytes: float  # of the largest phase, a chip
+    phases: dict[str, PhasePlan]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def topology_devices(name: str) -> list[Any]:
+    """The chips of a slice such as "v5p:4x4x2", from the compiler that is installed here.
+
+    Raises:
+        PlanError: libtpu is missing, or knows no such slice.
+    """
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no metadata server to ask
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    try:
+        import libtpu  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise PlanError(
+            "the TPU compiler is not installed; pip install 'jax[tpu]' brings it (no TPU is needed)"
+        ) from None
+    from jax.experimental import topologies
+
+    known = f"known are {', '.join(CHIPS)} with sizes such as {', '.join(TOPOLOGIES[:3])}"
+    if name.split(":")[0] not in CHIPS:
+        raise PlanError(f"topology {name!r} is of no known kind of chip; {known}")
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+    except Exception as error:  # the compiler's own kinds of error are private to it
+        reason = str(error).strip().splitlines()[0][:200]
+        raise PlanError(f"topology {name!r} cannot be had ({reason}); {known}") from error
+
+
+def plan(config: Config, topology: str, *, name: str, tell: Callable[[str], None] = print) -> Plan:
+    """Compiles every phase of `config` for a slice; `tell` hears of each as it begins.
+
+    Raises:
+        PlanError: see `topology_devices`. ConfigError: the mesh does not fit the slice.
+    """
+    devices = topology_devices(topology)
+    chip = CHIPS[topology.split(":")[0]]
+    mesh = make_mesh(config.mesh, devices)
+    networks = load_networks(config, "tpu")
+    costs = phase_costs(config, networks)
+    programs, state = phase_programs(config, networks, mesh)
+    phases = {}
+    for phase, program in programs.items():
+        tell(f"{name}: compiling {phase} for {topology}")
+        phases[phase] = _plan_phase(program, costs[phase], config, chip, mesh)
+    peak = max(p.peak_bytes for p in phases.values())
+    fits = all(p.fits for p in phases.values())
+    state_bytes = bytes_per_chip(state)
+    return Plan(name, topology, mesh.size, chip.hbm_bytes, state_bytes, fits, peak, phases)
+
+
+def _plan_phase(
+    program: PhaseProgram, cost: Cost, config: Config, chip: Chip, mesh: Mesh
+) -> PhasePlan:
+    started = time.perf_counter()
+    held = sum(bytes_per_chip(part) for part in program.held)
+    traffic = {}
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(program.function, **program.jit).lower(*program.arguments)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        arguments, temporaries = bytes_per_chip(program.arguments), 0.0
+        used = _used_when_out_of_memory(str(error)) + held
+    else:
+        memory: Any = compiled.memory_analysis()
+        arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+        results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        used = arguments + temporaries + results + memory.generated_code_size_in_bytes + held
+        trips = config.sampling.max_completion_length  # of the decoding loop
+        found = collectives(read_program(compiled.as_text() or "", unknown_trips=trips))
+        traffic = {
+            kind: {"count": t.count * program.runs, "bytes": t.bytes * program.runs}
+            for kind, t in found.items()
+        }
+    return PhasePlan(
+        fits=used <= chip.hbm_bytes,
+        peak_bytes=used,
+        argument_bytes=arguments,
+        temp_bytes=temporaries,
+        held_bytes=held,
+        flops=cost.flops,
+        moved_bytes=cost.bytes,
+        seconds=_estimate(cost, traffic, chip, mesh.size),
+        compile_seconds=time.perf_counter() - started,
+        collectives=traffic,
+    )
+
+
+def _used_when_out_of_memory(message: str) -> float:
+    """The bytes that the compiler says a program would have used; any other error is passed on."""
+    found = re.search(r"[Uu]sed ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", message)
+    if found is None:
+        raise PlanError(f"a phase does not compile: {message.strip().splitlines()[0][:300]}")
+    return float(found.group(1)) * 2 ** (10 * (1 + "KMGT".index(found.group(2))))
+
+
+def _estimate(cost: Cost, traffic: dict[str, Any], chip: Chip, chips: int) -> float:
+    compute = cost.flops / (chips * chip.flops * FLOPS_SHARE)
+    memory = cost.bytes / (chips * chip.bandwidth * BANDWIDTH_SHARE)
+    network = sum(t["bytes"] for t in traffic.values()) / (chip.network * NETWORK_SHARE)
+    return max(compute, memory) + network

@@ -1,0 +1,15 @@
+"""GRPO of the paper's comparison: a Qwen3-14B-Base actor, no critics, advantages within the group.
+
+    python -m experiments.plan --config=configs/qwen3_14b_grpo.py --topology=v5p:4x4x2
+
+The baseline of `qwen3_14b_critics_2x1p7b` (arXiv 2510.01656, section 4): the same program and
+settings with K = 0 and no entropy bonus. Hardware: a TPU slice, by plan
+(experiments/plan/README.md); not yet run.
+"""
+
+from asyppo_jax.config import Settings
+from configs.paper import paper_config
+
+
+def get_config() -> Settings:
+    return paper_config("14B", critic=None)

@@ -1,0 +1,15 @@
+"""Classic PPO of the paper's comparison: a Qwen3-4B-Base actor with one critic of its own size.
+
+    python -m experiments.plan --config=configs/qwen3_4b_symmetric_ppo.py --topology=v5p:2x2x4
+
+The baseline of `qwen3_4b_critics_2x0p6b` (arXiv 2510.01656, section 4): the same program
+and settings with K = 1 and no masks. Hardware: a TPU slice, by plan (experiments/plan/README.md);
+not yet run.
+"""
+
+from asyppo_jax.config import Settings
+from configs.paper import paper_config, symmetric
+
+
+def get_config() -> Settings:
+    return symmetric(paper_config("4B", critic="4B"))

@@ -1,0 +1,30 @@
+"""What the mains share: flags that fail in one sentence, and config files read by name."""
+
+import runpy
+import sys
+
+from absl import app
+
+from asyppo_jax.config import Config, ConfigError, from_config_dict
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags; a setting that the config does not have is one sentence."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        # ml_collections wraps its sentence in the quotes and escapes of a KeyError.
+        reason = " ".join(str(error).replace("\\n", " ").replace("\\", "").split())
+        sys.exit(f"error: a --config flag cannot be set: {reason}; see asyppo_jax/config.py")
+
+
+def read_config_file(file: str) -> Config:
+    """The run that a file in configs/ describes.
+
+    Raises:
+        ConfigError: there is no such file, or it has no `get_config`.
+    """
+    try:
+        return from_config_dict(runpy.run_path(file)["get_config"]())
+    except (OSError, KeyError) as error:
+        raise ConfigError(f"{file} is no config file with a get_config function: {error}") from None
