@@ -29,20 +29,20 @@ def layer_params(config: ModelConfig) -> int:
     return config.num_layers * (attention + 3 * config.embed_dim * config.mlp_dim)
 
 
-def forward_flops(config: ModelConfig, tokens: float, keys: float) -> float:
+def forward_flops(config: ModelConfig, tokens: int, keys: float) -> float:
     """The trunk on `tokens` tokens that see `keys` keys each on average."""
     attention = 4 * config.num_layers * config.num_heads * config.head_dim * keys
     return tokens * (2 * layer_params(config) + attention)
 
 
-def head_flops(config: ModelConfig, tokens: float) -> float:
+def head_flops(config: ModelConfig, tokens: int) -> float:
     """The vocabulary's matrix on `tokens` tokens."""
     return 2.0 * tokens * config.embed_dim * config.vocab_size
 
 
 def attended_keys(length: int, attention: str) -> float:
     """Keys that a token computes scores with: splash skips what is not causal, XLA does not."""
-    return length / 2 if attention == "splash" else length
+    return length / 2 if attention == "splash" else float(length)
 
 
 def passes(remat: str) -> int:
@@ -95,7 +95,7 @@ def phase_costs(config: Config, networks: Networks) -> dict[str, Cost]:
 def _param_bytes(module: Actor | Critic) -> float:
     """In the compute dtype, as the matrix products read them."""
     head = 0 if module.config.tie_embeddings else module.config.embed_dim * module.config.vocab_size
-    return (module.config.num_params + head) * jnp.dtype(module.dtype).itemsize
+    return float(module.config.num_params + head) * jnp.dtype(module.dtype).itemsize
 
 
 def _prefill(actor: Actor, sizes: Sizes) -> Cost:
@@ -105,19 +105,19 @@ def _prefill(actor: Actor, sizes: Sizes) -> Cost:
     return Cost(flops, _param_bytes(actor) + _cache_bytes(actor, sizes.num_prompts, sizes.prompt))
 
 
-def _cache_bytes(actor: Actor, rows: int, length: float) -> float:
+def _cache_bytes(actor: Actor, rows: int, length: int) -> float:
     c = actor.config
     width = 2 * c.num_layers * c.num_kv_heads * c.head_dim * jnp.dtype(actor.dtype).itemsize
-    return rows * length * width
+    return float(rows * length * width)
 
 
 def _decode(config: Config, networks: Networks, sizes: Sizes) -> Cost:
     c, steps = networks.actor.config, sizes.completion - 1
     waves = sizes.batch // (config.sampling.slots or sizes.batch)
     tokens = sizes.batch * steps
-    flops = forward_flops(c, tokens, sizes.length) + head_flops(c, tokens)
+    flops = forward_flops(c, tokens, float(sizes.length)) + head_flops(c, tokens)
     # Every token of a wave reads all parameters once, and every row its own cache so far.
-    cache = _cache_bytes(networks.actor, sizes.batch, sizes.prompt + sizes.completion / 2)
+    cache = _cache_bytes(networks.actor, sizes.batch, sizes.prompt + sizes.completion // 2)
     return Cost(flops, steps * (waves * _param_bytes(networks.actor) + cache))
 
 
