@@ -1,7 +1,6 @@
 """Hugging Face directories (config.json and safetensors) in and out, without PyTorch."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from asyppo_jax.models.name_table import (
     parse_name,
     top_table,
 )
+from asyppo_jax.paths import local_directory
 from asyppo_jax.types import Params
 
 Head = Literal["actor", "critic"]
@@ -34,8 +34,9 @@ def resolve_directory(path: str) -> Path:
     Raises:
         ModelError: neither a directory nor a repository that can be reached.
     """
-    if os.path.isdir(path):
-        return Path(path)
+    directory = local_directory(path)
+    if directory.is_dir() and path:
+        return directory
     looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
     if looks_local:
         raise ModelError(f"model directory {path!r} does not exist; give a directory or a hub name")
