@@ -15,6 +15,7 @@ from etils import epath
 from asyppo_jax.config import CheckpointConfig
 from asyppo_jax.errors import UserError
 from asyppo_jax.multi_host import is_first, sum_over_hosts
+from asyppo_jax.paths import absolute
 from asyppo_jax.types import TrainState
 
 
@@ -32,7 +33,7 @@ def make_manager(workdir: str, config: CheckpointConfig) -> ocp.CheckpointManage
     latest = ocp.checkpoint_managers.LatestN(config.keep)
     policy = ocp.checkpoint_managers.AnyPreservationPolicy([latest, best])
     options = ocp.CheckpointManagerOptions(preservation_policy=policy)
-    directory = epath.Path(workdir).absolute() / "checkpoints"
+    directory = absolute(workdir) / "checkpoints"
     return ocp.CheckpointManager(directory, options=options)
 
 

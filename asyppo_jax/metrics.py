@@ -12,7 +12,6 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TextIO
 
 from etils import epath
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from asyppo_jax.config import Config, ConfigError, LogConfig
 from asyppo_jax.errors import UserError
-from asyppo_jax.paths import in_bucket, open_to_append, write_whole
+from asyppo_jax.paths import absolute, in_bucket, open_to_append, write_whole
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -49,7 +48,7 @@ class MetricWriter:
     """
 
     def __init__(
-        self, workdir: str | Path, log: LogConfig, *, start_step: int, is_writer: bool = True
+        self, workdir: epath.PathLike, log: LogConfig, *, start_step: int, is_writer: bool = True
     ) -> None:
         wandb = _import_wandb(log.wandb_project) if log.wandb_project else None
         self._file, self._tensorboard, self._wandb_run = None, None, None
@@ -66,7 +65,7 @@ class MetricWriter:
         if wandb is not None:
             self._wandb_run = wandb.init(
                 project=log.wandb_project,
-                name=workdir.absolute().name,
+                name=absolute(workdir).name,
                 dir=None if in_bucket(workdir) else str(workdir),
                 id=_wandb_id(workdir, start_step),
                 resume="allow",
@@ -98,7 +97,7 @@ class MetricWriter:
             self._wandb_run.finish()
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
     """The rows of a `metrics.jsonl`, `{"step": int, name: float or None}`, in file order.
 
     A torn last line is left out, so that the file of a live run can be read. Raises `MetricsError`
@@ -161,7 +160,7 @@ def _wandb_id(workdir: epath.Path, start_step: int) -> str:
     return path.read_text()
 
 
-def write_summary(workdir: str | Path, summary: Mapping[str, Any]) -> epath.Path:
+def write_summary(workdir: epath.PathLike, summary: Mapping[str, Any]) -> epath.Path:
     """Writes `workdir/summary.json` whole or not at all; NaN and infinity become null."""
     path = epath.Path(workdir) / "summary.json"
     write_whole(path, (_to_json(summary, indent=2) + "\n").encode())

@@ -8,14 +8,19 @@ import io
 import os
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
 
 from etils import epath
 
 
-def in_bucket(path: str | os.PathLike[str]) -> bool:
+def in_bucket(path: epath.PathLike) -> bool:
     """Whether a path names an object in a bucket: one that is written whole, never appended to."""
     return "://" in os.fspath(path)
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """A path that does not depend on the working directory."""
+    # etils' own `absolute` would put a bucket's path behind the working directory.
+    return epath.Path(path) if in_bucket(path) else epath.Path(path).absolute()
 
 
 def local_directory(path: str) -> Path:
@@ -51,7 +56,7 @@ def write_whole(path: epath.Path, content: bytes) -> None:
     os.replace(temporary, path)
 
 
-def open_to_append(path: epath.Path) -> BinaryIO:
+def open_to_append(path: epath.Path) -> io.BufferedIOBase:
     """A file whose flushed bytes can be read by others, what it held before included."""
     return _Object(path) if in_bucket(path) else open(path, "ab")
 

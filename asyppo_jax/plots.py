@@ -8,7 +8,6 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from asyppo_jax.metrics import METRICS_FILE, MetricsError, read_metrics
+from asyppo_jax.paths import absolute
 
 # Okabe and Ito's colours, which all common forms of colour blindness tell apart.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -49,13 +49,13 @@ class Panel:
     lowest: float | None = None  # what is below is not shown
 
 
-def plot_run(workdir: str | Path) -> list[epath.Path]:
+def plot_run(workdir: epath.PathLike) -> list[epath.Path]:
     """Draws `plots.png` (all curves) and `accuracy.png` (held-out accuracy) into `workdir`.
 
     Curves without data are left out: a run without critics has no panels for them, and one that
     was never evaluated has no `accuracy.png`. Raises `MetricsError` if there is nothing to draw.
     """
-    workdir = epath.Path(workdir).absolute()
+    workdir = absolute(workdir)
     rows = read_metrics(workdir / METRICS_FILE)
     overview = overview_figure(workdir.name, rows)
     if overview is None:
