@@ -1,9 +1,11 @@
 """Files that may lie in a bucket (gs://, s3://), through etils' paths.
 
-A bucket's paths need a package that speaks its protocol: gcsfs for gs://, s3fs for s3://.
+A bucket's paths need a package that speaks its protocol: gcsfs for gs://, s3fs for s3://. Orbax's
+checkpoints in gs:// need google-cloud-storage besides.
 """
 
 import functools
+import importlib
 import io
 import os
 import tempfile
@@ -11,10 +13,25 @@ from pathlib import Path
 
 from etils import epath
 
+from asyppo_jax.config import ConfigError
+
 
 def in_bucket(path: epath.PathLike) -> bool:
     """Whether a path names an object in a bucket: one that is written whole, never appended to."""
     return "://" in os.fspath(path)
+
+
+def check_packages(path: epath.PathLike) -> None:
+    """Raises `ConfigError` where a run cannot be kept in a Google bucket for lack of a package."""
+    if not os.fspath(path).startswith("gs://"):
+        return
+    for module, package in (("gcsfs", "gcsfs"), ("google.cloud.storage", "google-cloud-storage")):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(
+                f"{path} needs the package {package} ({error}); run `pip install {package}`"
+            ) from error
 
 
 def absolute(path: epath.PathLike) -> epath.Path:

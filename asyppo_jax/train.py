@@ -34,6 +34,7 @@ from asyppo_jax.models.pretrained import (
     load_networks,
 )
 from asyppo_jax.multi_host import gather_rows, is_first, sum_over_hosts
+from asyppo_jax.paths import check_packages
 from asyppo_jax.plots import plot_run
 from asyppo_jax.prompts import (
     Prompt,
@@ -142,6 +143,7 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
     """
     started = time.perf_counter()
     settings = dataclasses.asdict(config)
+    check_packages(workdir)
     checkpoints.check_same_run(workdir, settings)
     run = prepare(config)
     checkpoints.write_settings(workdir, settings)

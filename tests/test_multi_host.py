@@ -5,13 +5,16 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from asyppo_jax.config import ConfigError
+from asyppo_jax.metrics import read_metrics
 from asyppo_jax.multi_host import initialize
 from tests.multi_host_program import answers_and_evaluation
 
@@ -30,8 +33,9 @@ def _free_address() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-def _run(commands: list[list[str]], devices: int, timeout: float) -> list[tuple[int, str, str]]:
-    """Runs the commands side by side; (exit status, stdout, stderr) of each. None outlives it."""
+@contextmanager
+def _started(commands: list[list[str]], devices: int):
+    """The commands as processes side by side; none of them outlives the block."""
     with ExitStack() as stack:
         processes = []
         for command in commands:
@@ -46,15 +50,16 @@ def _run(commands: list[list[str]], devices: int, timeout: float) -> list[tuple[
             stack.enter_context(process)
             stack.callback(process.kill)
             processes.append(process)
+        yield processes
+
+
+def _succeed(commands: list[list[str]], devices: int, timeout: float = 400.0) -> list[str]:
+    """Runs the commands side by side to their end; what each printed."""
+    with _started(commands, devices) as processes:
         outputs = [process.communicate(timeout=timeout) for process in processes]
-        return [(p.returncode, *o) for p, o in zip(processes, outputs, strict=True)]
-
-
-def _succeed(commands: list[list[str]], devices: int, timeout: float = 300.0) -> list[str]:
-    done = _run(commands, devices, timeout)
-    for status, _, errors in done:
-        assert status == 0, errors
-    return [output for _, output, _ in done]
+        for process, (_, errors) in zip(processes, outputs, strict=True):
+            assert process.returncode == 0, errors
+        return [output for output, _ in outputs]
 
 
 def _each(program: str, outs: list[Path], *before: str) -> list[list[str]]:
@@ -134,3 +139,63 @@ def test_two_processes_sample_mask_and_step_as_one(tmp_path):
         np.testing.assert_allclose(hosts[0]["metrics"][name], value, atol=1e-5, err_msg=name)
     for left, right in zip(one["params"], hosts[0]["params"], strict=True):
         np.testing.assert_allclose(left, right, atol=1e-5)
+
+
+def _train(workdir: Path, processes: int) -> list[list[str]]:
+    """The commands of a tiny run: three steps, a checkpoint each."""
+    changes = {"num_steps": 3, "checkpoint.every": 1, "log.tensorboard": False}
+    # Adam's sign-like first steps would blow up rounding.
+    changes |= {"actor_optimizer.eps": 1e-3, "critic_optimizer.eps": 1e-3}
+    command = ["experiments.train", "--config=configs/tiny_test.py", f"--workdir={workdir}"]
+    command += [f"--config.{name}={value}" for name, value in changes.items()]
+    if processes == 1:
+        return [command]
+    command += [f"--coordinator_address={_free_address()}", f"--num_processes={processes}"]
+    return [[*command, f"--process_id={i}"] for i in range(processes)]
+
+
+def _results(workdir: Path) -> list[dict]:
+    timed = ("time/", "rollout/tokens_per_s")
+    rows = read_metrics(workdir / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows]
+
+
+def _place_in_data(workdir: Path):
+    with ocp.CheckpointManager(workdir / "checkpoints") as manager:
+        return manager.restore(3, args=ocp.args.Composite(data=ocp.args.JsonRestore()))["data"]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("pair") / "run"
+    return workdir, _succeed(_train(workdir, HOSTS), devices=1)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_is_that_of_one(pair, tmp_path):
+    workdir, (first, second) = pair
+    assert "held-out accuracy" in first and "held-out" not in second
+    assert json.loads((workdir / "summary.json").read_text())["steps"] == 3
+    assert (workdir / "plots.png").is_file()
+    _succeed(_train(tmp_path, 1), devices=2)
+    assert _place_in_data(workdir) == _place_in_data(tmp_path)
+    for left, right in zip(_results(workdir), _results(tmp_path), strict=True):
+        assert left.keys() == right.keys()
+        for name, value in left.items():
+            np.testing.assert_allclose(value, right[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_whose_peer_dies_ends_by_itself_and_goes_on_when_started_again(pair, tmp_path):
+    with _started(_train(tmp_path, HOSTS), devices=1) as (first, second):
+        deadline = time.monotonic() + 400
+        while not (tmp_path / "checkpoints" / "1").is_dir():
+            assert first.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        second.kill()
+        _, errors = first.communicate(timeout=300)
+        assert first.returncode != 0
+        assert "remote task has failed, got preempted, or crashed" in errors
+    outputs = _succeed(_train(tmp_path, HOSTS), devices=1)
+    assert "going on after step" in outputs[0]
+    assert _results(tmp_path) == _results(pair[0])

@@ -1,5 +1,6 @@
 """Paths in a bucket. The bucket is in memory and takes, like the real one, whole objects only."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -13,10 +14,17 @@ from asyppo_jax.checkpoint import (
     check_same_run,
     write_settings,
 )
-from asyppo_jax.config import DataConfig, LogConfig, PromptConfig
+from asyppo_jax.config import ConfigError, DataConfig, LogConfig, PromptConfig
 from asyppo_jax.metrics import MetricWriter, read_metrics, write_summary
 from asyppo_jax.models.huggingface import load_config, load_params
-from asyppo_jax.paths import absolute, in_bucket, local_directory, open_to_append, write_whole
+from asyppo_jax.paths import (
+    absolute,
+    check_packages,
+    in_bucket,
+    local_directory,
+    open_to_append,
+    write_whole,
+)
 from asyppo_jax.plots import plot_run
 from asyppo_jax.prompts import load_tokenizer, make_prompts
 from asyppo_jax.records import DataError, Record, load_records
@@ -47,6 +55,13 @@ def test_a_bucket_is_told_from_a_directory(tmp_path):
     assert not in_bucket(tmp_path) and not in_bucket("runs/tiny_test")
     assert str(absolute(f"{HERE}/run")) == f"{HERE}/run"
     assert str(absolute("run")) == f"{Path.cwd()}/run"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
+def test_a_package_that_a_bucket_needs_is_named(tmp_path):
+    check_packages(tmp_path)
+    with pytest.raises(ConfigError, match=r"gs://bucket/run needs the package gcsfs .*pip install"):
+        check_packages(f"{HERE}/run")
 
 
 @pytest.mark.parametrize("place", ["local", "bucket"])
