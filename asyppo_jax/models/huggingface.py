@@ -56,7 +56,7 @@ def resolve_directory(path: str) -> Path:
 def load_config(path: str) -> ModelConfig:
     """The architecture of a model directory, a hub name, or a file like config.json."""
     is_file = path.endswith(".json")
-    file = Path(path) if is_file else resolve_directory(path) / "config.json"
+    file = epath.Path(path) if is_file else resolve_directory(path) / "config.json"
     if is_file and not file.is_file():
         raise ModelError(f"architecture file {path!r} does not exist; give a config.json")
     if not file.is_file():
