@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 
+from asyppo_jax.checkpoint import CheckpointError, write_settings
 from asyppo_jax.config import MeshConfig, RewardConfig
 from asyppo_jax.evaluate import evaluate
 from asyppo_jax.multi_host import gather_rows, initialize, own_rows, read_rows, sum_over_hosts
@@ -52,8 +53,18 @@ def answers_and_evaluation(directory: str, model: int) -> dict:
     return {"said": [list(row) for row in zip(*said, strict=True)], "result": list(result)}
 
 
+def refusal_of_own_disk(workdir: str) -> str:
+    """What is said where each process has a directory of its own."""
+    try:
+        write_settings(workdir, {"seed": 0})
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
 def main(out: str) -> None:
     result = {"rows": rows_of_meshes(), "sum": int(sum_over_hosts(1 + jax.process_index()))}
+    result["refusal"] = refusal_of_own_disk(f"{out}.run")
     result |= answers_and_evaluation(f"{out}.model", model=4)  # two rows of the mesh
     with open(out, "w") as file:
         json.dump(result, file)

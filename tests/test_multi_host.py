@@ -93,6 +93,12 @@ def test_each_process_reads_its_answers_and_all_know_the_whole_evaluation(two, t
     assert one["result"][:2] == [3 / 12, 3]  # see test_evaluate.py
 
 
+def test_a_workdir_that_not_all_share_is_refused_by_all(two):
+    for host in two:
+        assert "1 of 2 processes do not see" in host["refusal"]
+        assert "give a --workdir that all share" in host["refusal"]
+
+
 @pytest.mark.parametrize("index", range(HOSTS))
 def test_a_process_whose_peer_is_missing_says_so_in_one_sentence_and_ends(index):
     call = f"initialize('{_free_address()}', {HOSTS}, {index}, timeout=1.0)"
