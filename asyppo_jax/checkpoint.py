@@ -8,11 +8,14 @@ import json
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
 from asyppo_jax.config import CheckpointConfig
 from asyppo_jax.errors import UserError
+from asyppo_jax.multi_host import is_first, sum_over_hosts
+from asyppo_jax.paths import absolute
 from asyppo_jax.types import TrainState
 
 
@@ -30,7 +33,7 @@ def make_manager(workdir: str, config: CheckpointConfig) -> ocp.CheckpointManage
     latest = ocp.checkpoint_managers.LatestN(config.keep)
     policy = ocp.checkpoint_managers.AnyPreservationPolicy([latest, best])
     options = ocp.CheckpointManagerOptions(preservation_policy=policy)
-    directory = epath.Path(workdir).absolute() / "checkpoints"
+    directory = absolute(workdir) / "checkpoints"
     return ocp.CheckpointManager(directory, options=options)
 
 
@@ -107,12 +110,24 @@ def check_same_run(workdir: str, fingerprint: dict[str, Any]) -> None:
 def write_settings(workdir: str, fingerprint: dict[str, Any]) -> None:
     """Writes a run's settings beside its checkpoints, once everything that it reads was found good.
 
-    Not earlier: a run that never began must not claim the directory.
+    Not earlier: a run that never began must not claim the directory. The first process writes, and
+    all look whether they see it.
+
+    Raises:
+        CheckpointError: on every process, if the directory is not one that all of them share.
     """
     file = epath.Path(workdir) / _SETTINGS
-    if jax.process_index() == 0:
+    sum_over_hosts(np.int32(1))  # all have checked what was there before
+    if is_first():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(_as_json(fingerprint), indent=2, sort_keys=True) + "\n")
+    sum_over_hosts(np.int32(1))  # it is written
+    unseen = int(sum_over_hosts(np.int32(not file.exists())))
+    if unseen:
+        raise CheckpointError(
+            f"{unseen} of {jax.process_count()} processes do not see {file}, which the first one "
+            "wrote; give a --workdir that all share, such as gs://BUCKET/RUN"
+        )
 
 
 _SETTINGS = "config.json"

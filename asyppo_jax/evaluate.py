@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from asyppo_jax.config import Config
+from asyppo_jax.multi_host import gather_rows
 from asyppo_jax.prompts import Prompt
 from asyppo_jax.rewards import RewardPool
 from asyppo_jax.rollouts import Answers, Sampler, read_answers
@@ -40,28 +41,32 @@ def evaluate(
     config: Config,
     mesh: Mesh,
 ) -> Evaluation:
-    """Samples `config.evaluation.num_samples` answers to every prompt and scores them."""
-    rewards, valid, truncated, lengths = [], [], [], []
-    size = config.evaluation.batch_size
+    """Samples `config.evaluation.num_samples` answers to every prompt and scores them.
+
+    Each process scores its own rows; all return the numbers of all.
+    """
+    seen = []
+    size, samples = config.evaluation.batch_size, config.evaluation.num_samples
+    total = len(prompts) * samples
     for i, batch in enumerate(_batches(prompts, size)):
         rollout = sampler(params, batch, jax.random.fold_in(key, i), mesh)
         answers: Answers = read_answers(rollout, batch, sampler)
+        rows = answers.rows + i * size * samples
         # The last batch is filled up with repeats, which are not to be counted.
-        count = min(size, len(prompts) - i * size) * config.evaluation.num_samples
+        count = int((rows < total).sum())
         scores = pool.score(
             answers.problems[:count], answers.completions[:count], answers.answers[:count]
         )
-        rewards.append(scores.rewards)
-        valid.append(scores.valid)
-        truncated.append(answers.truncated[:count])
-        lengths.append(answers.lengths[:count])
-    good = np.concatenate(valid)
-    scored = np.concatenate(rewards)[good]
+        measured = rows, scores.rewards, scores.valid, answers.truncated, answers.lengths
+        seen.append([x[:count] for x in measured])
+    rows, *measured = map(np.concatenate, zip(*seen, strict=True))
+    rewards, valid, truncated, lengths = gather_rows(measured, rows, total)
+    scored = rewards[valid]
     return Evaluation(
         accuracy=float(scored.mean()) if scored.size else float("nan"),
-        invalid=int((~good).sum()),
-        truncated=float(np.concatenate(truncated).mean()),
-        completion_length=float(np.concatenate(lengths).mean()),
+        invalid=int((~valid).sum()),
+        truncated=float(truncated.mean()),
+        completion_length=float(lengths.mean()),
     )
 
 

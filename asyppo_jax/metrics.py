@@ -7,20 +7,20 @@ import contextlib
 import importlib
 import json
 import math
-import os
 import secrets
 import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TextIO
 
+from etils import epath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from asyppo_jax.config import Config, ConfigError, LogConfig
 from asyppo_jax.errors import UserError
+from asyppo_jax.paths import absolute, in_bucket, open_to_append, write_whole
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -48,25 +48,25 @@ class MetricWriter:
     """
 
     def __init__(
-        self, workdir: str | Path, log: LogConfig, *, start_step: int, is_writer: bool = True
+        self, workdir: epath.PathLike, log: LogConfig, *, start_step: int, is_writer: bool = True
     ) -> None:
         wandb = _import_wandb(log.wandb_project) if log.wandb_project else None
         self._file, self._tensorboard, self._wandb_run = None, None, None
         if not is_writer:
             return
-        workdir = Path(workdir)
+        workdir = epath.Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / METRICS_FILE
         _drop_later_lines(path, start_step)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = open_to_append(path)
         if log.tensorboard:  # it hides an earlier process's events from purge_step on
             purge_step = start_step + 1 if start_step else 0
             self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge_step)
         if wandb is not None:
             self._wandb_run = wandb.init(
                 project=log.wandb_project,
-                name=workdir.resolve().name,
-                dir=str(workdir),
+                name=absolute(workdir).name,
+                dir=None if in_bucket(workdir) else str(workdir),
                 id=_wandb_id(workdir, start_step),
                 resume="allow",
             )
@@ -76,7 +76,7 @@ class MetricWriter:
         if self._file is None:
             return
         values = {name: float(value) for name, value in metrics.items()}
-        self._file.write(_to_json({"step": int(step), **values}) + "\n")
+        self._file.write((_to_json({"step": int(step), **values}) + "\n").encode())
         self._file.flush()
         if self._tensorboard is not None:
             for name, value in values.items():
@@ -97,19 +97,19 @@ class MetricWriter:
             self._wandb_run.finish()
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
     """The rows of a `metrics.jsonl`, `{"step": int, name: float or None}`, in file order.
 
     A torn last line is left out, so that the file of a live run can be read. Raises `MetricsError`
     if the file is missing or another line is broken.
     """
-    path = Path(path)
+    path = epath.Path(path)
     if not path.is_file():
         raise MetricsError(f"{path} does not exist; give the workdir of a run that has begun")
     return [row for _, row in _read_lines(path)]
 
 
-def _read_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+def _read_lines(path: epath.Path) -> list[tuple[bytes, dict[str, Any]]]:
     lines = path.read_bytes().splitlines(keepends=True)
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -127,23 +127,13 @@ def _read_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     return rows
 
 
-def _drop_later_lines(path: Path, start_step: int) -> None:
+def _drop_later_lines(path: epath.Path, start_step: int) -> None:
     if not path.is_file():
         return
     kept = [] if start_step == 0 else _read_lines(path)
     healed = b"".join(line for line, row in kept if row["step"] <= start_step)
     if healed != path.read_bytes():
-        _replace_file(path, healed)
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    """Writes a file so that a kill leaves the old content or the new one, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+        write_whole(path, healed)
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:
@@ -162,18 +152,18 @@ def _import_wandb(project: str) -> Any:
         ) from error
 
 
-def _wandb_id(workdir: Path, start_step: int) -> str:
+def _wandb_id(workdir: epath.Path, start_step: int) -> str:
     # Kept in a file, so that a resumed run goes on in the same W&B run.
     path = workdir / "wandb_id.txt"
     if start_step == 0 or not path.is_file():
-        _replace_file(path, secrets.token_hex(8).encode())
+        write_whole(path, secrets.token_hex(8).encode())
     return path.read_text()
 
 
-def write_summary(workdir: str | Path, summary: Mapping[str, Any]) -> Path:
+def write_summary(workdir: epath.PathLike, summary: Mapping[str, Any]) -> epath.Path:
     """Writes `workdir/summary.json` whole or not at all; NaN and infinity become null."""
-    path = Path(workdir) / "summary.json"
-    _replace_file(path, (_to_json(summary, indent=2) + "\n").encode())
+    path = epath.Path(workdir) / "summary.json"
+    write_whole(path, (_to_json(summary, indent=2) + "\n").encode())
     return path
 
 

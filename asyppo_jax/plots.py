@@ -4,19 +4,21 @@ Figures are made directly, never through pyplot, so that a notebook's own settin
 stay as they are.
 """
 
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from asyppo_jax.metrics import METRICS_FILE, MetricsError, read_metrics
+from asyppo_jax.paths import absolute
 
 # Okabe and Ito's colours, which all common forms of colour blindness tell apart.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -47,13 +49,13 @@ class Panel:
     lowest: float | None = None  # what is below is not shown
 
 
-def plot_run(workdir: str | Path) -> list[Path]:
+def plot_run(workdir: epath.PathLike) -> list[epath.Path]:
     """Draws `plots.png` (all curves) and `accuracy.png` (held-out accuracy) into `workdir`.
 
     Curves without data are left out: a run without critics has no panels for them, and one that
     was never evaluated has no `accuracy.png`. Raises `MetricsError` if there is nothing to draw.
     """
-    workdir = Path(workdir).resolve()
+    workdir = absolute(workdir)
     rows = read_metrics(workdir / METRICS_FILE)
     overview = overview_figure(workdir.name, rows)
     if overview is None:
@@ -63,7 +65,9 @@ def plot_run(workdir: str | Path) -> list[Path]:
     for name, figure in figures.items():
         if figure is not None:
             paths.append(workdir / name)
-            figure.savefig(paths[-1], dpi=160, metadata={"Software": None})
+            image = io.BytesIO()  # matplotlib knows no buckets
+            figure.savefig(image, dpi=160, metadata={"Software": None})
+            paths[-1].write_bytes(image.getvalue())
     return paths
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import TemplateError
 
 from asyppo_jax.config import ConfigError, PromptConfig
+from asyppo_jax.paths import local_directory
 from asyppo_jax.records import DataError, Record
 from asyppo_jax.types import PromptBatch
 
@@ -193,32 +194,29 @@ def pad_prompts(prompts: Sequence[Prompt], max_length: int, pad_id: int) -> Prom
 
 
 def make_prompt_iterator(
-    prompts: Sequence[Prompt], *, batch_size: int, seed: int, host_index: int, host_count: int
+    prompts: Sequence[Prompt], *, batch_size: int, seed: int
 ) -> grain.DatasetIterator[list[Prompt]]:
-    """An endless iterator over this host's share, `batch_size` prompts at a time.
+    """An endless iterator over the prompts, `batch_size` at a time.
 
     Each epoch is a new permutation of all prompts, a pure function of `seed`, and runs on into the
-    next where `batch_size` does not divide it. Host h of H takes positions h, h+H, ... of that one
-    order, so that the prompts of a step are the same for any number of hosts with the same
-    H * `batch_size`. `get_state()` and `set_state()` save and restore the place exactly.
+    next where `batch_size` does not divide it. Hosts do not matter: each draws the prompts of the
+    whole step, and keeps those that its devices hold. So the place, which `get_state()` and
+    `set_state()` save and restore exactly, is one number that any number of hosts goes on from.
 
     Raises:
       DataError: there are no prompts.
-      ValueError: a batch size, seed or host that cannot be.
+      ValueError: a batch size or seed that cannot be.
     """
     if not prompts:
         raise DataError("there are no prompts to iterate over")
-    if batch_size < 1 or seed < 0 or not 0 <= host_index < host_count:
-        raise ValueError(
-            f"batch_size {batch_size} must be at least 1, seed {seed} at least 0, "
-            f"and host_index {host_index} in [0, host_count {host_count})"
-        )
+    if batch_size < 1 or seed < 0:
+        raise ValueError(f"batch_size {batch_size} must be at least 1, seed {seed} at least 0")
     # `seed` through .seed(), which hashes it: .shuffle(seed) would give seed s + 1 the epochs of
     # seed s, one later.
     dataset = grain.MapDataset.source(prompts).seed(seed).shuffle().repeat()
-    share = dataset[host_index::host_count].batch(batch_size, batch_fn=list)
+    dataset = dataset.batch(batch_size, batch_fn=list)
     # The prompts lie in memory: reading ahead would cost threads and win nothing.
-    return iter(share.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
 
 
 def load_tokenizer(path: str) -> Tokenizer:
@@ -231,7 +229,8 @@ def load_tokenizer(path: str) -> Tokenizer:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
 
-    is_directory = bool(path) and Path(path).is_dir()  # Path("") is the working directory
+    directory = local_directory(path)
+    is_directory = bool(path) and directory.is_dir()  # Path("") is the working directory
     looks_like_path = not path or path.startswith((".", "/", "~")) or path.count("/") > 1
     if looks_like_path and not is_directory:
         raise ConfigError(
@@ -240,7 +239,7 @@ def load_tokenizer(path: str) -> Tokenizer:
         )
     try:
         return AutoTokenizer.from_pretrained(
-            path, local_files_only=is_directory, trust_remote_code=False
+            str(directory), local_files_only=is_directory, trust_remote_code=False
         )
     except Exception as error:  # the Rust library raises Exception itself on a torn file
         place = "directory" if is_directory else "hub name (no directory of that name is here)"
@@ -264,7 +263,7 @@ def stop_token_ids(
         be read, or nothing at all to stop at.
     """
     ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    ids += _generation_config_ids(Path(path) / "generation_config.json")
+    ids += _generation_config_ids(local_directory(path) / "generation_config.json")
     for text in stop_tokens:
         found = _tokenize(text, tokenizer)
         unknown = tokenizer.unk_token_id in found and text != tokenizer.unk_token

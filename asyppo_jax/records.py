@@ -13,9 +13,10 @@ import numbers
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from etils import epath
 
 from asyppo_jax.config import ConfigError, DataConfig
 from asyppo_jax.errors import UserError
@@ -147,14 +148,15 @@ def _rows(data: DataConfig) -> Rows:
             return _function_rows(data)
 
 
-def _existing_file(path: str) -> Path:
-    if not Path(path).is_file():
-        state = "is a directory" if Path(path).is_dir() else "does not exist"
+def _existing_file(path: str) -> epath.Path:
+    file = epath.Path(path)
+    if not file.is_file():
+        state = "is a directory" if file.is_dir() else "does not exist"
         raise DataError(f"data file {path} {state}; set path in {_SECTIONS} to a file")
-    return Path(path)
+    return file
 
 
-def _jsonl_rows(path: Path) -> Rows:
+def _jsonl_rows(path: epath.Path) -> Rows:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             where = f"{path}, line {number}"
@@ -166,16 +168,16 @@ def _jsonl_rows(path: Path) -> Rows:
                 raise DataError(f"{where}: not JSON ({error}); mend or remove that line") from error
 
 
-def _parquet_rows(path: Path) -> Rows:
+def _parquet_rows(path: epath.Path) -> Rows:
     _import_package("pyarrow", "parquet data", "asyppo-jax[parquet]")
     import pyarrow
     import pyarrow.parquet
 
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is no parquet file ({error}); write it again") from error
-    with file:
+    with path.open("rb") as source:
+        try:
+            file = pyarrow.parquet.ParquetFile(source)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{path} is no parquet file ({error}); write it again") from error
         rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
         for number, row in enumerate(rows, start=1):
             yield f"{path}, row {number}", row

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.multi_host import own_rows, read_rows
 from asyppo_jax.prompts import Prompt, Tokenizer, pad_prompts
 from asyppo_jax.sampling import DecodingOptions, sample
 from asyppo_jax.sharding import batch_sharding, put
@@ -36,14 +37,15 @@ class Sampler:
 
 
 class Answers(NamedTuple):
-    """What was sampled, as text, a row each; the G answers to a problem side by side."""
+    """This process's rows of a rollout as text; the G answers to a problem side by side."""
 
+    rows: np.ndarray  # [n] which of the rollout's rows they are: all B with one process
     prompts: list[str]
     problems: list[str]
     completions: list[str]
     answers: list[str]  # the references
-    truncated: np.ndarray  # [B] bool, no stop token within the length
-    lengths: np.ndarray  # [B] tokens, stop token included
+    truncated: np.ndarray  # [n] bool, no stop token within the length
+    lengths: np.ndarray  # [n] tokens, stop token included
 
 
 def make_sampler(
@@ -85,16 +87,22 @@ def evaluation_options(config: Config, stop_ids: tuple[int, ...], pad_id: int) -
 
 
 def read_answers(rollout: Rollout, prompts: Sequence[Prompt], sampler: Sampler) -> Answers:
-    """The rollout's rows as text (special tokens left out), beside their problems."""
-    mask = np.asarray(rollout.completion_mask)
-    completions = np.asarray(rollout.tokens)[:, -mask.shape[1] :]
+    """The process's own rows as text (special tokens left out), beside their problems.
+
+    `prompts` are those of the whole rollout.
+    """
+    rows = own_rows(rollout.tokens.sharding, rollout.tokens.shape[0])
+    mask = read_rows(rollout.completion_mask, rows)
+    completions = read_rows(rollout.tokens, rows)[:, -mask.shape[1] :]
     lengths = mask.sum(axis=1)
     last = completions[np.arange(len(lengths)), np.maximum(lengths, 1) - 1]
     decode = partial(sampler.tokenizer.decode, skip_special_tokens=True)
     group = sampler.options.group_size
-    each = [prompt for prompt in prompts for _ in range(group)]
+    each = [prompts[row // group] for row in rows]
+    decode_prompt = cache(lambda tokens: str(decode(tokens)))
     return Answers(
-        prompts=[text for p in prompts for text in [str(decode(p.tokens))] * group],
+        rows=rows,
+        prompts=[decode_prompt(p.tokens) for p in each],
         problems=[p.record.problem for p in each],
         completions=[str(decode(row[:n])) for row, n in zip(completions, lengths, strict=True)],
         answers=[p.record.answer for p in each],

@@ -6,17 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 
 from asyppo_jax import checkpoint as checkpoints
 from asyppo_jax.config import Config
 from asyppo_jax.evaluate import evaluate
 from asyppo_jax.metrics import (
+    METRICS_FILE,
     MetricWriter,
     Progress,
     describe_sizes,
@@ -32,6 +33,8 @@ from asyppo_jax.models.pretrained import (
     load_critic_params,
     load_networks,
 )
+from asyppo_jax.multi_host import gather_rows, is_first, sum_over_hosts
+from asyppo_jax.paths import check_packages
 from asyppo_jax.plots import plot_run
 from asyppo_jax.prompts import (
     Prompt,
@@ -95,8 +98,8 @@ def prepare(config: Config) -> Run:
     eval_prompts, eval_report = make_prompts(
         load_records(config.eval_data), tokenizer, config.prompt
     )
-    print(f"training problems: {train_report.summary()}")
-    print(f"held-out problems: {eval_report.summary()}")
+    _print_once(f"training problems: {train_report.summary()}")
+    _print_once(f"held-out problems: {eval_report.summary()}")
     return Run(
         config=config,
         mesh=mesh,
@@ -132,32 +135,36 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
     """Trains from the last checkpoint in `workdir`, or from the start; returns the summary.
 
     A run that was killed and is started again ends equal, to the last bit, to one that was not.
+    Where several processes run it (see `multi_host.initialize`), all must call this with the same
+    arguments; the first one writes, and the others return an empty summary.
 
     Raises:
         ConfigError, ModelError, DataError, CheckpointError, NonFiniteError: each one sentence.
     """
     started = time.perf_counter()
     settings = dataclasses.asdict(config)
+    check_packages(workdir)
     checkpoints.check_same_run(workdir, settings)
     run = prepare(config)
     checkpoints.write_settings(workdir, settings)
     with jax.set_mesh(run.mesh), RewardPool(config.reward) as pool:
         manager = checkpoints.make_manager(workdir, config.checkpoint)
         data = make_prompt_iterator(
-            run.train_prompts,
-            batch_size=config.sampling.num_prompts,
-            seed=config.seed,
-            host_index=jax.process_index(),
-            host_count=jax.process_count(),
+            run.train_prompts, batch_size=config.sampling.num_prompts, seed=config.seed
         )
         try:
             state = _restore_or_start(run, manager, data)
-            print(describe_sizes(config))
+            _print_once(describe_sizes(config))
             _train_on(run, state, data, pool, manager, workdir, started)
         finally:
             manager.wait_until_finished()
             manager.close()
-    return _summarize_run(config, workdir)
+    return _summarize_run(config, workdir) if is_first() else {}
+
+
+def _print_once(text: str) -> None:
+    if is_first():
+        print(text)
 
 
 def _restore_or_start(run: Run, manager, data) -> TrainState:
@@ -168,16 +175,16 @@ def _restore_or_start(run: Run, manager, data) -> TrainState:
     like = checkpoints.restore_shapes(shapes, shardings)
     state, data_state = checkpoints.restore(manager, like)
     data.set_state(data_state)
-    print(f"going on after step {int(state.step)} of {manager.directory}")
+    _print_once(f"going on after step {int(state.step)} of {manager.directory}")
     return state
 
 
 def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started: float) -> None:
     """Steps, evaluations, metrics and checkpoints, from the state's step to the last."""
     config, step = run.config, int(state.step)
-    is_writer = jax.process_index() == 0
-    if step:  # the clock goes on from the step that the run goes on from
-        rows = read_metrics(Path(workdir) / "metrics.jsonl")
+    is_writer = is_first()
+    if step and is_writer:  # the clock goes on from the step that the run goes on from
+        rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
         started -= max((r["time/elapsed_s"] for r in rows if r["step"] <= step), default=0.0)
     with (
         closing(MetricWriter(workdir, config.log, start_step=step, is_writer=is_writer)) as writer,
@@ -217,7 +224,11 @@ def _one_step(
         answers = read_answers(rollout, prompts, run.sampler)
     with progress.phase("score"):
         scores = pool.score(answers.problems, answers.completions, answers.answers)
-        rollout = with_rewards(rollout, scores.rewards, scores.valid, run.mesh)
+        measured = scores.rewards, scores.valid, answers.truncated, answers.lengths
+        rewards, valid, truncated, lengths = gather_rows(
+            measured, answers.rows, len(rollout.rewards)
+        )
+        rollout = with_rewards(rollout, rewards, valid, run.mesh)
     # Nothing may cross between host and device unseen while the step runs.
     with progress.phase("update"), jax.transfer_guard("disallow"):
         state, device_metrics = run.train_step(state, rollout)
@@ -227,8 +238,8 @@ def _one_step(
         metrics = {name: x for name, x in metrics.items() if not name.startswith(silent)}
     require_finite(step, metrics)
     times = progress.take_times()
-    metrics["rollout/truncated_fraction"] = float(answers.truncated.mean())
-    metrics["rollout/tokens_per_s"] = float(answers.lengths.sum()) / times["time/sample_s"]
+    metrics["rollout/truncated_fraction"] = float(truncated.mean())
+    metrics["rollout/tokens_per_s"] = float(lengths.sum()) / times["time/sample_s"]
     _tell(run.config, step, metrics, answers, scores, progress)
     return state, metrics | times
 
@@ -261,9 +272,10 @@ def _tell(
     scores: Scores,
     progress: Progress,
 ) -> None:
-    """Prints what a user should see of a step besides its numbers."""
-    if any(scores.reasons.values()):
-        progress.print(f"step {step}: answers without a score: {scores.reasons}")
+    """Prints what a user should see of a step besides its numbers; the samples are the first's."""
+    reasons = {name: int(count) for name, count in sum_over_hosts(scores.reasons).items()}
+    if any(reasons.values()):
+        progress.print(f"step {step}: answers without a score: {reasons}")
     gap, bound = metrics.get("rollout/log_prob_gap", 0.0), config.algorithm.log_prob_gap_bound
     if gap > bound:
         progress.print(
@@ -271,7 +283,7 @@ def _tell(
             f"config.algorithm.log_prob_gap_bound = {bound:g}; use float32, or "
             'config.algorithm.old_log_probs = "recompute"'
         )
-    if config.log.samples_every and step % config.log.samples_every == 0:
+    if is_first() and config.log.samples_every and step % config.log.samples_every == 0:
         rows = np.linspace(0, len(answers.problems) - 1, config.log.num_samples).astype(int)
         progress.print(
             format_samples(
@@ -286,7 +298,7 @@ def _tell(
 
 def _summarize_run(config: Config, workdir: str) -> dict[str, Any]:
     """Writes summary.json and the plots from what the run wrote down."""
-    rows = read_metrics(Path(workdir) / "metrics.jsonl")
+    rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
     evaluations = [
         (row["step"], row["evaluate/accuracy"]) for row in rows if "evaluate/accuracy" in row
     ]
@@ -301,6 +313,5 @@ def _summarize_run(config: Config, workdir: str) -> dict[str, Any]:
         "seed": config.seed,
         "plots": [str(path) for path in plot_run(workdir)],
     }
-    if jax.process_index() == 0:
-        write_summary(workdir, summary)
+    write_summary(workdir, summary)
     return summary

@@ -1,6 +1,7 @@
 """Trains a run: `python -m experiments.train --config=configs/NAME.py --workdir=DIR`.
 
-Any setting can be given as a flag too: `--config.section.field=value`.
+Any setting can be given as a flag too: `--config.section.field=value`. Several hosts run one job by
+starting this command on each of them with `--distributed` (see experiments/launch/).
 """
 
 import sys
@@ -14,6 +15,17 @@ from experiments.command_line import parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and plots go.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes of a run; Cloud TPU, GKE and Slurm say which."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "Elsewhere: host:port of process 0; with the next two."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the run has.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
+_JOIN_TIMEOUT = flags.DEFINE_float(
+    "join_timeout", 300.0, "Seconds to wait at the start for the other processes.", lower_bound=1.0
+)
 
 
 def main(argv: list[str]) -> None:
@@ -21,6 +33,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells each of its threads' doings at INFO
     try:
         config = _read_config()
+        _join()
         # Late, so that a wrong setting is told at once and not after the imports.
         from asyppo_jax.train import train
 
@@ -28,7 +41,16 @@ def main(argv: list[str]) -> None:
         summary = train(config, workdir)
     except UserError as error:
         sys.exit(f"error: {error}")
-    print(closing_lines(summary, workdir))
+    if summary:  # the first process's
+        print(closing_lines(summary, workdir))
+
+
+def _join() -> None:
+    by_hand = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    if _DISTRIBUTED.value or by_hand != (None, None, None):
+        from asyppo_jax.multi_host import initialize
+
+        initialize(*by_hand, timeout=_JOIN_TIMEOUT.value)
 
 
 def _read_config() -> Config:

@@ -1,4 +1,7 @@
-"""Samples and takes two steps on however many devices there are; run by test_multi_device.py."""
+"""Samples and takes two steps on however many devices there are, of one process or several.
+
+Run by test_multi_device.py and test_multi_host.py: MODEL OUT [ADDRESS PROCESSES INDEX]
+"""
 
 import json
 import sys
@@ -7,7 +10,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 
+from asyppo_jax.multi_host import initialize
 from asyppo_jax.rollouts import with_rewards
 from asyppo_jax.sampling import DecodingOptions, sample
 from asyppo_jax.sharding import batch_sharding, make_mesh, put
@@ -59,7 +64,7 @@ def main(model: int, out: str) -> None:
         seen = experience(state, rollout)
         step = jit_train_step(networks, config, mesh)
         sharded = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state))
-        tokens = np.asarray(rollout.tokens).tolist()
+        tokens = whole(rollout.tokens).tolist()
         state, _ = step(state, rollout)
         state, metrics = step(state, rollout)
     result = {
@@ -67,12 +72,11 @@ def main(model: int, out: str) -> None:
         "sharded_leaves": sharded,
         "tokens": tokens,
         "masks": [
-            np.asarray(x).tolist()
-            for x in (seen.advantage_mask, seen.entropy_mask, seen.critic_shards)
+            whole(x).tolist() for x in (seen.advantage_mask, seen.entropy_mask, seen.critic_shards)
         ],
         "metrics": {name: float(x) for name, x in metrics.items()},
         "params": [
-            np.asarray(x).ravel()[:50].tolist()
+            whole(x).ravel()[:50].tolist()
             for x in jax.tree.leaves((state.actor_params, state.critic_params))
         ],
     }
@@ -80,5 +84,11 @@ def main(model: int, out: str) -> None:
         json.dump(result, file)
 
 
+def whole(x: jax.Array) -> np.ndarray:
+    return process_allgather(x, tiled=True)
+
+
 if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        initialize(sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), timeout=120.0)
     main(int(sys.argv[1]), sys.argv[2])

@@ -17,8 +17,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "asyppo_jax"
 LAYERS = (
-    ("errors", "types", "config", "ops"),
-    ("models", "sharding", "optimizer"),
+    ("errors", "types", "config", "paths", "ops"),
+    ("models", "sharding", "multi_host", "optimizer"),
     (
         "records",
         "prompts",

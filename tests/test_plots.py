@@ -52,7 +52,7 @@ def test_a_run_becomes_two_pictures_with_something_in_them(tmp_path):
     paths = plot_run(tmp_path / "run")
     assert [path.name for path in paths] == ["plots.png", "accuracy.png"]
     for path in paths:
-        pixels = imread(path)[..., :3]
+        pixels = imread(str(path))[..., :3]
         assert pixels.shape[1] > 900 and 0.01 < (pixels.min(axis=-1) < 0.9).mean() < 0.5
 
 

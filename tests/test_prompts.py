@@ -166,14 +166,12 @@ def test_padding_is_on_the_left_and_masked():
         pad_prompts([Prompt((7, 8, 9), record)], 2, pad_id=1)
 
 
-def one_host(prompts: list[Prompt], batch_size: int, seed: int = 0):
-    return make_prompt_iterator(
-        prompts, batch_size=batch_size, seed=seed, host_index=0, host_count=1
-    )
+def iterate(prompts: list[Prompt], batch_size: int, seed: int = 0):
+    return make_prompt_iterator(prompts, batch_size=batch_size, seed=seed)
 
 
 def test_an_epoch_has_every_prompt_once_and_the_next_another_order():
-    iterator = one_host(numbered_prompts(12), 4)
+    iterator = iterate(numbered_prompts(12), 4)
     drawn = [numbers(next(iterator)) for _ in range(9)]
     epochs = [list(itertools.chain(*drawn[i : i + 3])) for i in (0, 3, 6)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(12))] * 3
@@ -181,21 +179,21 @@ def test_an_epoch_has_every_prompt_once_and_the_next_another_order():
 
 
 def test_a_batch_that_does_not_divide_the_epoch_loses_no_prompt():
-    iterator = one_host(numbered_prompts(5), 3)
+    iterator = iterate(numbered_prompts(5), 3)
     drawn = list(itertools.chain(*(numbers(next(iterator)) for _ in range(5))))
     assert [sorted(drawn[i : i + 5]) for i in (0, 5, 10)] == [list(range(5))] * 3
 
 
 def test_more_prompts_in_a_batch_than_in_the_data_repeats_them_evenly():
-    drawn = numbers(next(one_host(numbered_prompts(3), 6)))
+    drawn = numbers(next(iterate(numbered_prompts(3), 6)))
     assert sorted(drawn) == [0, 0, 1, 1, 2, 2]
 
 
 def test_the_order_is_a_pure_function_of_the_seed():
     prompts = numbered_prompts(500)
-    first, again = one_host(prompts, 8, seed=3), one_host(prompts, 8, seed=3)
+    first, again = iterate(prompts, 8, seed=3), iterate(prompts, 8, seed=3)
     assert [next(first) for _ in range(3)] == [next(again) for _ in range(3)]
-    orders = {tuple(numbers(next(one_host(prompts, 8, seed=seed)))) for seed in range(10)}
+    orders = {tuple(numbers(next(iterate(prompts, 8, seed=seed)))) for seed in range(10)}
     assert len(orders) == 10
 
 
@@ -203,7 +201,7 @@ def test_neighbouring_seeds_share_no_epoch():
     prompts = numbered_prompts(40)
     epochs = set()
     for seed in range(2):
-        iterator = one_host(prompts, 40, seed=seed)
+        iterator = iterate(prompts, 40, seed=seed)
         epochs |= {tuple(numbers(next(iterator))) for _ in range(2)}
     assert len(epochs) == 4
 
@@ -211,49 +209,24 @@ def test_neighbouring_seeds_share_no_epoch():
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_a_restored_iterator_goes_on_exactly(steps):
     prompts = numbered_prompts(10)
-    iterator = one_host(prompts, 4, seed=1)
+    iterator = iterate(prompts, 4, seed=1)
     for _ in range(steps):
         next(iterator)
     state = json.loads(json.dumps(iterator.get_state()))  # as a checkpoint keeps it
     wanted = [next(iterator) for _ in range(6)]
-    restored = one_host(prompts, 4, seed=1)
+    restored = iterate(prompts, 4, seed=1)
     restored.set_state(state)
     assert [next(restored) for _ in range(6)] == wanted
     iterator.set_state(state)
     assert [next(iterator) for _ in range(6)] == wanted
 
 
-def test_hosts_share_an_epoch_without_overlap():
-    hosts = [
-        make_prompt_iterator(numbered_prompts(24), batch_size=2, seed=5, host_index=h, host_count=3)
-        for h in range(3)
-    ]
-    for _ in range(2):
-        shares = [[n for _ in range(4) for n in numbers(next(host))] for host in hosts]
-        assert sorted(itertools.chain(*shares)) == list(range(24))
-
-
-def test_a_step_has_the_same_prompts_for_any_number_of_hosts():
-    prompts = numbered_prompts(15)
-    alone = one_host(prompts, 4, seed=2)
-    pair = [
-        make_prompt_iterator(prompts, batch_size=2, seed=2, host_index=h, host_count=2)
-        for h in range(2)
-    ]
-    for _ in range(8):
-        together = [n for host in pair for n in numbers(next(host))]
-        assert sorted(numbers(next(alone))) == sorted(together)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"batch_size": 0}, {"seed": -1}, {"host_index": 2}, {"host_count": 0}]
-)
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"seed": -1}])
 def test_an_iterator_that_cannot_be_is_refused(wrong):
-    settings = {"batch_size": 1, "seed": 0, "host_index": 0, "host_count": 2} | wrong
     with pytest.raises(ValueError, match="must be at least 1"):
-        make_prompt_iterator(numbered_prompts(3), **settings)
+        make_prompt_iterator(numbered_prompts(3), **{"batch_size": 1, "seed": 0} | wrong)
     with pytest.raises(DataError, match="no prompts"):
-        make_prompt_iterator([], batch_size=1, seed=0, host_index=0, host_count=1)
+        make_prompt_iterator([], batch_size=1, seed=0)
 
 
 def test_a_tokenizer_is_loaded_from_its_directory_with_its_template(tokenizer, tmp_path):

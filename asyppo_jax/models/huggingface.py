@@ -1,7 +1,6 @@
 """Hugging Face directories (config.json and safetensors) in and out, without PyTorch."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from asyppo_jax.models.name_table import (
     parse_name,
     top_table,
 )
+from asyppo_jax.paths import local_directory
 from asyppo_jax.types import Params
 
 Head = Literal["actor", "critic"]
@@ -34,8 +34,9 @@ def resolve_directory(path: str) -> Path:
     Raises:
         ModelError: neither a directory nor a repository that can be reached.
     """
-    if os.path.isdir(path):
-        return Path(path)
+    directory = local_directory(path)
+    if directory.is_dir() and path:
+        return directory
     looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
     if looks_local:
         raise ModelError(f"model directory {path!r} does not exist; give a directory or a hub name")
@@ -55,7 +56,7 @@ def resolve_directory(path: str) -> Path:
 def load_config(path: str) -> ModelConfig:
     """The architecture of a model directory, a hub name, or a file like config.json."""
     is_file = path.endswith(".json")
-    file = Path(path) if is_file else resolve_directory(path) / "config.json"
+    file = epath.Path(path) if is_file else resolve_directory(path) / "config.json"
     if is_file and not file.is_file():
         raise ModelError(f"architecture file {path!r} does not exist; give a config.json")
     if not file.is_file():

@@ -1,0 +1,51 @@
+"""Submits a job to a TPU slice of a GKE cluster, through xpk.
+
+    python -m experiments.launch.gke --cluster=C --project=P --zone=Z --workload=NAME \
+        --tpu_type=v5litepod-16 --image=IMAGE --config=configs/NAME.py --workdir=gs://BUCKET/RUN
+
+What stands behind a lone `--` goes to experiments.train. With --dry-run the command is only shown.
+See the README here.
+"""
+
+import sys
+
+from absl import app, flags
+
+from asyppo_jax.errors import UserError
+from experiments.launch.commands import run, training
+
+_CLUSTER = flags.DEFINE_string("cluster", None, "The GKE cluster, made by xpk.", required=True)
+_PROJECT = flags.DEFINE_string("project", None, "The Google Cloud project.", required=True)
+_ZONE = flags.DEFINE_string("zone", None, "The cluster's zone.", required=True)
+_WORKLOAD = flags.DEFINE_string("workload", None, "A name for the job.", required=True)
+_TPU_TYPE = flags.DEFINE_string("tpu_type", None, "The slice: v5litepod-16, ...", required=True)
+_IMAGE = flags.DEFINE_string("image", None, "The image built by the Dockerfile.", required=True)
+_CONFIG = flags.DEFINE_string("config", None, "A file of configs/.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "gs://BUCKET/RUN.", required=True)
+_MAX_RESTARTS = flags.DEFINE_integer("max_restarts", 10, "Times that a lost job is started again.")
+_ENV_FILE = flags.DEFINE_string("env_file", None, "A file of lines NAME=value, for the job alone.")
+_DRY_RUN = flags.DEFINE_bool("dry-run", False, "Show the command and do not run it.")
+
+
+def command(extra: list[str]) -> list[str]:
+    """The call of xpk; a restart goes on from the last checkpoint in the workdir."""
+    job = training("python", _CONFIG.value, _WORKDIR.value, extra)
+    xpk = ["xpk", "workload", "create", f"--workload={_WORKLOAD.value}"]
+    xpk += [f"--cluster={_CLUSTER.value}", f"--project={_PROJECT.value}", f"--zone={_ZONE.value}"]
+    # One slice: the mesh knows nothing of the slower network between slices.
+    xpk += [f"--tpu-type={_TPU_TYPE.value}", "--num-slices=1", f"--docker-image={_IMAGE.value}"]
+    # The workers whose peer was preempted end with an error of their own, which counts as code's.
+    xpk += [f"--max-restarts={_MAX_RESTARTS.value}", "--restart-on-user-code-failure"]
+    xpk += [f"--env-file={_ENV_FILE.value}"] if _ENV_FILE.value else []
+    return [*xpk, f"--command={job}"]
+
+
+def main(argv: list[str]) -> None:
+    try:
+        run([command(argv[1:])], dry_run=_DRY_RUN.value)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,113 @@
+"""Runs a job on all workers of a Cloud TPU VM slice, through gcloud.
+
+    python -m experiments.launch.tpu_vm setup|train|log|stop --name=TPU --project=P --zone=Z [...]
+
+`setup` copies the last commit to every worker and installs it; `train` starts the job on all of
+them and returns (what stands behind a lone `--` goes to experiments.train); `log` follows what a
+worker says; `stop` ends the job. With --dry-run the commands are only shown. See the README here.
+"""
+
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from absl import app, flags
+
+from asyppo_jax.config import ConfigError
+from asyppo_jax.errors import UserError
+from experiments.launch.commands import BUCKET_PACKAGES, run, training
+
+_NAME = flags.DEFINE_string("name", None, "The TPU's name.", required=True)
+_PROJECT = flags.DEFINE_string("project", None, "The Google Cloud project.", required=True)
+_ZONE = flags.DEFINE_string("zone", None, "The TPU's zone.", required=True)
+_CONFIG = flags.DEFINE_string("config", None, "train: a file of configs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "train: gs://BUCKET/RUN.")
+_ENV_FILE = flags.DEFINE_string(
+    "env_file", None, "setup: a file of lines NAME=value, such as HF_TOKEN, for the job alone."
+)
+_WORKER = flags.DEFINE_string("worker", "0", "log: whose.")
+_DRY_RUN = flags.DEFINE_bool("dry-run", False, "Show the commands and run none.")
+
+HERE = "asyppo_jax"  # in the home directory of every worker
+ENV_FILE = "asyppo_jax.env"
+
+
+def setup_command(packages: tuple[str, ...]) -> str:
+    """Unpacks and installs on a worker; uv brings a Python, since TPU images have an older one."""
+    install = shlex.join(["-c", "constraints.txt", "-e", ".[tpu]", *packages])
+    return " && ".join(
+        [
+            f"mkdir -p {HERE}",
+            f"tar -xzf {HERE}.tar.gz -C {HERE}",
+            f"cd {HERE}",
+            "python3 -m pip install --quiet --user uv",
+            "~/.local/bin/uv venv --quiet --clear --python 3.12 .venv",
+            f"~/.local/bin/uv pip install --quiet --python .venv/bin/python {install}",
+        ]
+    )
+
+
+def train_command(config: str, workdir: str, extra: list[str]) -> str:
+    """Starts the job on a worker and returns: it outlives the connection. One job at a time."""
+    job = training(".venv/bin/python", config, workdir, extra)
+    return "; ".join(
+        [
+            f"cd {HERE} || exit 1",
+            'if kill -0 "$(cat run.pid)" 2> /dev/null',
+            'then echo "a job is running here; stop it first" >&2',
+            "exit 1",
+            "fi",
+            f"if [ -f ~/{ENV_FILE} ]",
+            "then set -a",
+            f". ~/{ENV_FILE}",
+            "fi",
+            f"setsid nohup {job} >> run.log 2>&1 < /dev/null & echo $! > run.pid",
+        ]
+    )
+
+
+def stop_command() -> str:
+    """Ends a worker's job, if there is one."""
+    return f'kill "$(cat {HERE}/run.pid)" && rm {HERE}/run.pid'
+
+
+def commands(action: str, extra: list[str]) -> list[list[str]]:
+    """What is run here for an action."""
+    gcloud = ["gcloud", "compute", "tpus", "tpu-vm"]
+    name, where = _NAME.value, [f"--zone={_ZONE.value}", f"--project={_PROJECT.value}"]
+
+    def ssh(command: str, worker: str = "all") -> list[str]:
+        return [*gcloud, "ssh", name, f"--worker={worker}", *where, f"--command={command}"]
+
+    def copy(file: str, there: str) -> list[str]:
+        return [*gcloud, "scp", file, f"{name}:{there}", "--worker=all", *where]
+
+    if action == "setup":
+        archive = str(Path(tempfile.gettempdir()) / f"{HERE}.tar.gz")
+        steps = [["git", "archive", "--format=tar.gz", f"--output={archive}", "HEAD"]]
+        steps.append(copy(archive, f"{HERE}.tar.gz"))
+        if _ENV_FILE.value:
+            steps += [copy(_ENV_FILE.value, ENV_FILE), ssh(f"chmod 600 {ENV_FILE}")]
+        return [*steps, ssh(setup_command(BUCKET_PACKAGES))]
+    if action == "train":
+        if not (_CONFIG.value and _WORKDIR.value):
+            raise ConfigError("train needs --config=configs/NAME.py and --workdir=gs://BUCKET/RUN")
+        return [ssh(train_command(_CONFIG.value, _WORKDIR.value, extra))]
+    if action == "log":
+        return [ssh(f"tail -n 100 -f {HERE}/run.log", _WORKER.value)]
+    if action == "stop":
+        return [ssh(stop_command())]
+    raise ConfigError(f"there is no action {action!r}; choose setup, train, log or stop")
+
+
+def main(argv: list[str]) -> None:
+    _, action, *extra = [*argv, ""] if len(argv) == 1 else argv
+    try:
+        run(commands(action, extra), dry_run=_DRY_RUN.value)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)
