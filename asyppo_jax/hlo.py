@@ -51,8 +51,12 @@ class Program:
     runs: dict[str, float] = field(default_factory=dict)
 
 
-def read_program(text: str, *, unknown_trips: float = 1) -> Program:
-    """Parses `compiled.as_text()`; loops whose trip count XLA does not know run `unknown_trips`."""
+def read_program(text: str, *, unknown_trips: float = 1.0) -> Program:
+    """Parses `compiled.as_text()`; loops whose trip count cannot be read run `unknown_trips`.
+
+    A count is read from what XLA noted at the loop or, where it noted nothing (as on TPU), from the
+    constant that the loop's condition compares with: right for loops that count up from 0 by 1.
+    """
     computations: dict[str, list[Instruction]] = {}
     current, entry = "", ""
     for line in text.splitlines():
@@ -84,7 +88,7 @@ def _count_runs(program: Program, entry: str, unknown_trips: float) -> None:
     """How often each computation runs: callers come before what they call."""
     calls: dict[str, list[tuple[str, float]]] = {}
     for name, instructions in program.computations.items():
-        calls[name] = [call for i in instructions for call in _calls(i, unknown_trips)]
+        calls[name] = [call for i in instructions for call in _calls(i, program, unknown_trips)]
     order: list[str] = []
     seen: set[str] = set()
 
@@ -105,15 +109,33 @@ def _count_runs(program: Program, entry: str, unknown_trips: float) -> None:
     program.runs = dict(runs)
 
 
-def _calls(instruction: Instruction, unknown_trips: float) -> list[tuple[str, float]]:
+def _calls(
+    instruction: Instruction, program: Program, unknown_trips: float
+) -> list[tuple[str, float]]:
     times = 1.0
     if instruction.opcode == "while":
-        found = _TRIPS.search(instruction.text)
-        times = float(found.group(1)) if found else unknown_trips
+        noted = _TRIPS.search(instruction.text)
+        limit = _limit(instruction, program) if noted is None else float(noted.group(1))
+        times = unknown_trips if limit is None else limit
     called = _CALLED.findall(instruction.text)
     if found := _BRANCHES.search(instruction.text):
         called += [name.strip().lstrip("%") for name in found.group(1).split(",")]
     return [(name, times) for name in called]
+
+
+def _limit(loop: Instruction, program: Program) -> float | None:
+    """The one integer constant that a loop's condition compares its counter with."""
+    found = re.search(r"condition=%?([\w.\-]+)", loop.text)
+    condition = program.computations.get(found.group(1), []) if found else []
+    constants = {i.name: i for i in condition if i.opcode == "constant"}
+    limits = [
+        float(number.group(1))
+        for i in condition
+        if i.shapes == (("pred", ()),)  # a compare, or a fusion that wraps it
+        for name in i.operands
+        if name in constants and (number := re.match(r"(\d+)\)", constants[name].text))
+    ]
+    return limits[0] if len(limits) == 1 else None
 
 
 def dot_flops(program: Program) -> float:

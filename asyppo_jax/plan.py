@@ -155,7 +155,7 @@ def _plan_phase(
         arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
         results = memory.output_size_in_bytes - memory.alias_size_in_bytes
         used = arguments + temporaries + results + memory.generated_code_size_in_bytes + held
-        trips = config.sampling.max_completion_length  # of the decoding loop
+        trips = float(config.sampling.max_completion_length)  # of the decoding loop
         found = collectives(read_program(compiled.as_text() or "", unknown_trips=trips))
         traffic = {
             kind: {"count": t.count * program.runs, "bytes": t.bytes * program.runs}

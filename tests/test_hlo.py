@@ -1,5 +1,7 @@
 """Programs are read with the trip counts of their loops."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -23,12 +25,19 @@ def test_products_inside_a_loop_in_a_loop_count_as_often_as_they_run():
     assert dot_flops(read_program(text)) == 3 * 5 * 2 * 32**3
 
 
+def test_a_count_that_is_not_noted_is_read_from_the_condition():
+    text = _compiled(lambda x: jax.lax.fori_loop(0, 11, lambda _, y: jnp.tanh(y @ y), x), (16, 16))
+    unnoted = re.sub(r'"known_trip_count":\{"n":"\d+"\},?', "", text)
+    assert unnoted != text
+    assert dot_flops(read_program(unnoted, unknown_trips=5.0)) == 11 * 2 * 16**3
+
+
 def test_a_loop_of_unknown_length_runs_as_often_as_the_caller_says():
     def loop(x):
         return jax.lax.while_loop(lambda y: jnp.sum(y) < 9, lambda y: jnp.tanh(y @ y), x)
 
     text = _compiled(loop, (16, 16))
-    assert dot_flops(read_program(text, unknown_trips=7)) == 7 * 2 * 16**3
+    assert dot_flops(read_program(text, unknown_trips=7.0)) == 7 * 2 * 16**3
 
 
 @pytest.mark.parametrize(
