@@ -23,9 +23,10 @@ from asyppo_jax.types import PromptBatch
 from tests.tiny import PROMPT, VOCABULARY, make_config, make_networks
 
 
-def main(model: int, out: str) -> None:
+def main(model: int, packing: bool, out: str) -> None:
     config = make_config(
         mesh__model=model,
+        batching__packing=packing,
         sampling__num_prompts=8,
         sampling__group_size=4,
         actor_optimizer__eps=1e-3,  # Adam's sign-like first steps would blow up rounding
@@ -81,4 +82,4 @@ def main(model: int, out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2] == "packed", sys.argv[3])
