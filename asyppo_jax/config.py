@@ -31,7 +31,8 @@ class NetworkConfig:
     num_layers: int | None = None  # keep only the first n layers; None keeps all
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
     # What the backward pass of a layer computes again: "none" keeps all activations, "dots" keeps
-    # the products with weights (not attention's), "full" keeps the layer's input alone.
+    # the products with weights (not attention's), "full" keeps the layer's input alone. To "dots" a
+    # stack of two or more critics has no such products, only batches of them: use the other two.
     remat: Literal["none", "dots", "full"] = "full"
     # Of whole sequences. "auto": "splash" on TPU, "cudnn" on GPU, "xla" (blocks) elsewhere.
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
@@ -143,8 +144,8 @@ class BatchingConfig:
     critic_minibatch_size: int = 128  # sequences, over all critics together
     microbatch_size: int = 16  # rows, over all critics together: sequences unless packed
     # Several sequences share a row of P + C tokens, and microbatches without a sequence are left
-    # out: an update then costs what its real tokens cost. It saves where a minibatch is several
-    # microbatches and answers are shorter than C; the numbers are the same but for rounding.
+    # out: an update costs what its real tokens cost, and its numbers change in rounding alone. It
+    # saves where answers are shorter than C and a minibatch is several microbatches.
     packing: bool = False
     logits_chunk: int = 128  # completion positions whose logits exist at one time
 

@@ -66,17 +66,17 @@ def sequence_segments(rollout: Rollout) -> Array:
 
 
 def completion_log_probs(
-    params: Params, rows: Rows, networks: Networks, logits_chunk: int
+    params: Params, rows: Rows, networks: Networks, batching: BatchingConfig
 ) -> tuple[Array, Array]:
-    """log π(token) and the entropy of each row's last n tokens, 0 off the mask, [R, n] (nats)."""
+    """log π(token) and the entropy of each row's last n tokens, both [R, n] (nats)."""
     length = rows.mask.shape[1]
     hidden = networks.actor_hidden(params, rows.tokens, rows.segments)
     return log_probs_and_entropy(
         hidden[:, -length - 1 : -1],  # the hidden state at t predicts token t + 1
         networks.actor_head(params),
         rows.tokens[:, -length:],
-        chunk=logits_chunk,
-        needed=rows.mask,
+        chunk=batching.logits_chunk,
+        needed=rows.mask if batching.packing else None,  # packed, prompts lie among completions
     )
 
 
@@ -183,7 +183,7 @@ def update_actor(
     if algorithm.old_log_probs == "recompute":
 
         def recompute(some):
-            return completion_log_probs(params, some, networks, batching.logits_chunk)[0]
+            return completion_log_probs(params, some, networks, batching)[0]
 
         rows = rows.replace(old_log_probs=of_each_sequence(recompute, rows, batching))
 
@@ -229,7 +229,7 @@ def actor_loss(
     Beside it (sums, peaks) of metrics, which add up and of which the largest counts.
     """
     algorithm, mask = config.algorithm, rows.mask
-    log_probs, entropy = completion_log_probs(params, rows, networks, config.batching.logits_chunk)
+    log_probs, entropy = completion_log_probs(params, rows, networks, config.batching)
     surrogate, ratio = clipped_surrogate(
         log_probs,
         rows.old_log_probs,

@@ -65,7 +65,7 @@ def test_microbatches_change_no_number(num_critics):
 def test_packing_changes_no_number(num_critics, changes):
     """Ragged prompts and answers, a row without a reward: parameters and metrics of two steps."""
     changes = changes | {"batching__microbatch_size": 4}
-    _, whole, metrics = _run_twice(num_critics, **changes)
+    _, whole, metrics = _run_twice(num_critics, batching__packing=False, **changes)
     _, packed, others = _run_twice(num_critics, batching__packing=True, **changes)
     assert_trees_close(whole.actor_params, packed.actor_params, atol=1e-5)
     assert_trees_close(whole.critic_params, packed.critic_params, atol=1e-5)
