@@ -26,6 +26,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
             b2=config.b2,
             eps=config.eps,
             weight_decay=config.weight_decay,
+            mu_dtype=config.moment_dtype,
         ),
     )
 

@@ -5,6 +5,7 @@ needs, or that it does not fit, without a chip. The phases are the pieces of `sa
 `train_step`; between them the whole `TrainState` stays on the chips and everything else is freed.
 """
 
+import importlib.util
 import os
 import re
 import time
@@ -97,12 +98,10 @@ def topology_devices(name: str) -> list[Any]:
     """
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no metadata server to ask
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    try:
-        import libtpu  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError:
+    if importlib.util.find_spec("libtpu") is None:
         raise PlanError(
             "the TPU compiler is not installed; pip install 'jax[tpu]' brings it (no TPU is needed)"
-        ) from None
+        )
     from jax.experimental import topologies
 
     known = f"known are {', '.join(CHIPS)} with sizes such as {', '.join(TOPOLOGIES[:3])}"

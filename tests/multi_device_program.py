@@ -28,9 +28,10 @@ from asyppo_jax.types import PromptBatch
 from tests.tiny import PROMPT, VOCABULARY, make_config, make_networks
 
 
-def main(model: int, out: str) -> None:
+def main(model: int, packing: bool, out: str) -> None:
     config = make_config(
         mesh__model=model,
+        batching__packing=packing,
         sampling__num_prompts=8,
         sampling__group_size=4,
         actor_optimizer__eps=1e-3,  # Adam's sign-like first steps would blow up rounding
@@ -89,6 +90,6 @@ def whole(x: jax.Array) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 3:
-        initialize(sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), timeout=120.0)
-    main(int(sys.argv[1]), sys.argv[2])
+    if len(sys.argv) > 4:
+        initialize(sys.argv[4], int(sys.argv[5]), int(sys.argv[6]), timeout=120.0)
+    main(int(sys.argv[1]), sys.argv[2] == "packed", sys.argv[3])

@@ -26,6 +26,8 @@ LAYERS = (
         "sampling",
         "rollouts",
         "experience",
+        "packing",
+        "microbatches",
         "checkpoint",
         "metrics",
         "plots",

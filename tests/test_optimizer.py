@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from asyppo_jax.config import OptimizerConfig
 from asyppo_jax.optimizer import (
@@ -56,3 +57,36 @@ def test_the_learning_rate_warms_up_linearly_and_stays():
     )
     constant = learning_rate_schedule(OptimizerConfig(learning_rate=0.4))
     assert constant(0) == constant(100) == 0.4
+
+
+def _moments(dtype, steps=0):
+    params = {"w": jax.random.normal(jax.random.key(0), (2, 64))}
+    tx = make_optimizer(OptimizerConfig(learning_rate=1e-2, moment_dtype=dtype))
+    optimizer = stack_optimizer(tx, joint=False)
+    state = optimizer.init(params)
+    update = jax.jit(lambda g, s, p: apply_gradients(optimizer, g, s, p))
+    for step in range(steps):
+        noise = jax.random.normal(jax.random.key(step), (2, 64))
+        grads = {"w": params["w"] + noise}
+        params, state = update(grads, state, params)
+    return params, state
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_bfloat16_first_moment_saves_a_quarter_of_adams_bytes(steps):
+    """Before the first update and after it: an update that gave back float32 would retrace."""
+    sizes = {}
+    for dtype in ("float32", "bfloat16"):
+        _, state = _moments(dtype, steps)
+        moments = [x for x in jax.tree.leaves(state) if x.ndim == 2]
+        assert sorted(str(x.dtype) for x in moments) == sorted([dtype, "float32"])
+        sizes[dtype] = sum(x.nbytes for x in moments)
+    assert sizes["bfloat16"] == 0.75 * sizes["float32"]
+
+
+def test_a_bfloat16_first_moment_hardly_changes_the_way():
+    start, _ = _moments("float32")
+    exact, _ = _moments("float32", 10)
+    rounded, _ = _moments("bfloat16", 10)
+    moved = jnp.linalg.norm(exact["w"] - start["w"])
+    assert 0 < jnp.linalg.norm(rounded["w"] - exact["w"]) < 0.01 * moved

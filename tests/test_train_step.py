@@ -59,6 +59,33 @@ def test_microbatches_change_no_number(num_critics):
     assert_trees_close(whole.critic_params, cut.critic_params, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("num_critics", "changes"), [(2, {}), (0, {"algorithm__old_log_probs": "recompute"})]
+)
+def test_packing_changes_no_number(num_critics, changes):
+    """Ragged prompts and answers, a row without a reward: parameters and metrics of two steps."""
+    changes = changes | {"batching__microbatch_size": 4}
+    _, whole, metrics = _run_twice(num_critics, batching__packing=False, **changes)
+    _, packed, others = _run_twice(num_critics, batching__packing=True, **changes)
+    assert_trees_close(whole.actor_params, packed.actor_params, atol=1e-5)
+    assert_trees_close(whole.critic_params, packed.critic_params, atol=1e-5)
+    assert_trees_close(metrics, others, atol=1e-5)
+
+
+def _run_twice(num_critics, **changes):
+    state, after, _ = _run(num_critics, **changes)
+    config, networks = make_config(num_critics, **changes), make_networks(num_critics)
+    return state, *jit_step(config, networks)(after, make_rollout(config, 1))
+
+
+def test_the_largest_gap_is_that_of_one_token_however_the_rollout_is_cut():
+    _, _, whole = _run(batching__microbatch_size=16)
+    _, _, cut = _run(batching__microbatch_size=4)
+    np.testing.assert_allclose(
+        whole["rollout/log_prob_gap_max"], cut["rollout/log_prob_gap_max"], rtol=1e-5
+    )
+
+
 @pytest.mark.slow  # two programs to compile; tests/ops/test_logits.py shows it for the function
 def test_the_size_of_the_logits_chunk_changes_no_number():
     _, small, _ = _run(2, batching__logits_chunk=2)
@@ -126,8 +153,11 @@ def _experience_shards(config, networks, state, rollout):
     return np.asarray(shards())
 
 
-def test_one_trace_serves_the_whole_run():
-    config, networks = make_config(algorithm__critic_warmup_steps=2), make_networks()
+@pytest.mark.parametrize("packing", [False, True])
+def test_one_trace_serves_the_whole_run(packing):
+    """The critics' warm-up and after it, answers of any length."""
+    changes = {"algorithm__critic_warmup_steps": 2, "batching__packing": packing}
+    config, networks = make_config(**changes), make_networks()
     state = make_state(config, networks)
     step = jit_step(config, networks)
     for seed in range(4):

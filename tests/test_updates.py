@@ -1,4 +1,4 @@
-"""How a rollout is cut up, and the updates' losses against plain autodiff of the formulas."""
+"""The updates' losses against plain autodiff of the formulas, in whole rows and in packed ones."""
 
 import jax
 import jax.numpy as jnp
@@ -7,44 +7,8 @@ import optax
 import pytest
 
 from asyppo_jax.train_step import critic_values, experience_of
-from asyppo_jax.updates import (
-    actor_loss,
-    actor_minibatches,
-    critic_minibatches,
-    in_microbatches,
-    update_rows,
-)
+from asyppo_jax.updates import actor_loss, packed, update_rows
 from tests.tiny import PROMPT, make_config, make_networks, make_rollout, make_state
-
-KEY = jax.random.key(2)
-
-
-def test_every_epoch_visits_every_row_once_in_another_order():
-    order = actor_minibatches(KEY, 32, epochs=3, minibatch=16, microbatch=4)
-    assert order.shape == (6, 4, 4)
-    epochs = np.asarray(order).reshape(3, 32)
-    for epoch in epochs:
-        np.testing.assert_array_equal(np.sort(epoch), np.arange(32))
-    assert (epochs[0] != epochs[1]).any()
-
-
-@pytest.mark.parametrize("num_critics", [1, 2, 4])
-def test_a_critics_minibatches_hold_its_own_shard_and_nothing_else(num_critics):
-    owner = np.random.default_rng(0).permutation(np.arange(32) % num_critics)
-    shards = jnp.asarray(owner[None] == np.arange(num_critics)[:, None])
-    minibatch, microbatch = 16 // num_critics, 8 // num_critics
-    order = np.asarray(
-        critic_minibatches(KEY, shards, epochs=2, minibatch=minibatch, microbatch=microbatch)
-    )
-    assert order.shape == (4, 2, num_critics, microbatch)
-    for k in range(num_critics):
-        first_epoch = np.sort(order[:2, :, k].ravel())
-        np.testing.assert_array_equal(first_epoch, np.flatnonzero(owner == k))
-
-
-def test_rows_cut_into_microbatches_come_back_in_order():
-    rows = jnp.arange(12.0)
-    np.testing.assert_array_equal(in_microbatches(lambda x: x * 2, rows, 4), rows * 2)
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +48,13 @@ def _paper_loss(params, experience, networks, config):
     return -total / count
 
 
-def test_the_actors_loss_and_gradient_are_those_of_the_papers_formula(setting):
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_actors_loss_and_gradient_are_those_of_the_papers_formula(setting, packing):
     config, networks, state, experience = setting
     rows = update_rows(experience)
-    count = jnp.sum(jnp.any(rows.loss_mask, axis=-1)).astype(jnp.float32)
+    count = jnp.sum(jnp.any(rows.mask, axis=-1)).astype(jnp.float32)
+    if packing:
+        rows, _ = jax.jit(packed)(rows)
 
     def ours(params):
         return actor_loss(params, rows, count, networks, config)[0]

@@ -1,12 +1,13 @@
 """Log-probs and entropy without a [B, T, V] array: the vocabulary is met a few positions at a time.
 
-`jax.checkpoint` on each chunk makes the backward pass rebuild the chunk's logits instead of keeping
-them, so at most [B, chunk, V] exists in either direction.
+The backward pass rebuilds a chunk's logits instead of keeping them, so at most [B, chunk, V] exists
+in either direction. Both directions are loops of a length known at run time alone, for which
+autodiff has no rule; so the backward one is written out.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 def log_probs_and_entropy(
@@ -15,36 +16,86 @@ def log_probs_and_entropy(
     targets: Int[Array, "B C"],
     *,
     chunk: int,
+    needed: Bool[Array, "B C"] | None = None,
 ) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
     """log π(target) and H(π) = −Σ_v π_v log π_v at every position, in float32 (nats).
 
     The entropy is over the full vocabulary. `chunk` is the number of positions whose logits exist
     at one time; it need not divide C. The products run in the dtype of `hidden`, sums in float32.
+    With `needed` the other positions give 0, and the cost is that of the row with most needed ones.
     """
     batch, length, width = hidden.shape
-    chunk = min(chunk, length)
-    padding = -length % chunk
-    hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
-    targets = jnp.pad(targets, ((0, 0), (0, padding)))
+    head = head.astype(hidden.dtype)
+    if length <= chunk:  # a single chunk needs no loop, and XLA fuses it better
+        results = jax.checkpoint(_log_prob_and_entropy)(hidden, head, targets)
+        return results if needed is None else _only(needed, results)
+    num_chunks: Array | int = -(-length // chunk)
+    order = None
+    if needed is not None:  # first in each row, so that the last chunks can be left out
+        order = jnp.argsort(~needed, axis=1)
+        hidden = jnp.take_along_axis(hidden, order[..., None], axis=1)
+        targets = jnp.take_along_axis(targets, order, axis=1)
+        num_chunks = (jnp.max(jnp.sum(needed, axis=1)) + chunk - 1) // chunk
+    hidden = jnp.pad(hidden, ((0, 0), (0, -length % chunk), (0, 0)))
+    targets = jnp.pad(targets, ((0, 0), (0, -length % chunk)))
     hidden_chunks = hidden.reshape(batch, -1, chunk, width).swapaxes(0, 1)
     target_chunks = targets.reshape(batch, -1, chunk).swapaxes(0, 1)
-    head = head.astype(hidden.dtype)
+    log_probs, entropy = _in_chunks(hidden_chunks, head, target_chunks, num_chunks)
+    results = _join(log_probs, length), _join(entropy, length)
+    if needed is None or order is None:
+        return results
+    back = jnp.argsort(order, axis=1)
+    log_probs, entropy = (jnp.take_along_axis(x, back, axis=1) for x in results)
+    return _only(needed, (log_probs, entropy))
 
-    @jax.checkpoint
-    def one_chunk(h, target):
-        logits = jnp.einsum("bcd,dv->bcv", h, head, preferred_element_type=jnp.float32)
-        return _log_prob_and_entropy(logits, target)
 
-    # A single chunk needs no loop, and XLA fuses it better.
-    if hidden_chunks.shape[0] == 1:
-        return one_chunk(hidden_chunks[0], target_chunks[0])
-    log_probs, entropy = jax.lax.map(lambda x: one_chunk(*x), (hidden_chunks, target_chunks))
-    return _join(log_probs, length), _join(entropy, length)
+def _only(needed: Bool[Array, "B C"], results: tuple[Array, Array]) -> tuple[Array, Array]:
+    return jnp.where(needed, results[0], 0.0), jnp.where(needed, results[1], 0.0)
+
+
+@jax.custom_vjp
+def _in_chunks(
+    hidden: Float[Array, "n B c D"],
+    head: Float[Array, "D V"],
+    targets: Int[Array, "n B c"],
+    num_chunks: Int[Array, ""] | int,
+) -> tuple[Float[Array, "n B c"], Float[Array, "n B c"]]:
+    """The first `num_chunks` chunks one after another; those behind them are 0."""
+
+    def one(i, results):
+        log_prob, entropy = _log_prob_and_entropy(hidden[i], head, targets[i])
+        return results[0].at[i].set(log_prob), results[1].at[i].set(entropy)
+
+    zeros = jnp.zeros(targets.shape, jnp.float32)
+    return jax.lax.fori_loop(0, num_chunks, one, (zeros, zeros))
+
+
+def _forward(hidden, head, targets, num_chunks):
+    return _in_chunks(hidden, head, targets, num_chunks), (hidden, head, targets, num_chunks)
+
+
+def _backward(saved, by_results):
+    hidden, head, targets, num_chunks = saved
+
+    def one(i, gradients):
+        by_hidden, by_head = gradients
+        _, pull = jax.vjp(lambda h, w: _log_prob_and_entropy(h, w, targets[i]), hidden[i], head)
+        here, by_head_here = pull((by_results[0][i], by_results[1][i]))
+        return by_hidden.at[i].set(here), by_head + by_head_here
+
+    # The head's gradient is a sum over all chunks: in bfloat16 it would lose the small ones.
+    zeros = jnp.zeros_like(hidden), jnp.zeros(head.shape, jnp.float32)
+    by_hidden, by_head = jax.lax.fori_loop(0, num_chunks, one, zeros)
+    return by_hidden, by_head.astype(head.dtype), None, None
+
+
+_in_chunks.defvjp(_forward, _backward)
 
 
 def _log_prob_and_entropy(
-    logits: Float[Array, "B c V"], targets: Int[Array, "B c"]
+    hidden: Float[Array, "B c D"], head: Float[Array, "D V"], targets: Int[Array, "B c"]
 ) -> tuple[Float[Array, "B c"], Float[Array, "B c"]]:
+    logits = jnp.einsum("bcd,dv->bcv", hidden, head, preferred_element_type=jnp.float32)
     log_p = jax.nn.log_softmax(logits, axis=-1)
     log_prob = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
     # exp(-inf) * -inf is NaN; a forbidden token has no part in the entropy.

@@ -23,17 +23,23 @@ def masked_variance(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[A
     return masked_mean(jnp.square(x - masked_mean(x, mask)), mask)
 
 
-def sequence_mean_sum(
-    x: Float[Array, "B C"], mask: Bool[Array, "B C"]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The sum over sequences of (1/|o|) Σ_t x_t, and the number of sequences with a real token.
+def sequence_weights(mask: Bool[Array, "B C"]) -> Float[Array, "B C"]:
+    """1/|o| on the real tokens of each sequence and 0 elsewhere.
 
     |o| counts all tokens of `mask`, the completion's real ones: those that a method dropped from a
     term count too, because the 1/|o| of the objective stands outside its masks (arXiv 2510.01656).
+    A token that carries its weight may lie anywhere: packed, in another microbatch, elsewhere.
     """
-    lengths = jnp.sum(mask, axis=-1)
-    per_sequence = jnp.sum(jnp.where(mask, x, 0.0), axis=-1) / jnp.maximum(lengths, 1)
-    return jnp.sum(per_sequence), jnp.sum(lengths > 0).astype(jnp.float32)
+    lengths = jnp.sum(mask, axis=-1, keepdims=True)
+    return mask / jnp.maximum(lengths, 1).astype(jnp.float32)
+
+
+def sequence_mean_sum(
+    x: Float[Array, "B C"], mask: Bool[Array, "B C"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The sum over sequences of (1/|o|) Σ_t x_t, and the number of sequences with a real token."""
+    count = jnp.sum(jnp.any(mask, axis=-1)).astype(jnp.float32)
+    return masked_sum(sequence_weights(mask) * x, mask), count
 
 
 def token_sum(

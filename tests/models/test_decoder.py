@@ -1,10 +1,13 @@
 """The decoder as a function: causality, padding, and the cache."""
 
+from typing import get_args, get_type_hints
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from asyppo_jax.config import NetworkConfig
 from asyppo_jax.models.decoder import empty_cache, positions_of
 from tests.tiny import (
     ARCHITECTURES,
@@ -88,7 +91,10 @@ def test_decoding_token_by_token_equals_the_whole_sequence(model):
         np.testing.assert_allclose(logits, whole[:, t], atol=1e-5)
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
+REMAT_NAMES = get_args(get_type_hints(NetworkConfig)["remat"])
+
+
+@pytest.mark.parametrize("remat", [name for name in REMAT_NAMES if name != "none"])
 def test_rematerialisation_changes_no_gradient(remat):
     from asyppo_jax.models.actor_critic import Actor, Networks
 

@@ -59,6 +59,46 @@ def test_chunked_gradients_equal_those_of_the_full_logits(chunk):
         np.testing.assert_allclose(result, full, rtol=1e-5, atol=2e-6)
 
 
+def some_needed(counts):
+    """A mask with so many true positions a row, at random places."""
+    places = np.random.default_rng(5).permuted(np.tile(np.arange(C), (B, 1)), axis=1)
+    return jnp.asarray(places < np.array(counts)[:, None])
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_needed_positions_have_the_same_results_and_gradients_and_the_others_none(chunk):
+    needed = some_needed((4, 7))
+    ours = functools.partial(chunked(chunk), needed=needed)
+
+    def expected(*args):
+        return [jnp.where(needed, x, 0.0) for x in naive(*args)]
+
+    for result, full in zip(ours(*inputs()), expected(*inputs()), strict=True):
+        np.testing.assert_allclose(result, full, rtol=1e-6, atol=1e-6)
+    got, full = gradient(ours, *inputs()), gradient(expected, *inputs())
+    for result, other in zip(got, full, strict=True):
+        np.testing.assert_allclose(result, other, rtol=1e-5, atol=2e-6)
+    assert not np.asarray(got[0])[~np.asarray(needed)].any()
+
+
+@pytest.mark.parametrize(
+    ("counts", "chunks"), [((0, 0), 0), ((3, 1), 1), ((4, 7), 3), ((12, 2), 4)]
+)
+def test_chunks_without_a_needed_position_are_never_computed(counts, chunks):
+    visited = []
+    plain = logits._log_prob_and_entropy
+
+    def counting(hidden, head, targets):
+        jax.debug.callback(lambda: visited.append(1))
+        return plain(hidden, head, targets)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logits, "_log_prob_and_entropy", counting)
+        jax.block_until_ready(chunked(3)(*inputs(), needed=some_needed(counts)))
+        jax.effects_barrier()
+    assert len(visited) == chunks
+
+
 def test_results_equal_a_slow_loop_in_float64():
     hidden, head, targets = inputs()
     log_probs, entropy = chunked(5)(hidden, head, targets)
