@@ -142,12 +142,18 @@ class BatchingConfig:
 
     actor_minibatch_size: int = 128  # sequences
     critic_minibatch_size: int = 128  # sequences, over all critics together
-    microbatch_size: int = 16  # rows, over all critics together: sequences unless packed
+    microbatch_size: int = 16  # rows: sequences unless packed
+    critic_microbatch_size: int = 0  # rows, over all critics together; 0: microbatch_size
     # Several sequences share a row of P + C tokens, and microbatches without a sequence are left
     # out: an update costs what its real tokens cost, and its numbers change in rounding alone. It
     # saves where answers are shorter than C and a minibatch is several microbatches.
     packing: bool = False
     logits_chunk: int = 128  # completion positions whose logits exist at one time
+
+    @property
+    def critic_microbatch(self) -> int:
+        """Rows of one pass over all critics."""
+        return self.critic_microbatch_size or self.microbatch_size
 
 
 @dataclass(frozen=True)
@@ -291,19 +297,13 @@ def check_config(config: Config) -> None:
         _check_divides(
             f"config.batching.{name}", size, "the batch, num_prompts * group_size,", batch
         )
-        _check_divides(
-            "config.batching.microbatch_size",
-            batching.microbatch_size,
-            f"config.batching.{name}",
-            size,
-        )
-    if critics:
-        _check_divides(
-            "config.algorithm.num_critics",
-            critics,
-            "config.batching.microbatch_size",
-            batching.microbatch_size,
-        )
+        of_critics = name.startswith("critic") and batching.critic_microbatch_size
+        part = "critic_microbatch_size" if of_critics else "microbatch_size"
+        part_size = getattr(batching, part)
+        _check_divides(f"config.batching.{part}", part_size, f"config.batching.{name}", size)
+    if critics:  # `part` is that of the critics, the last of the two
+        whole = f"config.batching.{part}"
+        _check_divides("config.algorithm.num_critics", critics, whole, part_size)
 
 
 def _check_slots(sampling: SamplingConfig) -> None:

@@ -50,6 +50,14 @@ def passes(remat: str) -> int:
     return 4 if remat == "full" else 3
 
 
+def gradient_flops(config: ModelConfig, tokens: int, keys: float, remat: str) -> float:
+    """Forward and backward; what "full" recomputes is all but a layer's last product (down)."""
+    flops = passes(remat) * forward_flops(config, tokens, keys)
+    if remat == "full":
+        flops -= 2.0 * tokens * config.num_layers * config.mlp_dim * config.embed_dim
+    return flops
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Rows and lengths of a step; the worst case, every completion at its limit."""
@@ -133,25 +141,26 @@ def _critics(config: Config, critic: Critic, sizes: Sizes) -> Cost:
     # Each critic sees 1/K of the rows: all together cost one pass over the batch an epoch.
     epochs, count = config.algorithm.critic_epochs, config.algorithm.num_critics
     keys = attended_keys(sizes.length, critic.attention)
-    flops = forward_flops(critic.config, epochs * sizes.batch * sizes.length, keys)
-    microbatches = epochs * sizes.batch // config.batching.microbatch_size
+    tokens = epochs * sizes.batch * sizes.length
+    flops = gradient_flops(critic.config, tokens, keys, critic.remat)
+    microbatches = epochs * sizes.batch // config.batching.critic_microbatch
     repeat = passes(critic.remat)
     moved = microbatches * repeat * _param_bytes(critic)
     moved += sizes.critic_updates * _optimizer_bytes(critic)
-    return Cost(repeat * flops, count * moved)
+    return Cost(flops, count * moved)
 
 
 def _actor(config: Config, actor: Actor, sizes: Sizes) -> Cost:
     epochs = config.algorithm.actor_epochs
     rows = epochs * sizes.batch
     keys = attended_keys(sizes.length, actor.attention)
-    trunk = forward_flops(actor.config, rows * sizes.length, keys)
+    trunk = gradient_flops(actor.config, rows * sizes.length, keys, actor.remat)
     head = head_flops(actor.config, rows * sizes.completion)
     repeat = passes(actor.remat)
     # The head's chunks are always recomputed.
-    flops = repeat * trunk + 4 * head
+    flops = trunk + 4 * head
     if config.algorithm.old_log_probs == "recompute":
-        flops += (trunk + head) / epochs
+        flops += forward_flops(actor.config, sizes.batch * sizes.length, keys) + head / epochs
     moved = rows // config.batching.microbatch_size * repeat * _param_bytes(actor)
     return Cost(flops, moved + sizes.actor_updates * _optimizer_bytes(actor))
 

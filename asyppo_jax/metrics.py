@@ -285,18 +285,23 @@ def describe_sizes(config: Config) -> str:
         f"tokens    {batch * length:,} sampled a step, at most",
         "",
     ]
-    columns = [("actor", 1, algorithm.actor_epochs, batching.actor_minibatch_size)]
-    critic_sizes = (algorithm.critic_epochs, batching.critic_minibatch_size)
+    actor_sizes = algorithm.actor_epochs, batching.actor_minibatch_size, batching.microbatch_size
+    critic_sizes = (
+        algorithm.critic_epochs,
+        batching.critic_minibatch_size,
+        batching.critic_microbatch,
+    )
+    columns = [("actor", 1, *actor_sizes)]
     if critics:
         columns.append((f"{critics} critic{'s' * (critics > 1)}", 1, *critic_sizes))
     if critics > 1:
         columns.append(("each critic", critics, *critic_sizes))
     rows: dict[str, list[str]] = {"": [name for name, *_ in columns]}
-    for _, share, epochs, minibatch in columns:
+    for _, share, epochs, minibatch, microbatch in columns:
         sizes = {
             "epoch (responses, one pass)": batch // share,
             "minibatch (one gradient)": minibatch // share,
-            "microbatch (one forward)": batching.microbatch_size // share,
+            "microbatch (one forward)": microbatch // share,
             "minibatches an epoch": batch // minibatch,
             "epochs a step": epochs,
             "optimiser updates a step": batch // minibatch * epochs,

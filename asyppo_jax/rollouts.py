@@ -125,6 +125,7 @@ def check_divides_data_axis(config: Config, data: int) -> None:
         "config.sampling.num_prompts": config.sampling.num_prompts,
         "config.evaluation.batch_size": config.evaluation.batch_size,
         "config.batching.microbatch_size": config.batching.microbatch_size,
+        "config.batching.critic_microbatch_size": config.batching.critic_microbatch_size,
     }
     for name, size in sizes.items():
         if size % data:

@@ -16,6 +16,9 @@ from asyppo_jax.types import Params
 RULES: tuple[tuple[str, str | None], ...] = (
     ("batch", "data"),
     ("time", None),
+    # What is kept of every layer for the backward pass: whole on each device of `model` it would be
+    # the largest thing in memory (sequence parallelism, arXiv 2205.05198).
+    ("kept_time", "model"),
     ("embed", "data"),
     ("heads", "model"),
     ("kv_heads", "model"),

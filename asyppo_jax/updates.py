@@ -152,7 +152,7 @@ def update_critics(
         def microbatch(some):
             return jax.grad(stack_loss, has_aux=True)(stack, some, counts), ()
 
-        size = batching.microbatch_size // num_critics
+        size = batching.critic_microbatch // num_critics
         (grads, losses), _ = accumulate(microbatch, own, size, num_rows, axis=1)
         norms = jax.vmap(optax.tree.norm)(grads)
         stack, opt = apply_gradients(optimizer, grads, opt, stack)

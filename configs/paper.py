@@ -34,14 +34,16 @@ def paper_config(actor: str, critic: str | None, num_critics: int = 2) -> Settin
     config.sampling.slots = 256
     config.batching.actor_minibatch_size = 256
     config.batching.critic_minibatch_size = 256
-    config.batching.microbatch_size = 16
-    config.mesh.model = 4
+    config.batching.microbatch_size = 4
+    config.batching.critic_microbatch_size = 4 * max(1, config.algorithm.num_critics)
+    config.mesh.model = 8
     return config
 
 
 def symmetric(config: Settings) -> Settings:
     """Classic PPO of it: one critic, which is as large as the actor, and no masks."""
     config.algorithm.num_critics = 1
+    config.batching.critic_microbatch_size = config.batching.microbatch_size
     config.algorithm.advantage_mask_fraction = 0.0
     config.algorithm.entropy_mask_fraction = 0.0
     return config

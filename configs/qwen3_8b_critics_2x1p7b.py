@@ -1,9 +1,9 @@
 """AsyPPO as in the paper: Qwen3-8B-Base with two 1.7B critics (arXiv 2510.01656, section 4).
 
-    python -m experiments.plan --config=configs/qwen3_8b_critics_2x1p7b.py --topology=v5p:4x4x2
+    python -m experiments.plan --config=configs/qwen3_8b_critics_2x1p7b.py --topology=v5p:2x2x4
     python -m experiments.train --config=configs/qwen3_8b_critics_2x1p7b.py --workdir=gs://BUCKET/qwen3_8b_critics_2x1p7b
 
-Hardware: a TPU slice, v5p:4x4x2 by plan (experiments/plan/README.md); not yet run. Reported by the
+Hardware: a TPU slice, v5p:2x2x4 by plan (experiments/plan/README.md); not yet run. Reported by the
 paper: about 3 points over classic PPO, averaged over six benchmarks.
 """
 

@@ -11,7 +11,9 @@ from asyppo_jax.hlo import collectives, dot_flops, read_program
 
 def _compiled(function, *shapes):
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return jax.jit(function).lower(*arguments).compile().as_text()
+    text = jax.jit(function).lower(*arguments).compile().as_text()
+    assert text
+    return text
 
 
 def test_products_inside_a_loop_in_a_loop_count_as_often_as_they_run():

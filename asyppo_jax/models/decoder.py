@@ -44,7 +44,7 @@ class Decoder(nn.Module):
         c = self.config
         embedding = param(self, "embedding", ("vocab", "embed"), (c.vocab_size, c.embed_dim))
         x = jnp.take(embedding, tokens, axis=0).astype(self.dtype)
-        x = constrain(x, ("batch", "time", None))
+        x = constrain(x, ("batch", "kept_time", None))
         block = Block
         if self.remat != "none":
             # Inside a scan nothing is to be gained by preventing CSE, and it costs fusion.

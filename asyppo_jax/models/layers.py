@@ -155,4 +155,4 @@ class Block(nn.Module):
         x = x + mixed
         x = x + GatedMLP(self.config, name="mlp")(RMSNorm(eps, name="mlp_norm")(x))
         # Said at every layer, so that the partitioner gathers weights and not activations.
-        return (constrain(x, ("batch", "time", None)), cache), None
+        return (constrain(x, ("batch", "kept_time", None)), cache), None
