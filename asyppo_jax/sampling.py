@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from asyppo_jax.models.actor_critic import Networks, init_actor
+from asyppo_jax.models.actor_critic import Networks, in_compute_dtype, init_actor
 from asyppo_jax.models.decoder import constrain_cache, empty_cache
 from asyppo_jax.models.layers import Cache
 from asyppo_jax.sharding import constrain_batch, gather_params
@@ -77,15 +77,11 @@ def sample(
 def decoding_params(params: Params, networks: Networks) -> Params:
     """The parameters as the decoding loop reads them: in the compute dtype, whole over `data`.
 
-    Both once a rollout instead of once a token. Norm scales stay float32, as norms compute in it.
+    Both once a rollout instead of once a token.
     """
     actor = networks.actor
-
-    def cast(path, x):
-        return x if path[-1].key == "scale" else x.astype(actor.dtype)
-
     boxed = jax.eval_shape(lambda: init_actor(actor, jax.random.key(0)))
-    return gather_params(jax.tree_util.tree_map_with_path(cast, params), boxed)
+    return gather_params(in_compute_dtype(params, actor.dtype), boxed)
 
 
 def prefill(

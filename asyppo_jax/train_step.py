@@ -97,9 +97,12 @@ def step_actor(
         shapes = jax.eval_shape(update, params, opt_state)[2]
         return params, opt_state, {name: jnp.full(x.shape, jnp.nan) for name, x in shapes.items()}
 
-    params, opt_state, metrics = jax.lax.cond(
-        state.step < warmup_steps(config), skip, update, state.actor_params, state.actor_opt_state
-    )
+    before = state.actor_params, state.actor_opt_state
+    if warmup_steps(config) == 0:
+        params, opt_state, metrics = update(*before)
+    else:
+        is_warmup = state.step < warmup_steps(config)
+        params, opt_state, metrics = jax.lax.cond(is_warmup, skip, update, *before)
     return state.replace(actor_params=params, actor_opt_state=opt_state), metrics
 
 

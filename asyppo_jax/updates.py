@@ -21,7 +21,7 @@ from asyppo_jax.microbatches import (
     critic_minibatches,
     in_microbatches,
 )
-from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.models.actor_critic import Networks, in_compute_dtype
 from asyppo_jax.ops.logits import log_probs_and_entropy
 from asyppo_jax.ops.losses import asyppo_loss, clipped_surrogate, squared_error
 from asyppo_jax.ops.masked import masked_sum, sequence_weights, token_sum
@@ -127,7 +127,8 @@ def update_critics(
 
     D_k is critic k's share of the responses, and E the mean over its real tokens.
     """
-    num_critics = experience.critic_shards.shape[0]
+    num_critics, critic = experience.critic_shards.shape[0], networks.critic
+    assert critic is not None, "there are no critics to update"
     batching = config.batching
     rows = update_rows(experience)
     tx = make_optimizer(config.critic_optimizer)
@@ -149,8 +150,11 @@ def update_critics(
             own, used = jax.vmap(packed)(own)
             num_rows = jnp.max(used)
 
+        compute_stack = in_compute_dtype(stack, critic.dtype)
+
         def microbatch(some):
-            return jax.grad(stack_loss, has_aux=True)(stack, some, counts), ()
+            grads, losses = jax.grad(stack_loss, has_aux=True)(compute_stack, some, counts)
+            return (as_float32(grads), losses), ()
 
         size = batching.critic_microbatch // num_critics
         (grads, losses), _ = accumulate(microbatch, own, size, num_rows, axis=1)
@@ -182,8 +186,10 @@ def update_actor(
     optimizer = make_optimizer(config.actor_optimizer)
     if algorithm.old_log_probs == "recompute":
 
+        frozen = in_compute_dtype(params, networks.actor.dtype)
+
         def recompute(some):
-            return completion_log_probs(params, some, networks, batching)[0]
+            return completion_log_probs(frozen, some, networks, batching)[0]
 
         rows = rows.replace(old_log_probs=of_each_sequence(recompute, rows, batching))
 
@@ -195,11 +201,13 @@ def update_actor(
         if batching.packing:
             some, num_rows = packed(some)
 
+        compute_params = in_compute_dtype(actor, networks.actor.dtype)
+
         def microbatch(few):
             grads, (sums, peaks) = jax.grad(actor_loss, has_aux=True)(
-                actor, few, count, networks, config
+                compute_params, few, count, networks, config
             )
-            return (grads, sums), peaks
+            return (as_float32(grads), sums), peaks
 
         (grads, sums), peaks = accumulate(microbatch, some, batching.microbatch_size, num_rows)
         metrics = _actor_metrics(sums) | peaks | {"actor/grad_norm": optax.tree.norm(grads)}
@@ -219,6 +227,11 @@ def update_actor(
         "rollout/log_prob_gap_max": metrics.pop("gap_max")[0],
     }
     return params, opt_state, jax.tree.map(jnp.mean, metrics) | gap
+
+
+def as_float32(grads: Params) -> Params:
+    """Gradients in the dtype in which microbatches add up: small terms must not be lost."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32), grads)
 
 
 def actor_loss(

@@ -34,8 +34,8 @@ def paper_config(actor: str, critic: str | None, num_critics: int = 2) -> Settin
     config.sampling.slots = 256
     config.batching.actor_minibatch_size = 256
     config.batching.critic_minibatch_size = 256
-    config.batching.microbatch_size = 4
-    config.batching.critic_microbatch_size = 4 * max(1, config.algorithm.num_critics)
+    config.batching.microbatch_size = 2
+    config.batching.critic_microbatch_size = 2 * max(1, config.algorithm.num_critics)
     config.mesh.model = 8
     return config
 
