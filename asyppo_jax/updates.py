@@ -185,7 +185,6 @@ def update_actor(
     rows = update_rows(experience)
     optimizer = make_optimizer(config.actor_optimizer)
     if algorithm.old_log_probs == "recompute":
-
         frozen = in_compute_dtype(params, networks.actor.dtype)
 
         def recompute(some):
