@@ -52,6 +52,7 @@ TOPOLOGIES = (
     *("v5p:2x2x1", "v5p:2x2x2", "v5p:2x2x4", "v5p:2x4x4", "v5p:4x4x4", "v5p:4x4x8", "v5p:4x8x8"),
     *("v4:2x2x1", "v4:2x2x2", "v4:2x2x4", "v4:2x4x4", "v4:4x4x4"),
 )
+GIB = 2**30
 # What the estimated time assumes of a phase.
 FLOPS_SHARE, BANDWIDTH_SHARE, NETWORK_SHARE = 0.5, 0.8, 0.5
 
@@ -151,7 +152,9 @@ def _plan_phase(
         used = _used_when_out_of_memory(str(error)) + held
     else:
         memory: Any = compiled.memory_analysis()
-        arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+        arguments, temporaries = map(
+            float, (memory.argument_size_in_bytes, memory.temp_size_in_bytes)
+        )
         results = memory.output_size_in_bytes - memory.alias_size_in_bytes
         used = arguments + temporaries + results + memory.generated_code_size_in_bytes + held
         trips = float(config.sampling.max_completion_length)  # of the decoding loop
@@ -187,3 +190,61 @@ def _estimate(cost: Cost, traffic: dict[str, Any], chip: Chip, chips: int) -> fl
     memory = cost.bytes / (chips * chip.bandwidth * BANDWIDTH_SHARE)
     network = sum(t["bytes"] for t in traffic.values()) / (chip.network * NETWORK_SHARE)
     return max(compute, memory) + network
+
+
+def table(found: Plan) -> str:
+    """A line a phase; memory in GiB a chip, FLOPs and traffic of the whole slice in one step."""
+    left = (found.hbm_bytes - found.peak_bytes) / GIB
+    verdict = f"fits, {left:.1f} GiB to spare" if found.fits else f"does not fit by {-left:.1f} GiB"
+    lines = [
+        "",
+        f"{found.config} on {found.topology} ({found.chips} chips of "
+        f"{found.hbm_bytes / GIB:.0f} GiB): {verdict}; "
+        f"the state is {found.state_bytes / GIB:.2f} GiB a chip",
+        f"{'phase':9}{'peak':>8}{'args':>8}{'temps':>8}{'held':>8}{'PFLOP':>10}{'TB moved':>10}"
+        f"{'est. s':>8}{'compile s':>10}  collectives (times, GB sent a chip)",
+    ]
+    for name, p in found.phases.items():
+        sent = ", ".join(
+            f"{kind} {t['count']:.0f} x, {t['bytes'] / 1e9:.1f}"
+            for kind, t in p.collectives.items()
+        )
+        lines.append(
+            f"{name:9}{p.peak_bytes / GIB:8.2f}{p.argument_bytes / GIB:8.2f}"
+            f"{p.temp_bytes / GIB:8.2f}{p.held_bytes / GIB:8.2f}{p.flops / 1e15:10.2f}"
+            f"{p.moved_bytes / 1e12:10.2f}{p.seconds:8.1f}{p.compile_seconds:10.0f}  {sent}"
+        )
+    lines.append(
+        "peak, args, temps, held: GiB a chip. est. s: the larger of FLOPs at "
+        f"{FLOPS_SHARE:.0%} and bytes at {BANDWIDTH_SHARE:.0%} of the chip's rates, and the "
+        f"collectives at {NETWORK_SHARE:.0%}, not overlapped."
+    )
+    return "\n".join(lines)
+
+
+def ratios(found: Plan, other: Plan) -> str:
+    """The config over the other one, a phase each: below 1 it needs less."""
+    lines = [f"\n{found.config} / {other.config}"]
+    for name in found.phases.keys() & other.phases.keys():
+        a, b = found.phases[name], other.phases[name]
+        lines.append(
+            f"{name:9} peak {a.peak_bytes / b.peak_bytes:.3f}  FLOPs {a.flops / b.flops:.3f}  "
+            f"est. time {a.seconds / b.seconds:.3f}"
+        )
+    updates = update_peak(found) / update_peak(other)
+    lines.append(
+        f"{'updates':9} peak {updates:.3f}\n"
+        f"{'program':9} peak {found.peak_bytes / other.peak_bytes:.3f}  "
+        f"est. time {step_seconds(found) / step_seconds(other):.3f}"
+    )
+    return "\n".join(lines)
+
+
+def update_peak(found: Plan) -> float:
+    """Of the phases after sampling, bytes a chip."""
+    return max(p.peak_bytes for n, p in found.phases.items() if n not in ("prefill", "decode"))
+
+
+def step_seconds(found: Plan) -> float:
+    """Estimated, of one step; decode's program holds the prefill."""
+    return sum(p.seconds for name, p in found.phases.items())

@@ -17,13 +17,7 @@ from ml_collections import config_flags
 
 from asyppo_jax.config import Config, ConfigError, from_config_dict
 from asyppo_jax.errors import UserError
-from asyppo_jax.plan import (
-    BANDWIDTH_SHARE,
-    FLOPS_SHARE,
-    NETWORK_SHARE,
-    Plan,
-    plan,
-)
+from asyppo_jax.plan import Plan, plan, ratios, table
 from experiments.command_line import parse_flags, read_config_file
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
@@ -31,8 +25,6 @@ _TOPOLOGY = flags.DEFINE_string("topology", None, "A slice, such as v5p:4x4x2.")
 _COMPARE = flags.DEFINE_list("compare", [], "Other config files, planned for the same slice.")
 _SEARCH = flags.DEFINE_list("search", [], "Slices, small to large: name the first that holds it.")
 _JSON = flags.DEFINE_bool("json", False, "End with one line of JSON.")
-
-GIB = 2**30
 
 
 def main(argv: list[str]) -> None:
@@ -87,64 +79,6 @@ def search(config: Config, name: str, topologies: list[str]) -> Plan:
         raise ConfigError(f"no slice of --search suits the mesh ({'; '.join(reasons)})")
     print(f"none of these slices holds {name}")
     return found
-
-
-def table(found: Plan) -> str:
-    """A line a phase; memory in GiB a chip, FLOPs and traffic of the whole slice in one step."""
-    left = (found.hbm_bytes - found.peak_bytes) / GIB
-    verdict = f"fits, {left:.1f} GiB to spare" if found.fits else f"does not fit by {-left:.1f} GiB"
-    lines = [
-        "",
-        f"{found.config} on {found.topology} ({found.chips} chips of "
-        f"{found.hbm_bytes / GIB:.0f} GiB): {verdict}; "
-        f"the state is {found.state_bytes / GIB:.2f} GiB a chip",
-        f"{'phase':9}{'peak':>8}{'args':>8}{'temps':>8}{'held':>8}{'PFLOP':>10}{'TB moved':>10}"
-        f"{'est. s':>8}{'compile s':>10}  collectives (times, GB sent a chip)",
-    ]
-    for name, p in found.phases.items():
-        sent = ", ".join(
-            f"{kind} {t['count']:.0f} x, {t['bytes'] / 1e9:.1f}"
-            for kind, t in p.collectives.items()
-        )
-        lines.append(
-            f"{name:9}{p.peak_bytes / GIB:8.2f}{p.argument_bytes / GIB:8.2f}"
-            f"{p.temp_bytes / GIB:8.2f}{p.held_bytes / GIB:8.2f}{p.flops / 1e15:10.2f}"
-            f"{p.moved_bytes / 1e12:10.2f}{p.seconds:8.1f}{p.compile_seconds:10.0f}  {sent}"
-        )
-    lines.append(
-        "peak, args, temps, held: GiB a chip. est. s: the larger of FLOPs at "
-        f"{FLOPS_SHARE:.0%} and bytes at {BANDWIDTH_SHARE:.0%} of the chip's rates, and the "
-        f"collectives at {NETWORK_SHARE:.0%}, not overlapped."
-    )
-    return "\n".join(lines)
-
-
-def ratios(found: Plan, other: Plan) -> str:
-    """The config over the other one, a phase each: below 1 it needs less."""
-    lines = [f"\n{found.config} / {other.config}"]
-    for name in found.phases.keys() & other.phases.keys():
-        a, b = found.phases[name], other.phases[name]
-        lines.append(
-            f"{name:9} peak {a.peak_bytes / b.peak_bytes:.3f}  FLOPs {a.flops / b.flops:.3f}  "
-            f"est. time {a.seconds / b.seconds:.3f}"
-        )
-    updates = update_peak(found) / update_peak(other)
-    lines.append(
-        f"{'updates':9} peak {updates:.3f}\n"
-        f"{'program':9} peak {found.peak_bytes / other.peak_bytes:.3f}  "
-        f"est. time {step_seconds(found) / step_seconds(other):.3f}"
-    )
-    return "\n".join(lines)
-
-
-def update_peak(found: Plan) -> float:
-    """Of the phases after sampling, bytes a chip."""
-    return max(p.peak_bytes for n, p in found.phases.items() if n not in ("prefill", "decode"))
-
-
-def step_seconds(found: Plan) -> float:
-    """Estimated, of one step; decode's program holds the prefill."""
-    return sum(p.seconds for name, p in found.phases.items())
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ from asyppo_jax import plan as planning
 from asyppo_jax.config import default_config, from_config_dict
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.phases import phase_programs
-from asyppo_jax.plan import PhasePlan, Plan, PlanError, plan, topology_devices
+from asyppo_jax.plan import GIB, PhasePlan, Plan, PlanError, plan, ratios, table, topology_devices
 from asyppo_jax.sharding import make_mesh
-from experiments.plan import GIB, ratios, table
 
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="pip install 'jax[tpu]' brings the compiler"
@@ -59,7 +58,7 @@ def test_the_compiler_s_own_figure_is_read_when_memory_runs_out():
 
 def _plan(name, peaks, held=0.0):
     phases = {
-        phase: PhasePlan(True, peak * GIB, 1.0, 1.0, held, 1e15, 1e12, 2.0, 3.0, {})
+        phase: PhasePlan(True, float(peak * GIB), 1.0, 1.0, held, 1e15, 1e12, 2.0, 3.0, {})
         for phase, peak in peaks.items()
     }
     peak = max(p.peak_bytes for p in phases.values())
