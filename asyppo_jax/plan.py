@@ -149,7 +149,7 @@ def _plan_phase(
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         arguments, temporaries = bytes_per_chip(program.arguments), 0.0
-        used = _used_when_out_of_memory(str(error)) + held
+        used = _used_when_out_of_memory(str(error), arguments) + held
     else:
         memory: Any = compiled.memory_analysis()
         arguments, temporaries = map(
@@ -177,12 +177,16 @@ def _plan_phase(
     )
 
 
-def _used_when_out_of_memory(message: str) -> float:
+def _used_when_out_of_memory(message: str, arguments: float) -> float:
     """The bytes that the compiler says a program would have used; any other error is passed on."""
-    found = re.search(r"[Uu]sed ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", message)
+    found = re.search(r"[Uu]sed ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message)
+    besides = 0.0
+    if found is None:  # a program whose temporaries alone are too many
+        found = re.search(r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds", message)
+        besides = arguments
     if found is None:
         raise PlanError(f"a phase does not compile: {message.strip().splitlines()[0][:300]}")
-    return float(found.group(1)) * 2 ** (10 * (1 + "KMGT".index(found.group(2))))
+    return besides + float(found.group(1)) * 2 ** (10 * (1 + "KMGT".index(found.group(2))))
 
 
 def _estimate(cost: Cost, traffic: dict[str, Any], chip: Chip, chips: int) -> float:

@@ -51,9 +51,11 @@ def test_an_unknown_chip_is_named_with_those_that_are_known(monkeypatch):
 
 def test_the_compiler_s_own_figure_is_read_when_memory_runs_out():
     read = planning._used_when_out_of_memory
-    assert read("XLA:TPU ... Used 33.50G of 15.75G hbm. Exceeded") == 33.5 * 2**30
+    assert read("XLA:TPU ... Used 33.50G of 15.75G hbm. Exceeded", 9.0) == 33.5 * 2**30
+    temporaries = "memory required for HLO temporaries (25.5G) exceeds available HBM (15.75G)."
+    assert read(temporaries, 9.0) == 25.5 * 2**30 + 9
     with pytest.raises(PlanError, match="does not compile: INVALID"):
-        read("INVALID: something else")
+        read("INVALID: something else", 9.0)
 
 
 def _plan(name, peaks, held=0.0):
