@@ -82,13 +82,6 @@ def restore(
     return restored["state"], restored["data"]
 
 
-def restore_shapes(state: TrainState, shardings: TrainState) -> TrainState:
-    """What `restore` needs to know of a state: shapes, dtypes and places."""
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings
-    )
-
-
 def check_same_run(workdir: str, fingerprint: dict[str, Any]) -> None:
     """Refuses a directory that holds a run with other settings (see `write_settings`).
 

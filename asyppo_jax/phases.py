@@ -18,7 +18,7 @@ from asyppo_jax.flops import sizes_of
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.rollouts import training_options
 from asyppo_jax.sampling import decode, decoding_params, prefill
-from asyppo_jax.sharding import batch_sharding, constrain_batch, replicated
+from asyppo_jax.sharding import batch_sharding, constrain_batch, placed, replicated
 from asyppo_jax.train_step import (
     create_train_state,
     critic_values,
@@ -144,13 +144,6 @@ def rollout_shapes(config: Config, mesh: Mesh) -> Rollout:
 
 def _shape(dims: tuple[int, ...], dtype: Any, sharding: jax.NamedSharding) -> Any:
     return jax.ShapeDtypeStruct(dims, dtype, sharding=sharding)
-
-
-def placed(shapes: Any, shardings: Any) -> Any:
-    """Shapes with a sharding each."""
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-    )
 
 
 def _experience_shardings(shapes: Any, config: Config, mesh: Mesh) -> Any:

@@ -105,7 +105,7 @@ def topology_devices(name: str) -> list[Any]:
         )
     from jax.experimental import topologies
 
-    known = f"known are {', '.join(CHIPS)} with sizes such as {', '.join(TOPOLOGIES[:3])}"
+    known = f"known are {', '.join(CHIPS)} with sizes such as {', '.join(TOPOLOGIES)}"
     if name.split(":")[0] not in CHIPS:
         raise PlanError(f"topology {name!r} is of no known kind of chip; {known}")
     try:

@@ -149,6 +149,13 @@ def constrain_batch(tree, axis: int = 0):
     return jax.tree.map(one, tree)
 
 
+def placed(shapes: Any, shardings: Any) -> Any:
+    """Shapes, dtypes and places of a pytree of arrays: what to restore, or to compile for."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+
+
 def put(tree, shardings):
     """Host arrays onto devices; each process gives only the parts that its devices hold."""
 

@@ -57,7 +57,7 @@ from asyppo_jax.rollouts import (
     training_options,
     with_rewards,
 )
-from asyppo_jax.sharding import make_mesh, put
+from asyppo_jax.sharding import make_mesh, placed, put
 from asyppo_jax.train_step import (
     create_train_state,
     jit_train_step,
@@ -172,7 +172,7 @@ def _restore_or_start(run: Run, manager, data) -> TrainState:
         return first_state(run)
     shardings = state_shardings(run.config, run.networks, run.mesh)
     shapes = jax.eval_shape(lambda: create_train_state(run.config, run.networks))
-    like = checkpoints.restore_shapes(shapes, shardings)
+    like = placed(shapes, shardings)
     state, data_state = checkpoints.restore(manager, like)
     data.set_state(data_state)
     _print_once(f"going on after step {int(state.step)} of {manager.directory}")

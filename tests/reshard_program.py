@@ -8,7 +8,7 @@ import numpy as np
 
 from asyppo_jax import checkpoint
 from asyppo_jax.config import CheckpointConfig, MeshConfig
-from asyppo_jax.sharding import make_mesh
+from asyppo_jax.sharding import make_mesh, placed
 from asyppo_jax.train_step import create_train_state, state_shardings
 from tests.tiny import assert_trees_equal, make_config, make_networks
 
@@ -18,7 +18,7 @@ def restore(workdir: str, mesh: MeshConfig):
     shardings = state_shardings(config, networks, make_mesh(mesh))
     shapes = jax.eval_shape(partial(create_train_state, config, networks))
     with checkpoint.make_manager(workdir, CheckpointConfig()) as manager:
-        return checkpoint.restore(manager, checkpoint.restore_shapes(shapes, shardings))
+        return checkpoint.restore(manager, placed(shapes, shardings))
 
 
 def main(workdir: str) -> None:

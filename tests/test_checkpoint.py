@@ -11,7 +11,7 @@ import pytest
 
 from asyppo_jax import checkpoint
 from asyppo_jax.config import CheckpointConfig, MeshConfig
-from asyppo_jax.sharding import make_mesh
+from asyppo_jax.sharding import make_mesh, placed
 from asyppo_jax.train_step import create_train_state, state_shardings
 from tests.reshard_program import restore
 from tests.tiny import assert_trees_equal, make_config, make_networks
@@ -31,7 +31,7 @@ def test_a_restored_state_is_the_saved_one_to_the_last_bit(tmp_path, state_and_s
     with checkpoint.make_manager(str(tmp_path), CheckpointConfig()) as manager:
         checkpoint.save(manager, state, {"next_index": 3}, None)
     with checkpoint.make_manager(str(tmp_path), CheckpointConfig()) as manager:
-        like = checkpoint.restore_shapes(state, shardings)
+        like = placed(state, shardings)
         restored, data = checkpoint.restore(manager, like)
     assert data == {"next_index": 3}
     assert_trees_equal(state, restored)
@@ -69,7 +69,7 @@ def test_an_empty_directory_holds_no_checkpoint(tmp_path, state_and_shardings):
         checkpoint.make_manager(str(tmp_path), CheckpointConfig()) as manager,
         pytest.raises(checkpoint.CheckpointError, match="holds no checkpoint; check --workdir"),
     ):
-        checkpoint.restore(manager, checkpoint.restore_shapes(state, shardings))
+        checkpoint.restore(manager, placed(state, shardings))
 
 
 def test_settings_that_change_the_result_must_stay_and_others_may_change(tmp_path):
