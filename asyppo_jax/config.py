@@ -143,17 +143,16 @@ class BatchingConfig:
     actor_minibatch_size: int = 128  # sequences
     critic_minibatch_size: int = 128  # sequences, over all critics together
     microbatch_size: int = 16  # rows: sequences unless packed
-    critic_microbatch_size: int = 0  # rows, over all critics together; 0: microbatch_size
+    critic_microbatch_size: int = 0  # rows of each critic; 0: its even share of microbatch_size
     # Several sequences share a row of P + C tokens, and microbatches without a sequence are left
     # out: an update costs what its real tokens cost, and its numbers change in rounding alone. It
     # saves where answers are shorter than C and a minibatch is several microbatches.
     packing: bool = False
     logits_chunk: int = 128  # completion positions whose logits exist at one time
 
-    @property
-    def critic_microbatch(self) -> int:
-        """Rows of one pass over all critics."""
-        return self.critic_microbatch_size or self.microbatch_size
+    def critic_microbatch(self, num_critics: int) -> int:
+        """Rows of each critic in one pass over all of them."""
+        return self.critic_microbatch_size or self.microbatch_size // num_critics
 
 
 @dataclass(frozen=True)
@@ -297,13 +296,23 @@ def check_config(config: Config) -> None:
         _check_divides(
             f"config.batching.{name}", size, "the batch, num_prompts * group_size,", batch
         )
-        of_critics = name.startswith("critic") and batching.critic_microbatch_size
-        part = "critic_microbatch_size" if of_critics else "microbatch_size"
-        part_size = getattr(batching, part)
-        _check_divides(f"config.batching.{part}", part_size, f"config.batching.{name}", size)
-    if critics:  # `part` is that of the critics, the last of the two
-        whole = f"config.batching.{part}"
-        _check_divides("config.algorithm.num_critics", critics, whole, part_size)
+    whole = "config.batching.actor_minibatch_size"
+    part, size = "config.batching.microbatch_size", batching.microbatch_size
+    _check_divides(part, size, whole, batching.actor_minibatch_size)
+    if critics:
+        _check_critic_microbatch(batching, critics)
+
+
+def _check_critic_microbatch(batching: BatchingConfig, critics: int) -> None:
+    name, whole = "config.algorithm.num_critics", "config.batching.critic_minibatch_size"
+    _check_divides(name, critics, whole, batching.critic_minibatch_size)
+    part, size = "config.batching.critic_microbatch_size", batching.critic_microbatch_size
+    if not size:
+        part, size = "config.batching.microbatch_size", batching.microbatch_size
+        _check_divides(name, critics, part, size)
+    size = batching.critic_microbatch(critics)
+    share = batching.critic_minibatch_size // critics
+    _check_divides(f"{part} (for each critic)", size, f"a critic's share of {whole}", share)
 
 
 def _check_slots(sampling: SamplingConfig) -> None:

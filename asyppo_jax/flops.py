@@ -90,13 +90,15 @@ def sizes_of(config: Config) -> Sizes:
 
 
 def phase_costs(config: Config, networks: Networks) -> dict[str, Cost]:
-    """A step's phases: prefill, decode, values, critics, actor."""
+    """A step's phases: prefill, decode, values, critics, actor; "step" is the last three."""
     sizes = sizes_of(config)
     costs = {"prefill": _prefill(networks.actor, sizes), "decode": _decode(config, networks, sizes)}
     if networks.critic is not None:
         costs["values"] = _values(config, networks.critic, sizes)
         costs["critics"] = _critics(config, networks.critic, sizes)
     costs["actor"] = _actor(config, networks.actor, sizes)
+    updates = [cost for phase, cost in costs.items() if phase not in ("prefill", "decode")]
+    costs["step"] = Cost(sum(c.flops for c in updates), sum(c.bytes for c in updates))
     return costs
 
 
@@ -143,7 +145,8 @@ def _critics(config: Config, critic: Critic, sizes: Sizes) -> Cost:
     keys = attended_keys(sizes.length, critic.attention)
     tokens = epochs * sizes.batch * sizes.length
     flops = gradient_flops(critic.config, tokens, keys, critic.remat)
-    microbatches = epochs * sizes.batch // config.batching.critic_microbatch
+    rows = count * config.batching.critic_microbatch(count)  # of a pass over all critics
+    microbatches = epochs * sizes.batch // rows
     repeat = passes(critic.remat)
     moved = microbatches * repeat * _param_bytes(critic)
     moved += sizes.critic_updates * _optimizer_bytes(critic)

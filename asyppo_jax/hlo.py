@@ -8,6 +8,7 @@ weighed by how often it runs.
 import math
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2}
@@ -21,10 +22,12 @@ _CALLED = re.compile(
 )
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
+_SCOPES = re.compile(r'op_name="([^"]*)"')
 _GROUP = re.compile(r"replica_groups=\[(\d+),(\d+)\]|replica_groups=\{\{([\d,]*)\}")
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 Shape = tuple[str, tuple[int, ...]]
+Trips = Mapping[str, float]  # of loops, by the scope that they lie in
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,13 @@ class Program:
     runs: dict[str, float] = field(default_factory=dict)
 
 
-def read_program(text: str, *, unknown_trips: float = 1.0) -> Program:
-    """Parses `compiled.as_text()`; loops whose trip count cannot be read run `unknown_trips`.
+def read_program(text: str, *, unknown_trips: Trips | None = None) -> Program:
+    """Parses `compiled.as_text()`.
 
-    A count is read from what XLA noted at the loop or, where it noted nothing (as on TPU), from the
-    constant that the loop's condition compares with: right for loops that count up from 0 by 1.
+    A loop's trip count is read from what XLA noted at it or, where it noted nothing (as on TPU),
+    from the constant that its condition compares with: right for loops that count up from 0 by 1.
+    A loop of which neither tells runs `unknown_trips` times: {scope: times} by the innermost
+    `jax.named_scope` around it that has an entry, "" for all others (1 if there is none).
     """
     computations: dict[str, list[Instruction]] = {}
     current, entry = "", ""
@@ -67,7 +72,7 @@ def read_program(text: str, *, unknown_trips: float = 1.0) -> Program:
         elif current and (found := _INSTRUCTION.match(line.strip())):
             computations[current].append(_instruction(*found.groups()))
     program = Program(computations)
-    _count_runs(program, entry, unknown_trips)
+    _count_runs(program, entry, unknown_trips or {})
     return program
 
 
@@ -84,7 +89,7 @@ def _instruction(name: str, rest: str) -> Instruction:
     return Instruction(name, found.group(1), shapes, operands, after)
 
 
-def _count_runs(program: Program, entry: str, unknown_trips: float) -> None:
+def _count_runs(program: Program, entry: str, unknown_trips: Trips) -> None:
     """How often each computation runs: callers come before what they call."""
     calls: dict[str, list[tuple[str, float]]] = {}
     for name, instructions in program.computations.items():
@@ -110,17 +115,25 @@ def _count_runs(program: Program, entry: str, unknown_trips: float) -> None:
 
 
 def _calls(
-    instruction: Instruction, program: Program, unknown_trips: float
+    instruction: Instruction, program: Program, unknown_trips: Trips
 ) -> list[tuple[str, float]]:
     times = 1.0
     if instruction.opcode == "while":
         noted = _TRIPS.search(instruction.text)
         limit = _limit(instruction, program) if noted is None else float(noted.group(1))
-        times = unknown_trips if limit is None else limit
+        times = _by_scope(instruction, unknown_trips) if limit is None else limit
     called = _CALLED.findall(instruction.text)
     if found := _BRANCHES.search(instruction.text):
         called += [name.strip().lstrip("%") for name in found.group(1).split(",")]
     return [(name, times) for name in called]
+
+
+def _by_scope(loop: Instruction, trips: Trips) -> float:
+    found = _SCOPES.search(loop.text)
+    # Transformations wrap a scope's name: transpose(jvp(scope)).
+    scopes = re.split(r"[/()]+", found.group(1)) if found else []
+    known = [trips[scope] for scope in reversed(scopes) if scope in trips]
+    return known[0] if known else trips.get("", 1.0)
 
 
 def _limit(loop: Instruction, program: Program) -> float | None:

@@ -286,16 +286,13 @@ def describe_sizes(config: Config) -> str:
         "",
     ]
     actor_sizes = algorithm.actor_epochs, batching.actor_minibatch_size, batching.microbatch_size
-    critic_sizes = (
-        algorithm.critic_epochs,
-        batching.critic_minibatch_size,
-        batching.critic_microbatch,
-    )
     columns = [("actor", 1, *actor_sizes)]
     if critics:
+        of_all = critics * batching.critic_microbatch(critics)
+        critic_sizes = algorithm.critic_epochs, batching.critic_minibatch_size, of_all
         columns.append((f"{critics} critic{'s' * (critics > 1)}", 1, *critic_sizes))
-    if critics > 1:
-        columns.append(("each critic", critics, *critic_sizes))
+        if critics > 1:
+            columns.append(("each critic", critics, *critic_sizes))
     rows: dict[str, list[str]] = {"": [name for name, *_ in columns]}
     for _, share, epochs, minibatch, microbatch in columns:
         sizes = {

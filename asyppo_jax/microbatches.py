@@ -58,7 +58,8 @@ def accumulate(
         terms, peaks = function(_piece(pieces, i))
         return jax.tree.map(jnp.add, total[0], terms), jax.tree.map(jnp.maximum, total[1], peaks)
 
-    return jax.lax.fori_loop(0, _trips(num_rows, size), one, zero)
+    with jax.named_scope("microbatches"):
+        return jax.lax.fori_loop(0, _trips(num_rows, size), one, zero)
 
 
 def in_microbatches(
@@ -73,7 +74,8 @@ def in_microbatches(
     def one(i, out):
         return out.at[i].set(function(_piece(pieces, i)))
 
-    out = jax.lax.fori_loop(0, _trips(num_rows, size), one, out)
+    with jax.named_scope("forward_microbatches"):
+        out = jax.lax.fori_loop(0, _trips(num_rows, size), one, out)
     return out.reshape(batch, *shape.shape[1:])
 
 

@@ -4,7 +4,7 @@ Each takes only the part of the `TrainState` that it needs; the rest is `held` o
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from asyppo_jax.train_step import (
     state_shardings,
     step_actor,
     step_critics,
+    train_step,
 )
 from asyppo_jax.types import PromptBatch, Rollout, TrainState
 
@@ -38,13 +39,17 @@ class PhaseProgram:
     arguments: tuple[Any, ...]  # shapes with shardings
     held: tuple[Any, ...]  # parts of the state that are no argument
     runs: int = 1  # a step
+    trips: Mapping[str, float] = field(default_factory=dict)  # see `hlo.read_program`
     jit: dict[str, Any] = field(default_factory=dict)
 
 
 def phase_programs(
     config: Config, networks: Networks, mesh: Mesh
 ) -> tuple[dict[str, PhaseProgram], TrainState]:
-    """The phases of a step in the order in which they run, and the shapes of the state."""
+    """The phases of a step in the order in which they run, and the shapes of the state.
+
+    Last comes "step", `train_step` itself: values, critics and actor in one program.
+    """
     shardings = state_shardings(config, networks, mesh)
     shapes = jax.eval_shape(lambda: create_train_state(config, networks))
     state = placed(shapes, shardings)
@@ -71,10 +76,13 @@ def phase_programs(
     with jax.set_mesh(mesh):
         compiled = jax.eval_shape(values, state.critic_params, state.key, state.step, rollout)
     experience = placed(compiled, _experience_shardings(compiled, config, mesh))
-    rest = state.key, state.step
+    rest, trips = (state.key, state.step), _packed_trips(config)
     if networks.critic is not None:
         programs["values"] = PhaseProgram(
-            values, (state.critic_params, *rest, rollout), (actor, state.critic_opt_state)
+            values,
+            (state.critic_params, *rest, rollout),
+            (actor, state.critic_opt_state),
+            trips=trips["values"],
         )
         out = shardings.critic_params, shardings.critic_opt_state, replicated(mesh)
         programs["critics"] = PhaseProgram(
@@ -82,6 +90,7 @@ def phase_programs(
             (*critics, *rest, experience),
             (actor,),
             jit={"donate_argnums": (0, 1), "out_shardings": out},
+            trips=trips["critics"],
         )
     out = shardings.actor_params, shardings.actor_opt_state, replicated(mesh)
     programs["actor"] = PhaseProgram(
@@ -89,6 +98,17 @@ def phase_programs(
         (*actor, *rest, experience),
         (critics,),
         jit={"donate_argnums": (0, 1), "out_shardings": out},
+        trips=trips["actor"],
+    )
+    whole = partial(train_step, networks=networks, config=config)
+    out = shardings, replicated(mesh)
+    programs["step"] = PhaseProgram(
+        whole,
+        (state, rollout),
+        (),
+        jit={"donate_argnums": 0, "out_shardings": out},
+        # The critics' loop over microbatches has the name of the actor's, and is the shorter one.
+        trips=trips["actor"],
     )
     return programs, state
 
@@ -118,10 +138,26 @@ def _sampling_programs(
         return decode(params, *rows, networks=networks, options=options)
 
     held = state.actor_opt_state, state.critic_params, state.critic_opt_state
-    program = partial(PhaseProgram, held=held, runs=sizes.batch // slots)
+    trips = {"": float(sizes.completion)}  # of the decoding loop
+    program = partial(PhaseProgram, held=held, runs=sizes.batch // slots, trips=trips)
     return {
         "prefill": program(first, (state.actor_params, prompts)),
         "decode": program(loop, (state.actor_params, prompts, state.key)),
+    }
+
+
+def _packed_trips(config: Config) -> dict[str, dict[str, float]]:
+    """Trips of the loops over packed rows at the worst: every completion at its limit."""
+    batching, sizes = config.batching, sizes_of(config)
+    critics = max(1, config.algorithm.num_critics)
+    chunks = -(-sizes.completion // batching.logits_chunk)
+    forward = {"forward_microbatches": sizes.batch / batching.microbatch_size}
+    of_critic = batching.critic_minibatch_size / critics / batching.critic_microbatch(critics)
+    of_actor = batching.actor_minibatch_size / batching.microbatch_size
+    return {
+        "values": forward,
+        "critics": {"microbatches": of_critic},
+        "actor": forward | {"microbatches": of_actor, "logits_chunks": chunks},
     }
 
 

@@ -9,7 +9,7 @@ import importlib.util
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -53,6 +53,7 @@ TOPOLOGIES = (
     *("v4:2x2x1", "v4:2x2x2", "v4:2x2x4", "v4:2x4x4", "v4:4x4x4"),
 )
 GIB = 2**30
+PHASES = ("prefill", "decode", "values", "critics", "actor", "step")
 # What the estimated time assumes of a phase.
 FLOPS_SHARE, BANDWIDTH_SHARE, NETWORK_SHARE = 0.5, 0.8, 0.5
 
@@ -115,31 +116,44 @@ def topology_devices(name: str) -> list[Any]:
         raise PlanError(f"topology {name!r} cannot be had ({reason}); {known}") from error
 
 
-def plan(config: Config, topology: str, *, name: str, tell: Callable[[str], None] = print) -> Plan:
-    """Compiles every phase of `config` for a slice; `tell` hears of each as it begins.
+def plan(
+    config: Config,
+    topology: str,
+    *,
+    name: str,
+    phases: Collection[str] = (),
+    tell: Callable[[str], None] = print,
+) -> Plan:
+    """Compiles the phases of `config` for a slice; `tell` hears of each as it begins.
+
+    `phases` names some of `PHASES`; none means all but "step", which is three of them at once.
 
     Raises:
-        PlanError: see `topology_devices`. ConfigError: the mesh does not fit the slice.
+        PlanError: see `topology_devices`; or an unknown phase.
+        ConfigError: the mesh does not fit the slice.
     """
+    unknown = sorted(set(phases) - set(PHASES))
+    if unknown:
+        raise PlanError(f"{unknown[0]!r} is no phase; known are {', '.join(PHASES)}")
     devices = topology_devices(topology)
     chip = CHIPS[topology.split(":")[0]]
     mesh = make_mesh(config.mesh, devices)
     networks = load_networks(config, "tpu")
     costs = phase_costs(config, networks)
     programs, state = phase_programs(config, networks, mesh)
-    phases = {}
-    for phase, program in programs.items():
+    found = {}
+    for phase in [x for x in programs if x in (phases or PHASES[:-1])]:
         tell(f"{name}: compiling {phase} for {topology}")
-        phases[phase] = _plan_phase(program, costs[phase], config, chip, mesh)
-    peak = max(p.peak_bytes for p in phases.values())
-    fits = all(p.fits for p in phases.values())
+        found[phase] = _plan_phase(programs[phase], costs[phase], chip, mesh)
+    if not found:
+        raise PlanError(f"{name} has none of the phases {', '.join(phases)}")
+    peak = max(p.peak_bytes for p in found.values())
+    fits = all(p.fits for p in found.values())
     state_bytes = bytes_per_chip(state)
-    return Plan(name, topology, mesh.size, chip.hbm_bytes, state_bytes, fits, peak, phases)
+    return Plan(name, topology, mesh.size, chip.hbm_bytes, state_bytes, fits, peak, found)
 
 
-def _plan_phase(
-    program: PhaseProgram, cost: Cost, config: Config, chip: Chip, mesh: Mesh
-) -> PhasePlan:
+def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> PhasePlan:
     started = time.perf_counter()
     held = sum(bytes_per_chip(part) for part in program.held)
     traffic = {}
@@ -157,8 +171,7 @@ def _plan_phase(
         )
         results = memory.output_size_in_bytes - memory.alias_size_in_bytes
         used = arguments + temporaries + results + memory.generated_code_size_in_bytes + held
-        trips = float(config.sampling.max_completion_length)  # of the decoding loop
-        found = collectives(read_program(compiled.as_text() or "", unknown_trips=trips))
+        found = collectives(read_program(compiled.as_text() or "", unknown_trips=program.trips))
         traffic = {
             kind: {"count": t.count * program.runs, "bytes": t.bytes * program.runs}
             for kind, t in found.items()
@@ -229,15 +242,15 @@ def table(found: Plan) -> str:
 def ratios(found: Plan, other: Plan) -> str:
     """The config over the other one, a phase each: below 1 it needs less."""
     lines = [f"\n{found.config} / {other.config}"]
-    for name in found.phases.keys() & other.phases.keys():
+    for name in [x for x in found.phases if x in other.phases]:
         a, b = found.phases[name], other.phases[name]
         lines.append(
             f"{name:9} peak {a.peak_bytes / b.peak_bytes:.3f}  FLOPs {a.flops / b.flops:.3f}  "
             f"est. time {a.seconds / b.seconds:.3f}"
         )
-    updates = update_peak(found) / update_peak(other)
+    if update_peak(found) and update_peak(other):
+        lines.append(f"{'updates':9} peak {update_peak(found) / update_peak(other):.3f}")
     lines.append(
-        f"{'updates':9} peak {updates:.3f}\n"
         f"{'program':9} peak {found.peak_bytes / other.peak_bytes:.3f}  "
         f"est. time {step_seconds(found) / step_seconds(other):.3f}"
     )
@@ -245,8 +258,9 @@ def ratios(found: Plan, other: Plan) -> str:
 
 
 def update_peak(found: Plan) -> float:
-    """Of the phases after sampling, bytes a chip."""
-    return max(p.peak_bytes for n, p in found.phases.items() if n not in ("prefill", "decode"))
+    """Of the phases after sampling, bytes a chip; 0 where none was planned."""
+    peaks = [p.peak_bytes for n, p in found.phases.items() if n not in ("prefill", "decode")]
+    return max(peaks, default=0.0)
 
 
 def step_seconds(found: Plan) -> float:

@@ -156,7 +156,7 @@ def update_critics(
             grads, losses = jax.grad(stack_loss, has_aux=True)(compute_stack, some, counts)
             return (as_float32(grads), losses), ()
 
-        size = batching.critic_microbatch // num_critics
+        size = batching.critic_microbatch(num_critics)
         (grads, losses), _ = accumulate(microbatch, own, size, num_rows, axis=1)
         norms = jax.vmap(optax.tree.norm)(grads)
         stack, opt = apply_gradients(optimizer, grads, opt, stack)

@@ -35,7 +35,7 @@ def paper_config(actor: str, critic: str | None, num_critics: int = 2) -> Settin
     config.batching.actor_minibatch_size = 256
     config.batching.critic_minibatch_size = 256
     config.batching.microbatch_size = 2
-    config.batching.critic_microbatch_size = 2 * max(1, config.algorithm.num_critics)
+    config.batching.critic_microbatch_size = 2
     config.mesh.model = 8
     return config
 
@@ -43,7 +43,6 @@ def paper_config(actor: str, critic: str | None, num_critics: int = 2) -> Settin
 def symmetric(config: Settings) -> Settings:
     """Classic PPO of it: one critic, which is as large as the actor, and no masks."""
     config.algorithm.num_critics = 1
-    config.batching.critic_microbatch_size = config.batching.microbatch_size
     config.algorithm.advantage_mask_fraction = 0.0
     config.algorithm.entropy_mask_fraction = 0.0
     return config

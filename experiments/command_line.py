@@ -2,6 +2,8 @@
 
 import runpy
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from absl import app
 
@@ -18,13 +20,15 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: a --config flag cannot be set: {reason}; see asyppo_jax/config.py")
 
 
-def read_config_file(file: str) -> Config:
-    """The run that a file in configs/ describes.
+def read_config_file(file: str, changes: Mapping[str, Any] | None = None) -> Config:
+    """The run that a file in configs/ describes, with `changes` {"section.field": value} to it.
 
     Raises:
         ConfigError: there is no such file, or it has no `get_config`.
     """
     try:
-        return from_config_dict(runpy.run_path(file)["get_config"]())
+        settings = runpy.run_path(file)["get_config"]()
+        settings.update_from_flattened_dict(dict(changes or {}))
+        return from_config_dict(settings)
     except (OSError, KeyError) as error:
         raise ConfigError(f"{file} is no config file with a get_config function: {error}") from None

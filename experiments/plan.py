@@ -1,12 +1,14 @@
 """Plans a run for a TPU slice that need not be there.
 
     python -m experiments.plan --config=configs/X.py --topology=v5p:4x4x2
-        [--compare=configs/Y.py,configs/Z.py] [--search=v5p:2x2x4,v5p:4x4x4] [--json]
+        [--compare=configs/Y.py,configs/Z.py] [--search=v5p:2x2x4,v5p:4x4x4]
+        [--phases=critics,actor] [--json]
 
 Compiles every phase with the real TPU compiler (`pip install 'jax[tpu]'`) and prints what each
 needs of a chip's memory, its arithmetic, its traffic and an estimated time. `--search` takes
 slices, small to large, and names the first that holds the config. Settings are flags, as in
-training: `--config.mesh.model=8`.
+training: `--config.mesh.model=8`; they hold for the compared configs too, so that policies stay
+equal.
 """
 
 import json
@@ -17,13 +19,14 @@ from ml_collections import config_flags
 
 from asyppo_jax.config import Config, ConfigError, from_config_dict
 from asyppo_jax.errors import UserError
-from asyppo_jax.plan import Plan, plan, ratios, table
+from asyppo_jax.plan import PHASES, Plan, plan, ratios, table
 from experiments.command_line import parse_flags, read_config_file
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "A slice, such as v5p:4x4x2.")
 _COMPARE = flags.DEFINE_list("compare", [], "Other config files, planned for the same slice.")
 _SEARCH = flags.DEFINE_list("search", [], "Slices, small to large: name the first that holds it.")
+_PHASES = flags.DEFINE_list("phases", [], f"Only some of {', '.join(PHASES)}; step is train_step.")
 _JSON = flags.DEFINE_bool("json", False, "End with one line of JSON.")
 
 
@@ -37,15 +40,21 @@ def main(argv: list[str]) -> None:
             config_flags.get_config_filename(flags.FLAGS["config"]),
         )
         if _SEARCH.value:
-            found = search(config, name, _SEARCH.value)
+            found = search(config, name, _SEARCH.value, _PHASES.value)
         else:
             if _TOPOLOGY.value is None:
                 raise ConfigError("--topology is missing; name a slice, such as v5p:4x4x2")
-            found = plan(config, _TOPOLOGY.value, name=name, tell=_tell)
+            found = plan(config, _TOPOLOGY.value, name=name, phases=_PHASES.value, tell=_tell)
             print(table(found))
-        others = []
+        others, changes = [], config_flags.get_override_values(flags.FLAGS["config"])
         for file in _COMPARE.value:
-            other = plan(read_config_file(file), found.topology, name=file, tell=_tell)
+            other = plan(
+                read_config_file(file, changes),
+                found.topology,
+                name=file,
+                phases=_PHASES.value,
+                tell=_tell,
+            )
             others.append(other)
             print(table(other))
             print(ratios(found, other))
@@ -59,7 +68,7 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def search(config: Config, name: str, topologies: list[str]) -> Plan:
+def search(config: Config, name: str, topologies: list[str], phases: list[str]) -> Plan:
     """The plan for the first slice that holds the config; if none does, for the last.
 
     A slice that the config's mesh does not divide is passed over.
@@ -67,7 +76,7 @@ def search(config: Config, name: str, topologies: list[str]) -> Plan:
     found, reasons = None, []
     for topology in topologies:
         try:
-            found = plan(config, topology, name=name, tell=_tell)
+            found = plan(config, topology, name=name, phases=phases, tell=_tell)
         except ConfigError as error:
             reasons.append(f"{topology}: {error}")
             continue

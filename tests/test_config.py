@@ -36,6 +36,11 @@ def test_an_unknown_setting_is_an_error_at_every_depth():
         from_config_dict(values)
 
 
+def test_the_microbatch_of_a_critic_is_its_share_unless_it_is_given():
+    assert _with().batching.critic_microbatch(2) == 8
+    assert _with(batching__critic_microbatch_size=4).batching.critic_microbatch(2) == 4
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -54,6 +59,14 @@ def test_an_unknown_setting_is_an_error_at_every_depth():
         ({"sampling__slots": 48}, "config.sampling.slots is 48, which does not divide the batch"),
         ({"sampling__slots": 16}, "config.sampling.group_size is 32, which does not divide config"),
         ({"batching__microbatch_size": 0}, "microbatch_size is 0"),
+        (
+            {"batching__critic_microbatch_size": 48},
+            r"critic_microbatch_size \(for each critic\) is 48, .*share .* = 64",
+        ),
+        (
+            {"algorithm__num_critics": 32, "batching__microbatch_size": 16},
+            r"num_critics is 32, which does not divide config\.batching\.microbatch_size = 16",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_its_field_and_the_mend(changes, sentence):

@@ -31,7 +31,7 @@ def test_a_count_that_is_not_noted_is_read_from_the_condition():
     text = _compiled(lambda x: jax.lax.fori_loop(0, 11, lambda _, y: jnp.tanh(y @ y), x), (16, 16))
     unnoted = re.sub(r'"known_trip_count":\{"n":"\d+"\},?', "", text)
     assert unnoted != text
-    assert dot_flops(read_program(unnoted, unknown_trips=5.0)) == 11 * 2 * 16**3
+    assert dot_flops(read_program(unnoted, unknown_trips={"": 5.0})) == 11 * 2 * 16**3
 
 
 def test_a_loop_of_unknown_length_runs_as_often_as_the_caller_says():
@@ -39,7 +39,35 @@ def test_a_loop_of_unknown_length_runs_as_often_as_the_caller_says():
         return jax.lax.while_loop(lambda y: jnp.sum(y) < 9, lambda y: jnp.tanh(y @ y), x)
 
     text = _compiled(loop, (16, 16))
-    assert dot_flops(read_program(text, unknown_trips=7.0)) == 7 * 2 * 16**3
+    assert dot_flops(read_program(text, unknown_trips={"": 7.0})) == 7 * 2 * 16**3
+
+
+def test_loops_of_unknown_length_are_told_apart_by_the_innermost_scope_that_is_known():
+    def loop(x, scope):
+        with jax.named_scope(scope):
+            return jax.lax.while_loop(lambda y: jnp.sum(y) < 9, lambda y: jnp.tanh(y @ y), x)
+
+    def both(x):
+        with jax.named_scope("outer"):
+            return loop(loop(x, "first"), "second")
+
+    program = read_program(_compiled(both, (16, 16)), unknown_trips={"outer": 3.0, "second": 7.0})
+    assert dot_flops(program) == (3 + 7) * 2 * 16**3
+
+
+def test_a_scope_is_known_inside_the_names_of_transformations():
+    def loss(x, count):
+        with jax.named_scope("scope"):
+            return jnp.sum(jax.lax.fori_loop(0, count, lambda _, y: jnp.tanh(y @ y), x))
+
+    def tangent(x, count):
+        return jax.jvp(lambda y: loss(y, count), (x,), (x,))[1]
+
+    shapes = jax.ShapeDtypeStruct((16, 16), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
+    text = jax.jit(tangent).lower(*shapes).compile().as_text() or ""
+    assert "jvp(scope)" in text
+    counts = [dot_flops(read_program(text, unknown_trips={"scope": n})) for n in (1.0, 4.0)]
+    assert counts[1] == 4 * counts[0] > 0
 
 
 @pytest.mark.parametrize(

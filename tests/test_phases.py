@@ -33,10 +33,11 @@ def test_the_phases_one_after_the_other_are_the_train_step():
 def test_every_part_of_the_state_is_an_argument_or_held():
     config, networks = make_config(), make_networks()
     programs, state = phase_programs(config, networks, make_mesh(config.mesh))
-    assert list(programs) == ["prefill", "decode", "values", "critics", "actor"]
+    assert list(programs) == ["prefill", "decode", "values", "critics", "actor", "step"]
     whole = bytes_per_chip((state.actor_params, state.actor_opt_state)) + bytes_per_chip(
         (state.critic_params, state.critic_opt_state)
     )
+    assert programs.pop("step").arguments[0] is state
     for program in programs.values():
         of_state = [x for x in program.arguments if isinstance(x, dict | tuple)]
         assert bytes_per_chip(of_state) + bytes_per_chip(program.held) == whole
@@ -53,5 +54,5 @@ def test_the_shapes_are_those_of_a_rollout():
 def test_grpo_has_no_phase_of_critics():
     config, networks = make_config(0), make_networks(0)
     programs, _ = phase_programs(config, networks, make_mesh(config.mesh))
-    assert list(programs) == ["prefill", "decode", "actor"]
+    assert list(programs) == ["prefill", "decode", "actor", "step"]
     assert bytes_per_chip(programs["actor"].held) == 0

@@ -118,3 +118,8 @@ def test_no_large_parameter_or_moment_of_the_compiled_update_is_on_every_chip():
             if shape.size * 4 > 2**20 and sharding.is_fully_replicated
         ]
         assert not whole
+
+
+def test_an_unknown_phase_is_named_with_those_that_are_known():
+    with pytest.raises(PlanError, match="'actors' is no phase; known are prefill, decode, values"):
+        plan(_config(), "v5e:2x2", name="small", phases=["actors"])

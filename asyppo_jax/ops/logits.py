@@ -67,7 +67,8 @@ def _in_chunks(
         return results[0].at[i].set(log_prob), results[1].at[i].set(entropy)
 
     zeros = jnp.zeros(targets.shape, jnp.float32)
-    return jax.lax.fori_loop(0, num_chunks, one, (zeros, zeros))
+    with jax.named_scope("logits_chunks"):
+        return jax.lax.fori_loop(0, num_chunks, one, (zeros, zeros))
 
 
 def _forward(hidden, head, targets, num_chunks):
@@ -85,7 +86,8 @@ def _backward(saved, by_results):
 
     # The head's gradient is a sum over all chunks: in bfloat16 it would lose the small ones.
     zeros = jnp.zeros_like(hidden), jnp.zeros(head.shape, jnp.float32)
-    by_hidden, by_head = jax.lax.fori_loop(0, num_chunks, one, zeros)
+    with jax.named_scope("logits_chunks"):
+        by_hidden, by_head = jax.lax.fori_loop(0, num_chunks, one, zeros)
     return by_hidden, by_head.astype(head.dtype), None, None
 
 
