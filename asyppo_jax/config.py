@@ -161,6 +161,10 @@ class MeshConfig:
 
     data: int = -1  # -1: all devices that `model` leaves
     model: int = 1
+    # What waits in the host's memory (`pinned_host`) while it has no part in a phase: the
+    # optimisers' states, or the idle networks too. It costs two transfers of each a step, and runs
+    # the phases of a step as programs of their own.
+    offload: Literal["none", "optimizers", "idle"] = "none"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The phases of a step as separate programs, from shapes alone: what `plan` compiles.
 
-Each takes only the part of the `TrainState` that it needs; the rest is `held` on the chips.
+Each takes only the part of the `TrainState` that it needs; the rest is `held` on the chips, or
+`offloaded` to the host where `config.mesh.offload` says so.
 """
 
 import math
@@ -16,16 +17,13 @@ from jax.sharding import Mesh
 from asyppo_jax.config import Config
 from asyppo_jax.flops import sizes_of
 from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.phased_step import phase_functions
 from asyppo_jax.rollouts import training_options
 from asyppo_jax.sampling import decode, decoding_params, prefill
 from asyppo_jax.sharding import batch_sharding, constrain_batch, placed, replicated
 from asyppo_jax.train_step import (
     create_train_state,
-    critic_values,
-    experience_of,
     state_shardings,
-    step_actor,
-    step_critics,
     train_step,
 )
 from asyppo_jax.types import PromptBatch, Rollout, TrainState
@@ -37,7 +35,8 @@ class PhaseProgram:
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]  # shapes with shardings
-    held: tuple[Any, ...]  # parts of the state that are no argument
+    held: tuple[Any, ...] = ()  # parts of the state that are no argument, on the chips
+    offloaded: tuple[Any, ...] = ()  # and on the host
     runs: int = 1  # a step
     trips: Mapping[str, float] = field(default_factory=dict)  # see `hlo.read_program`
     jit: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +47,8 @@ def phase_programs(
 ) -> tuple[dict[str, PhaseProgram], TrainState]:
     """The phases of a step in the order in which they run, and the shapes of the state.
 
-    Last comes "step", `train_step` itself: values, critics and actor in one program.
+    Last comes "step", `train_step` itself: values, critics and actor in one program, which is what
+    runs without `config.mesh.offload`.
     """
     shardings = state_shardings(config, networks, mesh)
     shapes = jax.eval_shape(lambda: create_train_state(config, networks))
@@ -58,59 +58,55 @@ def phase_programs(
     critics = state.critic_params, state.critic_opt_state
     actor = state.actor_params, state.actor_opt_state
 
-    def values(critic_params, key, step, rollout):
-        partial_state = TrainState(step, key, None, None, critic_params, None)
-        values = critic_values(partial_state, rollout, networks=networks, config=config)
-        return experience_of(partial_state, rollout, values, config)
-
-    def update_critics(params, opt_state, key, step, experience):
-        before = TrainState(step, key, None, None, params, opt_state)
-        after, metrics = step_critics(before, experience, networks=networks, config=config)
-        return after.critic_params, after.critic_opt_state, metrics
-
-    def update_actor(params, opt_state, key, step, experience):
-        before = TrainState(step, key, params, opt_state, None, None)
-        after, metrics = step_actor(before, experience, networks=networks, config=config)
-        return after.actor_params, after.actor_opt_state, metrics
-
+    run = phase_functions(networks, config)
     with jax.set_mesh(mesh):
-        compiled = jax.eval_shape(values, state.critic_params, state.key, state.step, rollout)
+        compiled, _ = jax.eval_shape(
+            run.values, state.critic_params, state.key, state.step, rollout
+        )
     experience = placed(compiled, _experience_shardings(compiled, config, mesh))
     rest, trips = (state.key, state.step), _packed_trips(config)
     if networks.critic is not None:
         programs["values"] = PhaseProgram(
-            values,
+            run.values,
             (state.critic_params, *rest, rollout),
-            (actor, state.critic_opt_state),
+            *_waiting(config, state.actor_params, (state.actor_opt_state, state.critic_opt_state)),
             trips=trips["values"],
         )
         out = shardings.critic_params, shardings.critic_opt_state, replicated(mesh)
         programs["critics"] = PhaseProgram(
-            update_critics,
+            run.critics,
             (*critics, *rest, experience),
-            (actor,),
+            *_waiting(config, *actor),
             jit={"donate_argnums": (0, 1), "out_shardings": out},
             trips=trips["critics"],
         )
     out = shardings.actor_params, shardings.actor_opt_state, replicated(mesh)
     programs["actor"] = PhaseProgram(
-        update_actor,
+        run.actor,
         (*actor, *rest, experience),
-        (critics,),
+        *_waiting(config, *critics),
         jit={"donate_argnums": (0, 1), "out_shardings": out},
         trips=trips["actor"],
     )
-    whole = partial(train_step, networks=networks, config=config)
-    out = shardings, replicated(mesh)
-    programs["step"] = PhaseProgram(
-        whole,
-        (state, rollout),
-        (),
-        jit={"donate_argnums": 0, "out_shardings": out},
-        # The critics' loop over microbatches has the name of the actor's, and is the shorter one.
-        trips=trips["actor"],
-    )
+    if config.mesh.offload == "none":
+        programs["step"] = PhaseProgram(
+            partial(train_step, networks=networks, config=config),
+            (state, rollout),
+            jit={"donate_argnums": 0, "out_shardings": (shardings, replicated(mesh))},
+            # The critics' loop over microbatches is named as the actor's, and is the shorter one.
+            trips=trips["actor"],
+        )
     return programs, state
+
+
+def _waiting(config: Config, params: Any, optimizers: Any) -> tuple[Any, Any]:
+    """What is idle in a phase, as (on the chips, on the host)."""
+    apart = {
+        "none": ((params, optimizers), ()),
+        "optimizers": ((params,), (optimizers,)),
+        "idle": ((), (params, optimizers)),
+    }
+    return apart[config.mesh.offload]
 
 
 def _sampling_programs(
@@ -137,9 +133,12 @@ def _sampling_programs(
         rows = prompts, logits, cache, constrain_batch(keys)
         return decode(params, *rows, networks=networks, options=options)
 
-    held = state.actor_opt_state, state.critic_params, state.critic_opt_state
+    optimizers = state.actor_opt_state, state.critic_opt_state
+    held, offloaded = _waiting(config, state.critic_params, optimizers)
     trips = {"": float(sizes.completion)}  # of the decoding loop
-    program = partial(PhaseProgram, held=held, runs=sizes.batch // slots, trips=trips)
+    program = partial(
+        PhaseProgram, held=held, offloaded=offloaded, runs=sizes.batch // slots, trips=trips
+    )
     return {
         "prefill": program(first, (state.actor_params, prompts)),
         "decode": program(loop, (state.actor_params, prompts, state.key)),

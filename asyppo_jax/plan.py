@@ -67,6 +67,7 @@ class PhasePlan:
     argument_bytes: float
     temp_bytes: float
     held_bytes: float  # of the state, but no argument of this program
+    host_bytes: float  # of the state, in the memory of the chip's host
     flops: float  # by formula, of one step
     moved_bytes: float  # by formula, of one step
     seconds: float  # estimated, of one step
@@ -155,7 +156,7 @@ def plan(
 
 def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> PhasePlan:
     started = time.perf_counter()
-    held = sum(bytes_per_chip(part) for part in program.held)
+    held = bytes_per_chip(program.held)
     traffic = {}
     with jax.set_mesh(mesh):
         lowered = jax.jit(program.function, **program.jit).lower(*program.arguments)
@@ -182,6 +183,7 @@ def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> Ph
         argument_bytes=arguments,
         temp_bytes=temporaries,
         held_bytes=held,
+        host_bytes=bytes_per_chip(program.offloaded),
         flops=cost.flops,
         moved_bytes=cost.bytes,
         seconds=_estimate(cost, traffic, chip, mesh.size),
@@ -231,6 +233,9 @@ def table(found: Plan) -> str:
             f"{p.temp_bytes / GIB:8.2f}{p.held_bytes / GIB:8.2f}{p.flops / 1e15:10.2f}"
             f"{p.moved_bytes / 1e12:10.2f}{p.seconds:8.1f}{p.compile_seconds:10.0f}  {sent}"
         )
+    on_host = max(p.host_bytes for p in found.phases.values())
+    if on_host:
+        lines.append(f"of the state, up to {on_host / GIB:.2f} GiB a chip wait on the host")
     lines.append(
         "peak, args, temps, held: GiB a chip. est. s: the larger of FLOPs at "
         f"{FLOPS_SHARE:.0%} and bytes at {BANDWIDTH_SHARE:.0%} of the chip's rates, and the "

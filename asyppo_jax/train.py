@@ -35,6 +35,7 @@ from asyppo_jax.models.pretrained import (
 )
 from asyppo_jax.multi_host import gather_rows, is_first, sum_over_hosts
 from asyppo_jax.paths import check_packages
+from asyppo_jax.phased_step import initial_state, make_train_step, resting_shardings
 from asyppo_jax.plots import plot_run
 from asyppo_jax.prompts import (
     Prompt,
@@ -58,13 +59,7 @@ from asyppo_jax.rollouts import (
     with_rewards,
 )
 from asyppo_jax.sharding import make_mesh, placed, put
-from asyppo_jax.train_step import (
-    create_train_state,
-    jit_train_step,
-    phase_key,
-    state_shardings,
-    warmup_steps,
-)
+from asyppo_jax.train_step import create_train_state, phase_key, warmup_steps
 from asyppo_jax.types import TrainState
 
 
@@ -112,23 +107,17 @@ def prepare(config: Config) -> Run:
         ),
         train_prompts=train_prompts,
         eval_prompts=eval_prompts,
-        train_step=jit_train_step(networks, config, mesh),
+        train_step=make_train_step(networks, config, mesh),
     )
 
 
 def first_state(run: Run) -> TrainState:
     """The state before the first step: pretrained weights, placed by the rules."""
     config, networks = run.config, run.networks
-    shardings = state_shardings(config, networks, run.mesh)
+    shardings = resting_shardings(config, networks, run.mesh)
     actor = put(load_actor_params(config, networks), shardings.actor_params)
     critics = put(load_critic_params(config, networks), shardings.critic_params)
-
-    def create(actor_params, critic_params):
-        return create_train_state(
-            config, networks, actor_params=actor_params, critic_params=critic_params
-        )
-
-    return jax.jit(create, out_shardings=shardings)(actor, critics)
+    return initial_state(config, networks, run.mesh, actor, critics)
 
 
 def train(config: Config, workdir: str) -> dict[str, Any]:
@@ -170,7 +159,7 @@ def _print_once(text: str) -> None:
 def _restore_or_start(run: Run, manager, data) -> TrainState:
     if manager.latest_step() is None:
         return first_state(run)
-    shardings = state_shardings(run.config, run.networks, run.mesh)
+    shardings = resting_shardings(run.config, run.networks, run.mesh)
     shapes = jax.eval_shape(lambda: create_train_state(run.config, run.networks))
     like = placed(shapes, shardings)
     state, data_state = checkpoints.restore(manager, like)

@@ -137,7 +137,7 @@ def _critic_optimizer(config: Config):
 
 
 def state_shardings(config: Config, networks: Networks, mesh: Mesh) -> TrainState:
-    """A sharding for every leaf of the state, by the rules table."""
+    """A sharding for every leaf of the state on the devices, by the rules table."""
     boxed = jax.eval_shape(lambda: init_actor(networks.actor, jax.random.key(0)))
     actor = param_shardings(boxed, mesh)
     critics: Any = {}

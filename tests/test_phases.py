@@ -21,7 +21,7 @@ def test_the_phases_one_after_the_other_are_the_train_step():
     programs, _ = phase_programs(config, networks, make_mesh(config.mesh))
     rest = state.key, state.step
     run = {name: jax.jit(programs[name].function) for name in ("values", "critics", "actor")}
-    experience = run["values"](state.critic_params, *rest, rollout)
+    experience, _ = run["values"](state.critic_params, *rest, rollout)
     critics = run["critics"](state.critic_params, state.critic_opt_state, *rest, experience)
     actor = run["actor"](state.actor_params, state.actor_opt_state, *rest, experience)
     after, metrics = jit_step(config, networks)(state, rollout)

@@ -60,7 +60,7 @@ def test_the_compiler_s_own_figure_is_read_when_memory_runs_out():
 
 def _plan(name, peaks, held=0.0):
     phases = {
-        phase: PhasePlan(True, float(peak * GIB), 1.0, 1.0, held, 1e15, 1e12, 2.0, 3.0, {})
+        phase: PhasePlan(True, float(peak * GIB), 1.0, 1.0, held, 0.0, 1e15, 1e12, 2.0, 3.0, {})
         for phase, peak in peaks.items()
     }
     peak = max(p.peak_bytes for p in phases.values())
