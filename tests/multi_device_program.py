@@ -1,6 +1,7 @@
 """Samples and takes two steps on however many devices there are, of one process or several.
 
-Run by test_multi_device.py and test_multi_host.py: MODEL OUT [ADDRESS PROCESSES INDEX]
+Run by test_multi_device.py and test_multi_host.py: MODEL SETTING OUT [ADDRESS PROCESSES INDEX],
+where SETTING is plain, packed (rows) or offloaded (idle state on the host).
 """
 
 import json
@@ -13,6 +14,7 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
 from asyppo_jax.multi_host import initialize
+from asyppo_jax.phased_step import make_train_step, resting_shardings
 from asyppo_jax.rollouts import with_rewards
 from asyppo_jax.sampling import DecodingOptions, sample
 from asyppo_jax.sharding import batch_sharding, make_mesh, put
@@ -20,7 +22,6 @@ from asyppo_jax.train_step import (
     create_train_state,
     critic_values,
     experience_of,
-    jit_train_step,
     phase_key,
     state_shardings,
 )
@@ -28,10 +29,11 @@ from asyppo_jax.types import PromptBatch
 from tests.tiny import PROMPT, VOCABULARY, make_config, make_networks
 
 
-def main(model: int, packing: bool, out: str) -> None:
+def main(model: int, setting: str, out: str) -> None:
     config = make_config(
         mesh__model=model,
-        batching__packing=packing,
+        mesh__offload="idle" if setting == "offloaded" else "none",
+        batching__packing=setting == "packed",
         sampling__num_prompts=8,
         sampling__group_size=4,
         actor_optimizer__eps=1e-3,  # Adam's sign-like first steps would blow up rounding
@@ -45,7 +47,7 @@ def main(model: int, packing: bool, out: str) -> None:
         mask=jnp.asarray(np.arange(PROMPT)[None] >= rng.integers(0, PROMPT, 8)[:, None]),
     )
     with jax.set_mesh(mesh):
-        shardings = state_shardings(config, networks, mesh)
+        shardings = resting_shardings(config, networks, mesh)
         state = jax.jit(partial(create_train_state, config, networks), out_shardings=shardings)()
         program = jax.jit(
             partial(sample, networks=networks, options=options),
@@ -62,8 +64,10 @@ def main(model: int, packing: bool, out: str) -> None:
             values = critic_values(state, rollout, networks=networks, config=config)
             return experience_of(state, rollout, values, config)
 
-        seen = experience(state, rollout)
-        step = jit_train_step(networks, config, mesh)
+        near = state_shardings(config, networks, mesh).critic_params
+        on_device = state.replace(critic_params=jax.device_put(state.critic_params, near))
+        seen = experience(on_device, rollout)
+        step = make_train_step(networks, config, mesh)
         sharded = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state))
         tokens = whole(rollout.tokens).tolist()
         state, _ = step(state, rollout)
@@ -92,4 +96,4 @@ def whole(x: jax.Array) -> np.ndarray:
 if __name__ == "__main__":
     if len(sys.argv) > 4:
         initialize(sys.argv[4], int(sys.argv[5]), int(sys.argv[6]), timeout=120.0)
-    main(int(sys.argv[1]), sys.argv[2] == "packed", sys.argv[3])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -15,11 +15,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def _run(devices: int, model: int, rows: str, tmp_path: Path) -> dict:
+def _run(devices: int, model: int, setting: str, tmp_path: Path) -> dict:
     out = tmp_path / f"{devices}x{model}.json"
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     subprocess.run(
-        [sys.executable, "-m", "tests.multi_device_program", str(model), rows, str(out)],
+        [sys.executable, "-m", "tests.multi_device_program", str(model), setting, str(out)],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         check=True,
@@ -30,14 +30,19 @@ def _run(devices: int, model: int, rows: str, tmp_path: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    return _run(1, 1, "unpacked", tmp_path_factory.mktemp("one"))
+    return _run(1, 1, "plain", tmp_path_factory.mktemp("one"))
 
 
 @pytest.mark.parametrize(
-    ("model", "rows"), [pytest.param(1, "packed", marks=pytest.mark.slow), (2, "unpacked")]
+    ("model", "setting"),
+    [
+        pytest.param(1, "packed", marks=pytest.mark.slow),
+        pytest.param(2, "offloaded", marks=pytest.mark.slow),
+        (2, "plain"),
+    ],
 )
-def test_eight_devices_equal_one(one, model, rows, tmp_path):
-    eight = _run(8, model, rows, tmp_path)
+def test_eight_devices_equal_one(one, model, setting, tmp_path):
+    eight = _run(8, model, setting, tmp_path)
     assert eight["devices"] == 8 and one["devices"] == 1
     assert eight["tokens"] == one["tokens"]
     assert eight["masks"] == one["masks"]

@@ -130,11 +130,12 @@ def test_flags_that_cannot_be_are_refused(arguments, sentence):
 
 
 @pytest.mark.slow
-def test_two_processes_sample_mask_and_step_as_one(tmp_path):
+@pytest.mark.parametrize("setting", ["plain", "offloaded"])
+def test_two_processes_sample_mask_and_step_as_one(tmp_path, setting):
     program, model = "tests.multi_device_program", "2"
     outs = [tmp_path / f"{i}.json" for i in range(HOSTS)]
-    _succeed(_each(program, outs, model, "unpacked"), devices=4)
-    _succeed([[program, model, "unpacked", str(tmp_path / "one.json")]], devices=8)
+    _succeed(_each(program, outs, model, setting), devices=4)
+    _succeed([[program, model, "plain", str(tmp_path / "one.json")]], devices=8)
     one = json.loads((tmp_path / "one.json").read_text())
     hosts = [json.loads(out.read_text()) for out in outs]
     assert hosts[0] == hosts[1]
