@@ -31,8 +31,7 @@ class NetworkConfig:
     num_layers: int | None = None  # keep only the first n layers; None keeps all
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
     # What the backward pass of a layer computes again: "none" keeps all activations, "dots" keeps
-    # the products with weights (not attention's), "full" keeps the layer's input alone. To "dots" a
-    # stack of two or more critics has no such products, only batches of them: use the other two.
+    # the products with weights (not attention's), "full" keeps the layer's input alone.
     remat: Literal["none", "dots", "full"] = "full"
     # Of whole sequences. "auto": "splash" on TPU, "cudnn" on GPU, "xla" (blocks) elsewhere.
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"

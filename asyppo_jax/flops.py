@@ -31,8 +31,12 @@ def layer_params(config: ModelConfig) -> int:
 
 def forward_flops(config: ModelConfig, tokens: int, keys: float) -> float:
     """The trunk on `tokens` tokens that see `keys` keys each on average."""
-    attention = 4 * config.num_layers * config.num_heads * config.head_dim * keys
-    return tokens * (2 * layer_params(config) + attention)
+    return tokens * (2 * layer_params(config) + attention_flops(config, keys))
+
+
+def attention_flops(config: ModelConfig, keys: float) -> float:
+    """Scores and mixture of a token that sees `keys` keys, in all layers."""
+    return 4 * config.num_layers * config.num_heads * config.head_dim * keys
 
 
 def head_flops(config: ModelConfig, tokens: int) -> float:
@@ -51,10 +55,12 @@ def passes(remat: str) -> int:
 
 
 def gradient_flops(config: ModelConfig, tokens: int, keys: float, remat: str) -> float:
-    """Forward and backward; what "full" recomputes is all but a layer's last product (down)."""
+    """Forward and backward; "full" recomputes all but a layer's last product, "dots" attention."""
     flops = passes(remat) * forward_flops(config, tokens, keys)
     if remat == "full":
         flops -= 2.0 * tokens * config.num_layers * config.mlp_dim * config.embed_dim
+    if remat == "dots":
+        flops += tokens * attention_flops(config, keys)
     return flops
 
 

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from asyppo_jax.models.config import ModelConfig
-from asyppo_jax.models.layers import Block, Cache, RMSNorm, param
+from asyppo_jax.models.layers import PRODUCT, Block, Cache, RMSNorm, param
 from asyppo_jax.models.self_attention import Implementation
 from asyppo_jax.sharding import constrain
 
 _POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 

@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from asyppo_jax.models.attention import attend, rotary_frequencies, rotate
@@ -15,6 +16,15 @@ from asyppo_jax.sharding import constrain
 Cache = tuple[jax.Array, jax.Array]  # keys and values, each [L, B, S, KV, head_dim]
 
 _init = nn.initializers.normal(0.02)
+
+
+# What remat "dots" keeps of a layer; by name, because a stack of critics has only batched products.
+PRODUCT = "product_with_weights"
+
+
+def keep(x: jax.Array) -> jax.Array:
+    """Marks a product with weights for the policy that keeps those."""
+    return checkpoint_name(x, PRODUCT)
 
 
 def param(
@@ -87,7 +97,7 @@ class Attention(nn.Module):
             ("heads", "head_dim", "embed"),
             (c.num_heads, c.head_dim, c.embed_dim),
         )
-        return jnp.einsum("bthk,hkd->btd", mixed, kernel.astype(x.dtype)), cache
+        return keep(jnp.einsum("bthk,hkd->btd", mixed, kernel.astype(x.dtype))), cache
 
     def project(
         self, x: Float[Array, "B T D"], name: str, axis: str, num_heads: int
@@ -95,7 +105,7 @@ class Attention(nn.Module):
         c = self.config
         shape = (c.embed_dim, num_heads, c.head_dim)
         kernel = param(self, f"{name}_kernel", ("embed", axis, "head_dim"), shape)
-        out = jnp.einsum("btd,dhk->bthk", x, kernel.astype(x.dtype))
+        out = keep(jnp.einsum("btd,dhk->bthk", x, kernel.astype(x.dtype)))
         if c.attention_bias:
             zeros = nn.initializers.zeros
             bias = param(self, f"{name}_bias", (axis, "head_dim"), shape[1:], zeros)
@@ -134,8 +144,8 @@ class GatedMLP(nn.Module):
         gate = param(self, "gate_kernel", ("embed", "mlp"), (embed, mlp))
         up = param(self, "up_kernel", ("embed", "mlp"), (embed, mlp))
         down = param(self, "down_kernel", ("mlp", "embed"), (mlp, embed))
-        hidden = jax.nn.silu(x @ gate.astype(x.dtype)) * (x @ up.astype(x.dtype))
-        return hidden @ down.astype(x.dtype)
+        gated, plain = keep(x @ gate.astype(x.dtype)), keep(x @ up.astype(x.dtype))
+        return keep((jax.nn.silu(gated) * plain) @ down.astype(x.dtype))
 
 
 class Block(nn.Module):
