@@ -33,7 +33,8 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
         raise ModelError("config.actor.path is empty; give a model directory or a hub name")
     platform = jax.default_backend() if platform is None else platform
     actor_config = _architecture(config.actor)
-    actor = Actor(actor_config, *_computation(config.actor, platform))
+    packing = config.batching.packing
+    actor = Actor(actor_config, *_computation(config.actor, platform, packing))
     if config.algorithm.num_critics == 0:
         return Networks(actor, None)
     source = critic_source(config)
@@ -44,15 +45,19 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
             f"critics ({source.path}) one of {critic_config.vocab_size}; critics read the actor's "
             "tokens, so take both from one model family"
         )
-    return Networks(actor, Critic(critic_config, *_computation(source, platform)))
+    return Networks(actor, Critic(critic_config, *_computation(source, platform, packing)))
 
 
 def _architecture(source: NetworkConfig) -> ModelConfig:
     return first_layers(load_config(source.architecture or source.path), source.num_layers)
 
 
-def _computation(source: NetworkConfig, platform: str) -> tuple[Any, str, Implementation]:
+def _computation(
+    source: NetworkConfig, platform: str, packing: bool
+) -> tuple[Any, str, Implementation]:
     attention = implementation_for(platform) if source.attention == "auto" else source.attention
+    if attention == "cudnn" and packing:
+        attention = "cudnn_packed"
     return jnp.dtype(source.dtype), source.remat, attention
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from asyppo_jax.models.attention import attend
 
-Implementation = Literal["xla", "splash", "cudnn"]
+Implementation = Literal["xla", "splash", "cudnn", "cudnn_packed"]
 
 BLOCK = 512  # queries whose scores exist at one time in the XLA form
 _LANES = 128  # the TPU's vector width: splash wants lengths and head sizes in multiples of it
@@ -36,10 +36,8 @@ def self_attention(
     implementation: Implementation,
 ) -> Float[Array, "B T H d"]:
     """softmax(q·k / √d) · v over the earlier tokens of the segment, softmax in float32."""
-    if implementation == "splash":
-        return _sharded(_splash, queries, keys, values, segments)
-    if implementation == "cudnn":
-        return _sharded(_cudnn, queries, keys, values, segments)
+    if implementation in _KERNELS:
+        return _sharded(_KERNELS[implementation], queries, keys, values, segments)
     return blocked_attention(queries, keys, values, segments, block=BLOCK)
 
 
@@ -148,12 +146,47 @@ def _splash(
 splash_interpreted = partial(_splash, interpret=True)
 
 
-def _cudnn(queries: Array, keys: Array, values: Array, segments: Array) -> Array:
-    """cuDNN's flash attention, in bfloat16.
+def _cudnn(
+    queries: Array,
+    keys: Array,
+    values: Array,
+    segments: Array,
+    implementation: Literal["cudnn", "xla"] = "cudnn",
+) -> Array:
+    """cuDNN's flash attention, in bfloat16, of rows that hold one segment each.
 
-    It knows no segments that begin after padding, so their mask travels as a bias, [B, 1, T, T].
+    It knows where a row's tokens end, not where they begin, so rows are first turned until their
+    padding lies behind; what a causal mask and a length say then is all that there is to say.
     """
+    places = jnp.arange(segments.shape[1])[None]
+    first = jnp.argmax(segments > 0, axis=1)[:, None]
+    lengths = jnp.maximum(jnp.sum(segments > 0, axis=1, dtype=jnp.int32), 1)
+    turned = [_turn(x.astype(jnp.bfloat16), places + first) for x in (queries, keys, values)]
+    mixed = jax.nn.dot_product_attention(
+        *turned,
+        is_causal=True,
+        query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths,
+        implementation=implementation,
+    )
+    return _turn(mixed, places - first).astype(queries.dtype)
+
+
+turned_xla = partial(_cudnn, implementation="xla")  # all of it but the kernel, for any platform
+
+
+def _turn(x: Array, places: Array) -> Array:
+    """Each row's entries from `places` [B, T], counted around its end."""
+    index = (places % x.shape[1])[:, :, None, None]
+    return jnp.take_along_axis(x, index, axis=1)
+
+
+def _cudnn_packed(queries: Array, keys: Array, values: Array, segments: Array) -> Array:
+    """The same kernel for rows of several segments, whose mask travels as a bias, [B, 1, T, T]."""
     visible = causal_visibility(segments)[:, None]
     inputs = (x.astype(jnp.bfloat16) for x in (queries, keys, values))
     mixed = jax.nn.dot_product_attention(*inputs, mask=visible, implementation="cudnn")
     return mixed.astype(queries.dtype)
+
+
+_KERNELS = {"splash": _splash, "cudnn": _cudnn, "cudnn_packed": _cudnn_packed}

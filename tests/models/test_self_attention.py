@@ -10,6 +10,7 @@ from asyppo_jax.models.self_attention import (
     implementation_for,
     self_attention,
     splash_interpreted,
+    turned_xla,
 )
 
 
@@ -52,6 +53,14 @@ def test_every_form_agrees_with_plain_attention_forward_and_backward(name):
     inputs = _inputs(length)
     ours, expected = (_output_and_gradients(f, inputs) for f in (form, _whole))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, expected)
+
+
+def test_rows_turned_until_their_padding_lies_behind_agree_in_bfloat16():
+    queries, keys, values, segments = _inputs(24)
+    one_each = (segments == segments[:, 11:12]).astype(jnp.int32)  # padding on both sides
+    inputs = queries, keys, values, one_each
+    ours, expected = (_output_and_gradients(f, inputs) for f in (turned_xla, _whole))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=4e-2), ours, expected)
 
 
 def test_a_token_sees_its_own_segment_up_to_itself():
