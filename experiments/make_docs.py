@@ -1,0 +1,142 @@
+"""Writes the pages of docs/ that are made from the code: `python -m experiments.make_docs`.
+
+docs/configs.md has every setting, from the dataclasses and comments of `asyppo_jax/config.py`;
+docs/api.md every public function and class, from signatures and docstrings. A test holds that both
+are current. Nothing is imported: the sources are read.
+"""
+
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "asyppo_jax"
+_MADE = "<!-- Made by `python -m experiments.make_docs`; change the code and run that again. -->"
+
+
+def main() -> None:
+    for name, text in pages().items():
+        (ROOT / "docs" / name).write_text(text)
+        print(f"docs/{name}")
+
+
+def pages() -> dict[str, str]:
+    """The text of each page by its name in docs/."""
+    return {"configs.md": _configs_page(), "api.md": _api_page()}
+
+
+def _configs_page() -> str:
+    source = (PACKAGE / "config.py").read_text()
+    comments = _comments(source)
+    classes = {
+        node.name: node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Config")
+    }
+    parts = [
+        _MADE,
+        "# Every setting",
+        "A file in `configs/` starts from `default_config()` and changes what it needs; the\n"
+        "command line changes more: `--config.section.field=value`. A name that is not here is an\n"
+        "error. [P]: the paper states it; [S]: a summary of it does; [R]: ROLL's default; [D]: the"
+        "\npaper is silent and this is our choice.",
+    ]
+    run = classes.pop("Config")
+    plain, sections = [], []
+    for field in _fields(run):
+        kind = ast.unparse(field.annotation)
+        (sections if kind in classes else plain).append((field, kind))
+    parts += ["## config", _table([field for field, _ in plain], comments)]
+    by_kind: dict[str, list[str]] = {}
+    for field, kind in sections:
+        by_kind.setdefault(kind, []).append(f"config.{_name(field)}")
+    for kind, names in by_kind.items():
+        parts.append("## " + ", ".join(names))
+        if doc := ast.get_docstring(classes[kind]):
+            parts.append(doc)
+        parts.append(_table(_fields(classes[kind]), comments))
+    parts.append(
+        "Where two sections share a table they share its defaults, but for the critics' learning\n"
+        "rate: `config.critic_optimizer.learning_rate` = 1e-5 [R]."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _fields(cls: ast.ClassDef) -> list[ast.AnnAssign]:
+    return [node for node in cls.body if isinstance(node, ast.AnnAssign)]
+
+
+def _name(field: ast.AnnAssign) -> str:
+    return ast.unparse(field.target)
+
+
+def _table(fields: list[ast.AnnAssign], comments: dict[int, tuple[str, bool]]) -> str:
+    lines = ["| field | type | default | |", "|---|---|---|---|"]
+    for field in fields:
+        cells = [
+            f"`{_name(field)}`",
+            f"`{ast.unparse(field.annotation)}`",
+            f"`{ast.unparse(field.value)}`" if field.value else "",
+            _said(field, comments),
+        ]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _said(field: ast.AnnAssign, comments: dict[int, tuple[str, bool]]) -> str:
+    """The comment above a field, then those beside it."""
+    end = field.end_lineno or field.lineno
+    beside = [comments[i][0] for i in range(field.lineno, end + 1) if i in comments]
+    above, line = [], field.lineno - 1
+    while line in comments and comments[line][1]:
+        above.insert(0, comments[line][0])
+        line -= 1
+    return " ".join(above + beside)
+
+
+def _comments(source: str) -> dict[int, tuple[str, bool]]:
+    """{line: (comment, whether it stands alone)}."""
+    found = {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            alone = token.line.lstrip().startswith("#")
+            found[token.start[0]] = token.string.lstrip("# "), alone
+    return found
+
+
+def _api_page() -> str:
+    parts = [
+        _MADE,
+        "# The public functions and classes",
+        "By module, as the code says it. Shapes are in the signatures; the letters are those of\n"
+        "`asyppo_jax/types.py`: B sequences, N prompts, G responses a prompt, K critics, P prompt\n"
+        "and C completion positions, T = P + C, V vocabulary, D embed.",
+    ]
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        public = [
+            _entry(node)
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        ]
+        if not public:
+            continue
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        parts += [f"## {module.removesuffix('.__init__')}", ast.get_docstring(tree) or "", *public]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _entry(node: ast.FunctionDef | ast.ClassDef) -> str:
+    doc = ast.get_docstring(node) or ""
+    if isinstance(node, ast.ClassDef):
+        head = f"class {node.name}({', '.join(map(ast.unparse, node.bases))})".replace("()", "")
+        fields = [f"    {ast.unparse(field)}" for field in _fields(node)]
+        return "\n".join(["```python", head, *fields, "```", doc]).rstrip()
+    result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    head = f"{node.name}({ast.unparse(node.args)}){result}"
+    return "\n".join(["```python", head, "```", doc]).rstrip()
+
+
+if __name__ == "__main__":
+    main()
