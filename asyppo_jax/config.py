@@ -35,6 +35,8 @@ class NetworkConfig:
     remat: Literal["none", "dots", "full"] = "full"
     # Of whole sequences. "auto": "splash" on TPU, "cudnn" on GPU, "xla" (blocks) elsewhere.
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
+    # Of one new token to its cache (the actor's alone). "auto": "blocks" on CPU, "dense" elsewhere.
+    decode_attention: Literal["auto", "blocks", "dense"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,14 @@ class SamplingConfig:
 
     num_prompts: int = 32  # N, a step
     group_size: int = 32  # G [P]
-    slots: int = 0  # sequences decoded at one time, whole groups; 0: all
+    slots: int = 0  # sequences decoded at one time; 0: all. A slot takes the next one as it ends
     max_completion_length: int = 8192  # C, tokens [P]
     temperature: float = 0.99  # [P]; 0 is greedy
     top_k: int = 0  # 0: off
     top_p: float = 0.99  # [P]; 1: off
+    min_p: float = 0.0  # drop tokens of less than this share of the likeliest's probability; 0: off
     stop_tokens: tuple[str, ...] = ()  # besides the tokenizer's own end-of-sequence tokens
+    stop_strings: tuple[str, ...] = ()  # a completion ends with the token that completes one
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from asyppo_jax.flops import sizes_of
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.phased_step import phase_functions
 from asyppo_jax.rollouts import training_options
-from asyppo_jax.sampling import decode, decoding_params, prefill
-from asyppo_jax.sharding import batch_sharding, constrain_batch, placed, replicated
+from asyppo_jax.sampling import decoding_params, prefill, sample
+from asyppo_jax.sharding import batch_sharding, placed, replicated
 from asyppo_jax.train_step import (
     create_train_state,
     state_shardings,
@@ -112,33 +112,27 @@ def _waiting(config: Config, params: Any, optimizers: Any) -> tuple[Any, Any]:
 def _sampling_programs(
     config: Config, networks: Networks, mesh: Mesh, state: TrainState
 ) -> dict[str, PhaseProgram]:
-    sizes, sampling = sizes_of(config), config.sampling
-    slots = sampling.slots or sizes.batch
-    num_prompts = slots // sampling.group_size
+    sizes = sizes_of(config)
     options = training_options(config, stop_ids=(0,), pad_id=0)
     row = batch_sharding(mesh)
     prompts = PromptBatch(
-        tokens=_shape((num_prompts, sizes.prompt), jnp.int32, row),
-        mask=_shape((num_prompts, sizes.prompt), bool, row),
+        tokens=_shape((sizes.num_prompts, sizes.prompt), jnp.int32, row),
+        mask=_shape((sizes.num_prompts, sizes.prompt), bool, row),
     )
 
     def first(actor_params, prompts):
-        params = decoding_params(actor_params, networks)
-        return prefill(params, prompts, sizes.completion, networks)
+        return prefill(decoding_params(actor_params, networks), prompts, networks)
 
     def loop(actor_params, prompts, key_data):
-        params = decoding_params(actor_params, networks)
-        logits, cache = prefill(params, prompts, sizes.completion, networks)
-        keys = jax.random.split(jax.random.wrap_key_data(key_data), slots)
-        rows = prompts, logits, cache, constrain_batch(keys)
-        return decode(params, *rows, networks=networks, options=options)
+        key = jax.random.wrap_key_data(key_data)
+        return sample(actor_params, prompts, key, networks=networks, options=options)
 
     optimizers = state.actor_opt_state, state.critic_opt_state
     held, offloaded = _waiting(config, state.critic_params, optimizers)
-    trips = {"": float(sizes.completion)}  # of the decoding loop
-    program = partial(
-        PhaseProgram, held=held, offloaded=offloaded, runs=sizes.batch // slots, trips=trips
-    )
+    turns = sizes.completion * sizes.batch / (config.sampling.slots or sizes.batch)
+    # At the worst every answer is as long as may be: then all slots are live to the end.
+    trips = {"decode": turns, "decode_tail": 0.0, "refill": sizes.batch / turns}
+    program = partial(PhaseProgram, held=held, offloaded=offloaded, trips=trips)
     return {
         "prefill": program(first, (state.actor_params, prompts)),
         "decode": program(loop, (state.actor_params, prompts, state.key)),

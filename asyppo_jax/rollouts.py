@@ -13,8 +13,8 @@ from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.multi_host import own_rows, read_rows
 from asyppo_jax.prompts import Prompt, Tokenizer, pad_prompts
-from asyppo_jax.sampling import DecodingOptions, sample
-from asyppo_jax.sharding import batch_sharding, put
+from asyppo_jax.sampling import DecodingOptions, holds_stop_string, make_stop_table, sample
+from asyppo_jax.sharding import batch_sharding, put, replicated
 from asyppo_jax.types import Params, Rollout
 
 
@@ -26,6 +26,7 @@ class Sampler:
     tokenizer: Tokenizer
     max_prompt_length: int
     program: Callable[..., Rollout]
+    stop_table: np.ndarray | None = None  # of the stop strings, if there are any
 
     def __call__(
         self, params: Params, prompts: Sequence[Prompt], key: jax.Array, mesh: Mesh
@@ -33,7 +34,18 @@ class Sampler:
         """Pads the prompts, places them and samples; rewards are still to come."""
         batch = pad_prompts(prompts, self.max_prompt_length, self.options.pad_id)
         placement = jax.tree.map(lambda _: batch_sharding(mesh), batch)
-        return self.program(params, put(batch, placement), key)
+        if self.stop_table is None:
+            return self.program(params, put(batch, placement), key)
+        table = put(self.stop_table, replicated(mesh))
+        return self.program(params, put(batch, placement), key, stop_table=table)
+
+    def has_ended(self, completions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Which rows end in a stop token or with a stop string, and not at the greatest length."""
+        last = completions[np.arange(len(lengths)), np.maximum(lengths, 1) - 1]
+        ended = np.isin(last, self.options.stop_ids)
+        if self.stop_table is not None:
+            ended |= holds_stop_string(self.stop_table, completions, lengths)
+        return ended
 
 
 class Answers(NamedTuple):
@@ -44,7 +56,7 @@ class Answers(NamedTuple):
     problems: list[str]
     completions: list[str]
     answers: list[str]  # the references
-    truncated: np.ndarray  # [n] bool, no stop token within the length
+    truncated: np.ndarray  # [n] bool, no stop within the length
     lengths: np.ndarray  # [n] tokens, stop token included
 
 
@@ -54,7 +66,9 @@ def make_sampler(
     """A sampler whose rollouts lie over the mesh's `data` axis."""
     program = partial(sample, networks=networks, options=options)
     compiled = jax.jit(program, out_shardings=batch_sharding(mesh))
-    return Sampler(options, tokenizer, config.prompt.max_length, compiled)
+    strings = config.sampling.stop_strings
+    table = make_stop_table(strings, tokenizer) if strings else None
+    return Sampler(options, tokenizer, config.prompt.max_length, compiled, table)
 
 
 def training_options(config: Config, stop_ids: tuple[int, ...], pad_id: int) -> DecodingOptions:
@@ -69,6 +83,7 @@ def training_options(config: Config, stop_ids: tuple[int, ...], pad_id: int) -> 
         stop_ids=stop_ids,
         pad_id=pad_id,
         slots=s.slots,
+        min_p=s.min_p,
     )
 
 
@@ -95,7 +110,6 @@ def read_answers(rollout: Rollout, prompts: Sequence[Prompt], sampler: Sampler) 
     mask = read_rows(rollout.completion_mask, rows)
     completions = read_rows(rollout.tokens, rows)[:, -mask.shape[1] :]
     lengths = mask.sum(axis=1)
-    last = completions[np.arange(len(lengths)), np.maximum(lengths, 1) - 1]
     decode = partial(sampler.tokenizer.decode, skip_special_tokens=True)
     group = sampler.options.group_size
     each = [prompts[row // group] for row in rows]
@@ -106,7 +120,7 @@ def read_answers(rollout: Rollout, prompts: Sequence[Prompt], sampler: Sampler) 
         problems=[p.record.problem for p in each],
         completions=[str(decode(row[:n])) for row, n in zip(completions, lengths, strict=True)],
         answers=[p.record.answer for p in each],
-        truncated=~np.isin(last, sampler.options.stop_ids),
+        truncated=~sampler.has_ended(completions, lengths),
         lengths=lengths,
     )
 

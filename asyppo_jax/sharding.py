@@ -57,7 +57,7 @@ def param_shardings(boxed: Params, mesh: Mesh) -> Params:
     shapes = meta.unbox(boxed)
 
     def one(spec: PartitionSpec, leaf) -> NamedSharding:
-        return NamedSharding(mesh, _placement(tuple(spec), leaf.shape, mesh))
+        return NamedSharding(mesh, _placement(tuple(spec), leaf.shape, mesh.abstract_mesh))
 
     return jax.tree.map(one, specs, shapes, is_leaf=lambda x: isinstance(x, PartitionSpec))
 
@@ -88,9 +88,12 @@ def constrain(x: jax.Array, names: Sequence[str | None]) -> jax.Array:
 
 
 def _placement(names: Sequence[str | None], shape: tuple[int, ...], mesh) -> PartitionSpec:
-    """`RULES` for one array; an axis that its mesh axis does not divide evenly stays whole."""
+    """`RULES` for one array; an axis that its mesh axis does not divide evenly stays whole.
+
+    So does one whose mesh axis a surrounding `shard_map` has already divided.
+    """
     rules = dict(RULES)
-    axes, used = [], set()
+    axes, used = [], set(mesh.manual_axes)
     for name, size in zip(names, shape, strict=True):
         axis = rules[name] if name is not None else None
         if axis in used or axis is None or size % mesh.shape[axis]:
@@ -137,7 +140,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def constrain_batch(tree, axis: int = 0):
     """Inside jit: rows (along `axis`) over `data` where the mesh has it and it divides them."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or "data" not in mesh.axis_names:
+    if mesh.empty or "data" not in mesh.axis_names or "data" in mesh.manual_axes:
         return tree
 
     def one(x):

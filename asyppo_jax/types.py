@@ -34,6 +34,9 @@ class Rollout(struct.PyTreeNode):
     log_probs: jax.Array  # [B, C] float32
     rewards: jax.Array  # [B] float32 in [0, 1]
     reward_valid: jax.Array  # [B] bool
+    # [B, C] float32, of the distribution that drew: after temperature and truncation. Only if asked
+    # for (`DecodingOptions.sampled_log_probs`); no loss reads it.
+    sampled_log_probs: jax.Array | None = None
 
 
 class Experience(struct.PyTreeNode):

@@ -12,9 +12,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from asyppo_jax.models.config import ModelConfig
+from asyppo_jax.models.decode_attention import (
+    Cache,
+    Form,
+    attend_to_blocks,
+    attend_to_layer,
+)
 from asyppo_jax.models.decoder import Decoder, positions_of
-from asyppo_jax.models.layers import Cache, param
+from asyppo_jax.models.layers import Block, RMSNorm, param
 from asyppo_jax.models.self_attention import Implementation
+from asyppo_jax.sharding import constrain
 from asyppo_jax.types import Params
 
 # Which tokens of a row see each other: 0 is padding, packed sequences are 1, 2, …; the mask of real
@@ -29,14 +36,15 @@ class Actor(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
     attention: Implementation = "xla"
+    decode: Form = "blocks"
 
     @nn.compact
-    def __call__(self, tokens, positions, segments=None, visible=None, cache=None, start=0):
+    def __call__(self, tokens, positions, segments, keep=False):
         c = self.config
         if not c.tie_embeddings:
             param(self, "lm_head", ("embed", "vocab"), (c.embed_dim, c.vocab_size))
-        decoder = Decoder(c, self.dtype, self.remat, self.attention, name="decoder")
-        return decoder(tokens, positions, segments, visible, cache, start)
+        decoder = Decoder(c, self.dtype, self.remat, self.attention, keep, name="decoder")
+        return decoder(tokens, positions, segments)
 
 
 def init_value_kernel(key: PRNGKeyArray, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -96,29 +104,73 @@ class Networks:
         head = self.actor_head(params).astype(hidden.dtype)
         return jnp.einsum("btd,dv->btv", hidden, head, preferred_element_type=jnp.float32)
 
+    def actor_prefill(
+        self, params: Params, tokens: Int[Array, "B T"], lengths: Int[Array, " B"]
+    ) -> tuple[Float[Array, "B V"], tuple[Float[Array, "L B T KV d"], Float[Array, "L B T KV d"]]]:
+        """The logits after each row's first `lengths` tokens, float32, and all keys and values."""
+        mask = jnp.arange(tokens.shape[1])[None] < lengths[:, None]
+        hidden, kept = _apply(self.actor, params, tokens, *_whole(mask), True)
+        last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
+        return self._logits(params, last), kept
+
+    def step_params(self, params: Params) -> Params:
+        """The parameters as `actor_step` takes them: each layer's on its own for "blocks".
+
+        To be done before a loop: inside it, XLA's CPU backend would copy every layer's slice of the
+        stacked arrays for every token.
+        """
+        if self.actor.decode != "blocks":
+            return params
+        stacked, count = params["decoder"]["layers"], self.actor.config.num_layers
+        layers = tuple(jax.tree.map(lambda p: p[i], stacked) for i in range(count))  # noqa: B023
+        return params | {"decoder": params["decoder"] | {"layers": layers}}
+
     def actor_step(
         self,
         params: Params,
-        tokens: Int[Array, "B T"],
-        positions: Int[Array, "B T"],
-        visible: Bool[Array, "B T S"],
+        tokens: Int[Array, " R"],
+        lengths: Int[Array, " R"],
+        longest: Int[Array, ""],
         cache: Cache,
-        start: Int[Array, ""] | int,
-    ) -> tuple[Float[Array, "B V"], Cache]:
-        """The logits after the last of the given tokens, float32, and the cache that holds them."""
-        hidden, cache = _apply(self.actor, params, tokens, positions, None, visible, cache, start)
-        return self._last_logits(params, hidden), cache
+    ) -> tuple[Float[Array, "R V"], Cache]:
+        """The logits after one more token a row, float32, and the cache that holds it.
 
-    def actor_prefill(
-        self, params: Params, tokens: Int[Array, "B T"], segments: Segments, cache: Cache
-    ) -> tuple[Float[Array, "B V"], Cache]:
-        """The logits after whole prompts, float32, and the cache with them in its first T slots."""
-        hidden, cache = _apply(self.actor, params, tokens, *_whole(segments), None, cache)
-        return self._last_logits(params, hidden), cache
+        `params` are `step_params`.
+        `lengths` counts the tokens that a row's cache holds so far, `longest` is the largest that
+        matters.
+        """
+        actor, decoder = self.actor, params["decoder"]
+        block = Block(actor.config, actor.attention)
+        x = jnp.take(decoder["embedding"], tokens[:, None], axis=0).astype(actor.dtype)
+        x = constrain(x, ("batch", None, None))
+        positions = lengths[:, None]
 
-    def _last_logits(self, params: Params, hidden: Float[Array, "B T D"]) -> Float[Array, "B V"]:
+        def one_layer(x, params, attend, *cache):
+            def mix(*of_token):
+                return attend(*cache, *of_token, lengths, longest)
+
+            return _apply(block, params, x, positions, None, mix)
+
+        if actor.decode == "blocks":
+            layers = []
+            for own, pieces in zip(decoder["layers"], cache, strict=True):
+                x, pieces = one_layer(x, own, attend_to_blocks, pieces)
+                layers.append(pieces)
+            cache = tuple(layers)
+        else:
+
+            def loop(carry, own_and_layer):
+                (x, cache), (own, layer) = carry, own_and_layer
+                return one_layer(x, own, attend_to_layer, cache, layer), None
+
+            index = jnp.arange(actor.config.num_layers, dtype=jnp.int32)
+            (x, cache), _ = jax.lax.scan(loop, (x, cache), (decoder["layers"], index))
+        norm = RMSNorm(actor.config.norm_eps)
+        return self._logits(params, _apply(norm, decoder["final_norm"], x)), cache
+
+    def _logits(self, params: Params, hidden: Float[Array, "B 1 D"]) -> Float[Array, "B V"]:
         head = self.actor_head(params).astype(hidden.dtype)
-        return jnp.einsum("bd,dv->bv", hidden[:, -1], head, preferred_element_type=jnp.float32)
+        return jnp.einsum("bd,dv->bv", hidden[:, 0], head, preferred_element_type=jnp.float32)
 
     def critic_values(
         self, params: Params, tokens: Int[Array, "B T"], segments: Segments

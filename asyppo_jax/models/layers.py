@@ -1,19 +1,21 @@
 """The parts of a decoder block, with every parameter's axes named where it is made."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from asyppo_jax.models.attention import attend, rotary_frequencies, rotate
+from asyppo_jax.models.attention import rotary_frequencies, rotate
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.self_attention import Implementation, self_attention
 from asyppo_jax.sharding import constrain
 
-Cache = tuple[jax.Array, jax.Array]  # keys and values, each [L, B, S, KV, head_dim]
+# Queries, keys and values of the call's tokens -> what is mixed from values, and what is kept.
+Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 _init = nn.initializers.normal(0.02)
 
@@ -22,7 +24,7 @@ _init = nn.initializers.normal(0.02)
 PRODUCT = "product_with_weights"
 
 
-def keep(x: jax.Array) -> jax.Array:
+def mark_product(x: jax.Array) -> jax.Array:
     """Marks a product with weights for the policy that keeps those."""
     return checkpoint_name(x, PRODUCT)
 
@@ -53,25 +55,14 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention; writes its keys and values into the cache if there is one.
-
-    With `segments` the tokens of the call attend to each other, with `visible` to the cache.
-    """
+    """Grouped-query attention: `mix` says what the tokens of the call attend to."""
 
     config: ModelConfig
-    implementation: Implementation = "xla"
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "B T D"],
-        positions: Int[Array, "B T"],
-        segments: Int[Array, "B T"] | None,
-        visible: Bool[Array, "B T S"] | None,
-        cache: Cache | None,
-        layer: Int[Array, ""],
-        start: Int[Array, ""],
-    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        self, x: Float[Array, "B T D"], positions: Int[Array, "B T"], mix: Mix
+    ) -> tuple[Float[Array, "B T D"], Any]:
         c = self.config
         queries = self.project(x, "q", "heads", c.num_heads)
         keys = self.project(x, "k", "kv_heads", c.num_kv_heads)
@@ -82,22 +73,15 @@ class Attention(nn.Module):
         frequencies = rotary_frequencies(c)
         queries = rotate(queries, positions, frequencies)
         keys = rotate(keys, positions, frequencies)
-        own = keys, values
-        if cache is not None:
-            cache, *cached = write_cache(cache, keys, values, layer, start)
-            keys, values = cached
-        if segments is not None:
-            mixed = self_attention(queries, *own, segments, self.implementation)
-        else:
-            assert visible is not None, "attention needs segments, or what it sees of the cache"
-            mixed = attend(queries, keys, values, visible)
+        mixed, kept = mix(queries, keys, values)
         kernel = param(
             self,
             "o_kernel",
             ("heads", "head_dim", "embed"),
             (c.num_heads, c.head_dim, c.embed_dim),
         )
-        return keep(jnp.einsum("bthk,hkd->btd", mixed, kernel.astype(x.dtype))), cache
+        out = jnp.einsum("bthk,hkd->btd", mixed, kernel.astype(x.dtype))
+        return mark_product(out), kept
 
     def project(
         self, x: Float[Array, "B T D"], name: str, axis: str, num_heads: int
@@ -105,32 +89,12 @@ class Attention(nn.Module):
         c = self.config
         shape = (c.embed_dim, num_heads, c.head_dim)
         kernel = param(self, f"{name}_kernel", ("embed", axis, "head_dim"), shape)
-        out = keep(jnp.einsum("btd,dhk->bthk", x, kernel.astype(x.dtype)))
+        out = mark_product(jnp.einsum("btd,dhk->bthk", x, kernel.astype(x.dtype)))
         if c.attention_bias:
             zeros = nn.initializers.zeros
             bias = param(self, f"{name}_bias", (axis, "head_dim"), shape[1:], zeros)
             out = out + bias.astype(x.dtype)[None, None]
         return out
-
-
-def write_cache(
-    cache: Cache,
-    keys: Float[Array, "B T KV d"],
-    values: Float[Array, "B T KV d"],
-    layer: Int[Array, ""],
-    start: Int[Array, ""],
-) -> tuple[Cache, Array, Array]:
-    """Puts T new keys and values at slots start … start+T−1 of a layer; returns the layer's all.
-
-    The cache is carried through the scan over layers, not stacked from its outputs, so that XLA
-    updates it in place instead of copying it for every token.
-    """
-    at = (layer, 0, start, 0, 0)
-    key_cache = jax.lax.dynamic_update_slice(cache[0], keys[None].astype(cache[0].dtype), at)
-    value_cache = jax.lax.dynamic_update_slice(cache[1], values[None].astype(cache[1].dtype), at)
-    layer_keys = jax.lax.dynamic_index_in_dim(key_cache, layer, keepdims=False)
-    layer_values = jax.lax.dynamic_index_in_dim(value_cache, layer, keepdims=False)
-    return (key_cache, value_cache), layer_keys, layer_values
 
 
 class GatedMLP(nn.Module):
@@ -144,25 +108,33 @@ class GatedMLP(nn.Module):
         gate = param(self, "gate_kernel", ("embed", "mlp"), (embed, mlp))
         up = param(self, "up_kernel", ("embed", "mlp"), (embed, mlp))
         down = param(self, "down_kernel", ("mlp", "embed"), (mlp, embed))
-        gated, plain = keep(x @ gate.astype(x.dtype)), keep(x @ up.astype(x.dtype))
-        return keep((jax.nn.silu(gated) * plain) @ down.astype(x.dtype))
+        gated = mark_product(x @ gate.astype(x.dtype))
+        plain = mark_product(x @ up.astype(x.dtype))
+        return mark_product((jax.nn.silu(gated) * plain) @ down.astype(x.dtype))
 
 
 class Block(nn.Module):
-    """One pre-norm layer, in the form that `nn.scan` wants: carry in, carry out."""
+    """One pre-norm layer, in the form that `nn.scan` wants: carry in, carry and output out.
+
+    Tokens see the earlier ones of their segment, and `keep` puts out their keys and values; a
+    decoding step gives its own `mix` instead, which knows the cache.
+    """
 
     config: ModelConfig
     implementation: Implementation = "xla"
+    keep: bool = False
 
     @nn.compact
-    def __call__(self, carry, layer, positions, segments, visible, start):
-        x, cache = carry
+    def __call__(self, x, positions, segments: Any = None, mix: Mix | None = None):
+        def own(queries, keys, values):
+            mixed = self_attention(queries, keys, values, segments, self.implementation)
+            return mixed, (keys, values) if self.keep else None
+
         eps = self.config.norm_eps
         normed = RMSNorm(eps, name="attention_norm")(x)
-        mixed, cache = Attention(self.config, self.implementation, name="attention")(
-            normed, positions, segments, visible, cache, layer, start
-        )
+        attention = Attention(self.config, name="attention")
+        mixed, kept = attention(normed, positions, mix or own)
         x = x + mixed
         x = x + GatedMLP(self.config, name="mlp")(RMSNorm(eps, name="mlp_norm")(x))
         # Said at every layer, so that the partitioner gathers weights and not activations.
-        return (constrain(x, ("batch", "kept_time", None)), cache), None
+        return constrain(x, ("batch", "kept_time", None)), kept

@@ -10,6 +10,7 @@ import numpy as np
 from asyppo_jax.config import Config, NetworkConfig
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_value_kernel
 from asyppo_jax.models.config import ModelConfig, ModelError
+from asyppo_jax.models.decode_attention import form_for
 from asyppo_jax.models.huggingface import first_layers, load_config, load_params
 from asyppo_jax.models.self_attention import Implementation, implementation_for
 from asyppo_jax.types import Params
@@ -33,8 +34,9 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
         raise ModelError("config.actor.path is empty; give a model directory or a hub name")
     platform = jax.default_backend() if platform is None else platform
     actor_config = _architecture(config.actor)
-    packing = config.batching.packing
-    actor = Actor(actor_config, *_computation(config.actor, platform, packing))
+    form, packing = config.actor.decode_attention, config.batching.packing
+    decode = form_for(platform) if form == "auto" else form
+    actor = Actor(actor_config, *_computation(config.actor, platform, packing), decode)
     if config.algorithm.num_critics == 0:
         return Networks(actor, None)
     source = critic_source(config)

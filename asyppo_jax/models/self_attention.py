@@ -92,12 +92,14 @@ def _sharded(form, queries: Array, keys: Array, values: Array, segments: Array) 
     if heads and keys.shape[2] % model:
         repeat = queries.shape[2] // keys.shape[2]
         keys, values = (jnp.repeat(x, repeat, axis=2) for x in (keys, values))
-    rows = "data" if queries.shape[0] % mesh.shape["data"] == 0 else None
+    free = set(mesh.axis_names) - set(mesh.manual_axes)  # `data` is divided already in sampling
+    rows = "data" if "data" in free and queries.shape[0] % mesh.shape["data"] == 0 else None
     spec = PartitionSpec(rows, None, heads, None)
     run = jax.shard_map(
         form,
         in_specs=(spec, spec, spec, PartitionSpec(rows, None)),
         out_specs=spec,
+        axis_names=free,
         check_vma=False,  # pallas_call says nothing of how its output varies over the mesh
     )
     return run(queries, keys, values, segments)

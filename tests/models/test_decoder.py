@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from asyppo_jax.config import NetworkConfig
-from asyppo_jax.models.decoder import empty_cache, positions_of
+from asyppo_jax.models.actor_critic import Actor, Networks
+from asyppo_jax.models.decode_attention import Form, make_cache
+from asyppo_jax.models.decoder import positions_of
 from tests.tiny import (
     ARCHITECTURES,
     QWEN3,
@@ -77,18 +79,22 @@ def test_packed_sequences_have_the_logits_that_they_have_alone(model):
     np.testing.assert_allclose(packed, np.concatenate([first, second], 1), atol=2e-6)
 
 
-def test_decoding_token_by_token_equals_the_whole_sequence(model):
+@pytest.mark.parametrize("form", get_args(Form))
+def test_decoding_token_by_token_equals_the_whole_sequence(model, form):
     networks, params = model
-    config = networks.actor.config
+    networks = Networks(networks.actor.clone(decode=form), None)
+    config, prompt = networks.actor.config, jnp.array([1, 3])
     tokens, mask = _tokens((2, 6)), jnp.ones((2, 6), bool)
     whole = jit_logits(networks)(params, tokens, mask)
-    cache = empty_cache(config, 2, 6, jnp.dtype("float32"))
+    logits, (keys, values) = jax.jit(networks.actor_prefill)(params, tokens[:, :3], prompt)
+    np.testing.assert_allclose(logits, whole[jnp.arange(2), prompt - 1], atol=1e-5)
+    assert keys.shape == (config.num_layers, 2, 3, config.num_kv_heads, config.head_dim)
+    cache, step_params = make_cache(form, keys, values, 6), networks.step_params(params)
     step = jax.jit(networks.actor_step)
-    for t in range(6):
-        visible = jnp.broadcast_to(jnp.arange(6) <= t, (2, 1, 6))
-        positions = jnp.full((2, 1), t)
-        logits, cache = step(params, tokens[:, t : t + 1], positions, visible, cache, t)
-        np.testing.assert_allclose(logits, whole[:, t], atol=1e-5)
+    for lengths in (prompt, prompt + 1, prompt + 2):  # each row at a place of its own
+        new = tokens[jnp.arange(2), lengths]
+        logits, cache = step(step_params, new, lengths, lengths.max(), cache)
+        np.testing.assert_allclose(logits, whole[jnp.arange(2), lengths], atol=1e-5)
 
 
 REMAT_NAMES = get_args(get_type_hints(NetworkConfig)["remat"])
@@ -96,8 +102,6 @@ REMAT_NAMES = get_args(get_type_hints(NetworkConfig)["remat"])
 
 @pytest.mark.parametrize("remat", [name for name in REMAT_NAMES if name != "none"])
 def test_rematerialisation_changes_no_gradient(remat):
-    from asyppo_jax.models.actor_critic import Actor, Networks
-
     tokens, mask = _tokens((2, 6)), jnp.ones((2, 6), bool)
     plain = Networks(Actor(QWEN3), None)
     params = make_actor_params(plain)
@@ -114,8 +118,6 @@ def test_rematerialisation_changes_no_gradient(remat):
 
 
 def test_bfloat16_compute_stays_near_float32_and_parameters_stay_float32():
-    from asyppo_jax.models.actor_critic import Actor, Networks
-
     tokens, mask = _tokens((2, 6)), jnp.ones((2, 6), bool)
     plain = Networks(Actor(QWEN3), None)
     half = Networks(Actor(QWEN3, jnp.dtype("bfloat16")), None)

@@ -1,0 +1,197 @@
+"""Attention of one new token a row to the row's cache, in forms that agree.
+
+Place s of a row's cache holds the token at position s, so a row sees its first `length` places and
+nothing else. What is read follows the longest row of the batch, not the cache's size.
+
+"blocks" is the form for CPUs. XLA's batched products are as fast as memory there while one operand
+is no wider than 64 columns, so keys lie as [head_dim, 64] blocks; every layer has arrays of its own
+and is compiled for itself, because a slice of a larger array is a copy there.
+
+"dense" is for accelerators: all layers in one array, looped over, so that a deep model compiles
+once.
+"""
+
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from asyppo_jax.models.attention import attend
+from asyppo_jax.sharding import constrain
+
+Form = Literal["blocks", "dense"]
+# "blocks": a tuple of layers, each a tuple of pieces; a piece is (keys [R, KV, n, head_dim, 64],
+# values [R, KV, n, 64, head_dim]). "dense": (keys, values), each [L, R, S, KV, head_dim].
+Cache = tuple[Any, ...]
+
+BLOCK = 64  # places of a row that lie together in the "blocks" form
+_PIECES = 4  # into which a cache is cut, each read only if some row is so long
+_FLOOR = -1e30  # finite: a row that sees nothing must not become NaN
+
+
+def form_for(platform: str) -> Form:
+    """The fastest form for a platform."""
+    return "blocks" if platform == "cpu" else "dense"
+
+
+def make_cache(
+    form: Form,
+    keys: Float[Array, "L R P KV d"],
+    values: Float[Array, "L R P KV d"],
+    length: int,
+    *,
+    part: int | None = None,
+) -> Cache:
+    """A cache of `length` places a row whose first P are these; with `part`, its first places."""
+    wanted = length if part is None else part
+    if form == "dense":
+        room = ((0, 0), (0, 0), (0, wanted - keys.shape[2]), (0, 0), (0, 0))
+        names = ("layers", "batch", "time", "kv_heads", "head_dim")
+        return tuple(constrain(jnp.pad(x, room), names) for x in (keys, values))
+    size = -(-_blocks(length) // _PIECES)
+    layers = zip(keys, values, strict=True)
+    return tuple(_pieces(k, v, _blocks(wanted), size) for k, v in layers)
+
+
+def _blocks(length: int) -> int:
+    return -(-length // BLOCK)
+
+
+def _pieces(
+    keys: Float[Array, "R P KV d"], values: Float[Array, "R P KV d"], count: int, size: int
+) -> Any:
+    """One layer's places as `count` blocks, in pieces of `size`."""
+    blocks = []
+    for x in (keys, values):
+        x = jnp.pad(x, ((0, 0), (0, count * BLOCK - x.shape[1]), (0, 0), (0, 0)))
+        blocks.append(x.reshape(x.shape[0], count, BLOCK, *x.shape[2:]))
+    by_block = blocks[0].transpose(0, 3, 1, 4, 2), blocks[1].transpose(0, 3, 1, 2, 4)
+    return tuple(tuple(x[:, :, i : i + size] for x in by_block) for i in range(0, count, size))
+
+
+def take_rows(form: Form, cache: Cache, rows: Int[Array, " n"]) -> Cache:
+    """A cache of these rows, in this order."""
+    return jax.tree.map(lambda x: jnp.take(x, rows, axis=_row_axis(form)), cache)
+
+
+def copy_row(
+    form: Form, cache: Cache, to: Int[Array, ""], source: Cache, row: Int[Array, ""]
+) -> Cache:
+    """The cache with a row of another one (of as many places or less) in its row `to`."""
+    axis = _row_axis(form)
+
+    def copy(cache, source):
+        one = jax.lax.dynamic_index_in_dim(source, row, axis)
+        return jax.lax.dynamic_update_slice(cache, one, [to if i == axis else 0 for i in range(5)])
+
+    if form == "dense":
+        return tuple(map(copy, cache, source))
+    layers = []
+    for pieces, given in zip(cache, source, strict=True):
+        copied = [tuple(map(copy, *both)) for both in zip(pieces, given, strict=False)]
+        layers.append((*copied, *pieces[len(copied) :]))
+    return tuple(layers)
+
+
+def _row_axis(form: Form) -> int:
+    return 0 if form == "blocks" else 1
+
+
+def attend_to_blocks(
+    pieces: Any,
+    queries: Float[Array, "R 1 H d"],
+    keys: Float[Array, "R 1 KV d"],
+    values: Float[Array, "R 1 KV d"],
+    lengths: Int[Array, " R"],
+    longest: Int[Array, ""],
+) -> tuple[Float[Array, "R 1 H d"], Any]:
+    """Writes each row's new token at place lengths[r] of a layer; softmax(q·k / √d) · v up to it.
+
+    A piece gives its share of the softmax's numerator and denominator and the maximum that they are
+    relative to (arXiv 2205.14135); one that starts after the longest row is not read.
+    """
+    rows, head_dim = queries.shape[0], queries.shape[-1]
+    num_kv, index = keys.shape[2], jnp.arange(rows)
+    grouped = queries.reshape(rows, num_kv, -1, head_dim) / math.sqrt(head_dim)
+    start, written, parts = 0, [], []
+    for key_blocks, value_blocks in pieces:
+        block, place = (lengths - start) // BLOCK, lengths % BLOCK
+        # Outside of this piece: negative indices would count from the end.
+        block = jnp.where(block < 0, key_blocks.shape[2], block)
+        key_blocks = key_blocks.at[index, :, block, :, place].set(keys[:, 0], mode="drop")
+        value_blocks = value_blocks.at[index, :, block, place].set(values[:, 0], mode="drop")
+        written.append((key_blocks, value_blocks))
+        shares = _share, _no_share
+        inputs = grouped, key_blocks, value_blocks, lengths - start
+        parts.append(jax.lax.cond(longest >= start, *shares, *inputs) if start else _share(*inputs))
+        start += key_blocks.shape[2] * BLOCK
+    highest = jnp.stack([p[2] for p in parts]).max(axis=0)
+    scales = [jnp.exp(p[2] - highest) for p in parts]
+    mixed: Any = sum(p[0] * s[..., None] for p, s in zip(parts, scales, strict=True))
+    total: Any = sum(p[1] * s for p, s in zip(parts, scales, strict=True))
+    mixed = (mixed / total[..., None]).astype(queries.dtype)
+    return mixed.reshape(queries.shape), tuple(written)
+
+
+def _share(
+    queries: Float[Array, "R KV g d"],
+    keys: Float[Array, "R KV n d block"],
+    values: Float[Array, "R KV n block d"],
+    lengths: Int[Array, " R"],
+) -> tuple[Float[Array, "R KV g d"], Float[Array, "R KV g"], Float[Array, "R KV g"]]:
+    """Σ_s exp(x_s − max x) · v_s over the places up to lengths[r], Σ_s exp(x_s − max x), max x."""
+    rows, num_kv, count, head_dim, block = keys.shape
+    group = queries.shape[2]
+    per_block = jnp.broadcast_to(queries[:, :, None], (rows, num_kv, count, group, head_dim))
+    scores = jnp.einsum("rkngd,rknds->rkngs", per_block, keys, preferred_element_type=jnp.float32)
+    scores = scores.swapaxes(2, 3).reshape(rows, num_kv, group, count * block)
+    seen = jnp.arange(count * block)[None] <= lengths[:, None]
+    scores = jnp.where(seen[:, None, None], scores, _FLOOR)
+    highest = jnp.max(scores, axis=-1)
+    weights = jnp.exp(scores - highest[..., None])
+    whole = values.reshape(rows, num_kv, count * block, head_dim)
+    mixed = jnp.einsum(
+        "rkgs,rksd->rkgd", weights.astype(values.dtype), whole, preferred_element_type=jnp.float32
+    )
+    return mixed, jnp.sum(weights, axis=-1), highest
+
+
+def _no_share(queries, keys, values, lengths):
+    """The share of a piece that no row has reached."""
+    none = jnp.zeros(queries.shape, jnp.float32)
+    return none, none[..., 0], jnp.full_like(none[..., 0], _FLOOR)
+
+
+def attend_to_layer(
+    cache: Cache,
+    layer: Int[Array, ""],
+    queries: Float[Array, "R 1 H d"],
+    keys: Float[Array, "R 1 KV d"],
+    values: Float[Array, "R 1 KV d"],
+    lengths: Int[Array, " R"],
+    longest: Int[Array, ""],
+) -> tuple[Float[Array, "R 1 H d"], Cache]:
+    """As `attend_to_blocks`, for one layer of the "dense" form."""
+    rows, size = jnp.arange(len(lengths)), cache[0].shape[2]
+    written = tuple(
+        whole.at[layer, rows, lengths].set(new[:, 0], mode="drop")
+        for whole, new in zip(cache, (keys, values), strict=True)
+    )
+    step = -(-size // _PIECES)
+
+    def within(window: int):
+        def run(cache):
+            sizes = (1, cache[0].shape[1], window, *cache[0].shape[3:])
+            k, v = (jax.lax.dynamic_slice(x, (layer, 0, 0, 0, 0), sizes)[0] for x in cache)
+            visible = jnp.arange(window)[None, None] <= lengths[:, None, None]
+            return attend(queries, k, v, visible)
+
+        return run
+
+    windows = [min(w, size) for w in range(step, size + step, step)]
+    branches = [within(w) for w in windows]
+    return jax.lax.switch(
+        jnp.minimum(longest // step, len(windows) - 1), branches, written
+    ), written

@@ -1,0 +1,331 @@
+"""The decoding engine: a fixed number of slots, refilled as answers end, wholly inside one program.
+
+Each prompt is prefilled once. A slot decodes one response (a request) at a time; when that ends,
+the slot takes the next waiting one by copying its prompt's keys and values. Once nothing waits and
+half of the slots idle, the live ones go on in a program of half the size. The key decides
+everything: row b's token t depends on the key, b and t alone, and not on slots or devices.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
+
+from asyppo_jax.models.actor_critic import Networks, in_compute_dtype, init_actor
+from asyppo_jax.models.decode_attention import Cache, copy_row, make_cache, take_rows
+from asyppo_jax.sampling.draw import DecodingOptions, Draw, draw
+from asyppo_jax.sharding import constrain_batch, gather_params
+from asyppo_jax.types import Params, PromptBatch, Rollout
+
+_FEWEST_SLOTS = 8  # below this a smaller program wins nothing
+
+
+class Requests(NamedTuple):
+    """Everything that the B responses of one shard ask for; constant while they are decoded."""
+
+    keys: Key[Array, " B"]
+    limits: Int[Array, " B"]  # completion tokens at the most, 1 … C
+    prompt_lengths: Int[Array, " N"]
+    prompts: Cache  # every prompt's keys and values
+    over: Bool[Array, " B"]  # ended by its first token, drawn before the loop
+    stop_table: Int[Array, "states V"] | None
+
+
+class Answers(NamedTuple):
+    """What has been sampled so far, by request."""
+
+    tokens: Int[Array, "B C"]
+    log_probs: Float[Array, "B C"]
+    sampled_log_probs: Float[Array, "B C"] | None
+    lengths: Int[Array, " B"]
+    stop_states: Int[Array, " B"]
+
+
+class Slots(NamedTuple):
+    """What the R slots are at."""
+
+    request: Int[Array, " R"]  # B: none, the slot is free
+    token: Int[Array, " R"]  # the last one drawn, not in the cache yet
+    length: Int[Array, " R"]  # tokens in the cache; 0 if free
+    cache: Cache
+
+
+class Progress(NamedTuple):
+    """The carry of the loop."""
+
+    next: Int[Array, ""]  # the request that is served next
+    slots: Slots
+    answers: Answers
+
+
+def sample(
+    params: Params,
+    prompts: PromptBatch,
+    key: PRNGKeyArray,
+    *,
+    networks: Networks,
+    options: DecodingOptions,
+    limits: Int[Array, " B"] | None = None,
+    stop_table: Int[Array, "states V"] | None = None,
+) -> Rollout:
+    """G completions for each of N prompts, the responses of a prompt side by side.
+
+    `log_probs` are the plain policy's log π(token), whatever temperature or truncation drew it.
+    `limits` gives every response its own greatest number of tokens, at least 1 (C bounds all), and
+    `stop_table` the stop strings (see `make_stop_table`). Rewards come later: until they are
+    replaced, all are 0 and invalid.
+
+    On a mesh each device of `data` samples its own prompts from its own queue, if they can be
+    dealt out evenly.
+    """
+    batch = prompts.tokens.shape[0] * options.group_size
+    params = decoding_params(params, networks)
+    row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+    if limits is None:
+        limits = jnp.full(batch, options.max_completion_length, jnp.int32)
+    inputs = params, prompts, row_keys, jnp.clip(limits, 1, options.max_completion_length)
+    run = partial(_sample_shard, networks=networks, options=options, stop_table=stop_table)
+    mesh = jax.sharding.get_abstract_mesh()
+    shards = 1 if mesh.empty else mesh.shape["data"]
+    if shards == 1 or prompts.tokens.shape[0] % shards:
+        return run(*inputs, slots=options.slots or batch)
+    rows = PartitionSpec("data")
+    sharded = jax.shard_map(
+        partial(run, slots=max(1, (options.slots or batch) // shards)),
+        in_specs=(PartitionSpec(), rows, rows, rows),
+        out_specs=rows,
+        axis_names={"data"},
+        check_vma=False,  # the loops' first carries are equal on all devices, the later ones not
+    )
+    return sharded(*inputs)
+
+
+def decoding_params(params: Params, networks: Networks) -> Params:
+    """The parameters as the decoding loop reads them: in the compute dtype, whole over `data`.
+
+    Both once a rollout instead of once a token.
+    """
+    actor = networks.actor
+    boxed = jax.eval_shape(lambda: init_actor(actor, jax.random.key(0)))
+    return gather_params(in_compute_dtype(params, actor.dtype), boxed)
+
+
+def _sample_shard(
+    params: Params,
+    prompts: PromptBatch,
+    row_keys: Key[Array, " B"],
+    limits: Int[Array, " B"],
+    *,
+    networks: Networks,
+    options: DecodingOptions,
+    stop_table: Int[Array, "states V"] | None,
+    slots: int,
+) -> Rollout:
+    """The rollout of one shard's prompts."""
+    lengths, prompt_logits, (keys, values) = prefill(params, prompts, networks)
+    form, batch = networks.actor.decode, row_keys.shape[0]
+    width = prompts.tokens.shape[1]
+    length = width + options.max_completion_length
+    answers = _first_tokens(prompt_logits, row_keys, stop_table, options)
+    first = answers.tokens[:, 0]
+    over = _ends(first, answers.lengths >= limits, answers.stop_states, stop_table, options)
+    store = make_cache(form, keys, values, length, part=width)
+    requests = Requests(row_keys, limits, lengths, store, over, stop_table)
+    slots = min(slots, batch)
+    owners = jnp.arange(slots) // options.group_size
+    own_keys, own_values = (jnp.take(x, owners, axis=1) for x in (keys, values))
+    first = Slots(
+        request=jnp.where(over, batch, jnp.arange(batch))[:slots],
+        token=answers.tokens[:slots, 0],
+        length=jnp.where(over[:slots], 0, lengths[owners]),
+        cache=make_cache(form, own_keys, own_values, length),
+    )
+    progress = Progress(jnp.int32(slots), first, answers)
+    answers = _decode(networks.step_params(params), progress, requests, networks, options)
+    return _to_rollout(prompts, answers, options)
+
+
+def prefill(
+    params: Params, prompts: PromptBatch, networks: Networks
+) -> tuple[Int[Array, " N"], Float[Array, "N V"], tuple[Array, Array]]:
+    """The prompts' lengths, the logits of the first completion token, all keys and values.
+
+    Keys and values are [L, N, P, KV, d] and begin with the prompt's first real token.
+    """
+    lengths = jnp.sum(prompts.mask, axis=-1, dtype=jnp.int32)
+    width = prompts.tokens.shape[1]
+    places = (jnp.arange(width)[None] + width - lengths[:, None]) % width
+    aligned = jnp.take_along_axis(prompts.tokens, places, axis=1)
+    logits, kept = networks.actor_prefill(params, constrain_batch(aligned), lengths)
+    return lengths, logits, kept
+
+
+def _first_tokens(
+    prompt_logits: Float[Array, "N V"],
+    row_keys: Key[Array, " B"],
+    stop_table: Int[Array, "states V"] | None,
+    options: DecodingOptions,
+) -> Answers:
+    """Token 0 of every request, drawn from its prompt's logits, one response of all groups a turn.
+
+    So no more than [N, V] weights exist at one time.
+    """
+    group = options.group_size
+    keys = row_keys.reshape(-1, group).T
+    drawn = jax.lax.map(lambda k: draw(prompt_logits, _uniform(k, 0), options), keys)
+    token, log_prob, sampled = (x.T.reshape(-1) for x in drawn)
+    batch, room = token.shape[0], (0, options.max_completion_length - 1)
+    tokens = jnp.pad(token[:, None], ((0, 0), room), constant_values=options.pad_id)
+    log_probs, sampled = (jnp.pad(x[:, None], ((0, 0), room)) for x in (log_prob, sampled))
+    states = jnp.zeros(batch, jnp.int32)
+    if stop_table is not None:
+        states = stop_table[states, token]
+    return Answers(
+        tokens=tokens,
+        log_probs=log_probs,
+        sampled_log_probs=sampled if options.sampled_log_probs else None,
+        lengths=jnp.ones(batch, jnp.int32),
+        stop_states=states,
+    )
+
+
+def _uniform(keys: Key[Array, " B"], t: Int[Array, " B"] | int) -> Float[Array, " B"]:
+    """The noise of token t of each row."""
+    at = jnp.broadcast_to(t, keys.shape)
+    return jax.vmap(lambda k, i: jax.random.uniform(jax.random.fold_in(k, i)))(keys, at)
+
+
+def _ends(
+    token: Int[Array, " B"],
+    at_limit: Bool[Array, " B"],
+    stop_state: Int[Array, " B"],
+    stop_table: Int[Array, "states V"] | None,
+    options: DecodingOptions,
+) -> Bool[Array, " B"]:
+    """Whether each of these is the last token of its answer."""
+    ends = at_limit | is_stop(token, options.stop_ids)
+    if stop_table is not None:
+        ends |= stop_state == stop_table.shape[0] - 1
+    return ends
+
+
+def is_stop(tokens: Int[Array, " B"], stop_ids: tuple[int, ...]) -> Bool[Array, " B"]:
+    """Whether each token is one of the stop tokens."""
+    stops = jnp.asarray(stop_ids, jnp.int32)
+    return jnp.any(tokens[:, None] == stops[None, :], axis=-1)
+
+
+def _decode(
+    params: Params,
+    progress: Progress,
+    requests: Requests,
+    networks: Networks,
+    options: DecodingOptions,
+) -> Answers:
+    """Every request to its end: the loop, in ever smaller programs once nothing waits."""
+    batch = requests.keys.shape[0]
+    step = partial(_step, params, requests=requests, networks=networks, options=options)
+    form, size = networks.actor.decode, progress.slots.request.shape[0]
+    scope = "decode"
+    while True:
+        smaller = size // 2 if size // 2 >= _FEWEST_SLOTS else 0
+
+        def more(progress: Progress, smaller=smaller):
+            live = jnp.sum(progress.slots.request < batch)
+            return (progress.next < batch) | (live > smaller)
+
+        with jax.named_scope(scope):
+            progress = jax.lax.while_loop(more, step, progress)
+        if not smaller:
+            return progress.answers
+        scope = "decode_tail"
+        slots, size = progress.slots, smaller
+        rows = jnp.argsort(slots.request)[:size]  # free slots are last
+        request, token, length = (x[rows] for x in (slots.request, slots.token, slots.length))
+        cache = take_rows(form, slots.cache, rows)
+        progress = progress._replace(slots=Slots(request, token, length, cache))
+
+
+def _step(
+    params: Params,
+    progress: Progress,
+    *,
+    requests: Requests,
+    networks: Networks,
+    options: DecodingOptions,
+) -> Progress:
+    """Fills free slots, then one more token of every live request."""
+    batch = requests.keys.shape[0]
+    next_request, slots, answers = _refill(progress, requests, networks, options)
+    request, live = slots.request, slots.request < batch
+    longest = jnp.max(slots.length)
+    logits, cache = networks.actor_step(params, slots.token, slots.length, longest, slots.cache)
+    t = answers.lengths[request]
+    drawn: Draw = draw(logits, _uniform(requests.keys[request], t), options)
+    state = answers.stop_states[request]
+    if requests.stop_table is not None:
+        state = requests.stop_table[state, drawn.token]
+    at_limit = t + 1 >= requests.limits[request]
+    ends = _ends(drawn.token, at_limit, state, requests.stop_table, options)
+    # A free slot's request is out of range, and what it would write is dropped.
+    answers = Answers(
+        tokens=answers.tokens.at[request, t].set(drawn.token, mode="drop"),
+        log_probs=answers.log_probs.at[request, t].set(drawn.log_prob, mode="drop"),
+        sampled_log_probs=None
+        if answers.sampled_log_probs is None
+        else answers.sampled_log_probs.at[request, t].set(drawn.sampled_log_prob, mode="drop"),
+        lengths=answers.lengths.at[request].set(t + 1, mode="drop"),
+        stop_states=answers.stop_states.at[request].set(state, mode="drop"),
+    )
+    goes_on = live & ~ends
+    slots = Slots(
+        request=jnp.where(goes_on, request, batch),
+        token=drawn.token,
+        length=jnp.where(goes_on, slots.length + 1, 0),
+        cache=cache,
+    )
+    return Progress(next_request, slots, answers)
+
+
+def _refill(
+    progress: Progress, requests: Requests, networks: Networks, options: DecodingOptions
+) -> Progress:
+    """Gives free slots the next requests, one a turn, until none is free or none waits."""
+    batch, form = requests.keys.shape[0], networks.actor.decode
+
+    def possible(progress: Progress):
+        return (progress.next < batch) & jnp.any(progress.slots.request == batch)
+
+    def fill(progress: Progress) -> Progress:
+        request, slots, answers = progress
+        slot, prompt = jnp.argmax(slots.request == batch), request // options.group_size
+        over, length = requests.over[request], requests.prompt_lengths[prompt]
+        slots = Slots(
+            request=slots.request.at[slot].set(jnp.where(over, batch, request)),
+            token=slots.token.at[slot].set(answers.tokens[request, 0]),
+            length=slots.length.at[slot].set(jnp.where(over, 0, length)),
+            cache=copy_row(form, slots.cache, slot, requests.prompts, prompt),
+        )
+        return Progress(request + 1, slots, answers)
+
+    with jax.named_scope("refill"):
+        return jax.lax.while_loop(possible, fill, progress)
+
+
+def _to_rollout(prompts: PromptBatch, answers: Answers, options: DecodingOptions) -> Rollout:
+    batch, length = answers.tokens.shape
+    prompt_tokens, prompt_mask = (
+        jnp.repeat(x, options.group_size, axis=0) for x in (prompts.tokens, prompts.mask)
+    )
+    return Rollout(
+        tokens=jnp.concatenate([prompt_tokens, answers.tokens], axis=1),
+        prompt_mask=prompt_mask,
+        completion_mask=jnp.arange(length)[None] < answers.lengths[:, None],
+        log_probs=answers.log_probs,
+        rewards=jnp.zeros(batch, jnp.float32),
+        reward_valid=jnp.zeros(batch, bool),
+        sampled_log_probs=answers.sampled_log_probs,
+    )
