@@ -34,7 +34,7 @@ LAYERS = (
         "flops",
         "hlo",
     ),
-    ("updates", "train_step", "phases", "plan"),
+    ("updates", "train_step", "phases", "plan", "load"),
     ("train", "evaluate"),
 )
 MAX_FILE_LINES = 350

@@ -31,29 +31,37 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
     """
     if not config.actor.path:
         raise ModelError("config.actor.path is empty; give a model directory or a hub name")
-    platform = jax.default_backend() if platform is None else platform
-    actor_config = _architecture(config.actor)
-    actor = Actor(actor_config, *_computation(config.actor, platform))
+    actor = Actor(*_network(config.actor, platform))
     if config.algorithm.num_critics == 0:
         return Networks(actor, None)
     source = critic_source(config)
-    critic_config = _architecture(source)
-    if critic_config.vocab_size != actor_config.vocab_size:
+    critic = Critic(*_network(source, platform))
+    if critic.config.vocab_size != actor.config.vocab_size:
         raise ModelError(
-            f"the actor ({config.actor.path}) has a vocabulary of {actor_config.vocab_size}, the "
-            f"critics ({source.path}) one of {critic_config.vocab_size}; critics read the actor's "
+            f"the actor ({config.actor.path}) has a vocabulary of {actor.config.vocab_size}, the "
+            f"critics ({source.path}) one of {critic.config.vocab_size}; critics read the actor's "
             "tokens, so take both from one model family"
         )
-    return Networks(actor, Critic(critic_config, *_computation(source, platform)))
+    return Networks(actor, critic)
+
+
+def load_critic_alone(source: NetworkConfig, platform: str | None = None) -> Networks:
+    """A critic's architecture without its actor's: an actor of the critic's shape stands in."""
+    network = _network(source, platform)
+    return Networks(Actor(*network), Critic(*network))
 
 
 def _architecture(source: NetworkConfig) -> ModelConfig:
     return first_layers(load_config(source.architecture or source.path), source.num_layers)
 
 
-def _computation(source: NetworkConfig, platform: str) -> tuple[Any, str, Implementation]:
+def _network(
+    source: NetworkConfig, platform: str | None
+) -> tuple[ModelConfig, Any, str, Implementation]:
+    """Architecture, dtype, remat and attention: what `Actor` and `Critic` are made of."""
+    platform = jax.default_backend() if platform is None else platform
     attention = implementation_for(platform) if source.attention == "auto" else source.attention
-    return jnp.dtype(source.dtype), source.remat, attention
+    return _architecture(source), jnp.dtype(source.dtype), source.remat, attention
 
 
 def load_actor_params(config: Config, networks: Networks) -> Params:
