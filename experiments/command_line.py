@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from typing import Literal
 
 from absl import app
 
@@ -28,3 +29,12 @@ def read_config_file(file: str) -> Config:
         return from_config_dict(runpy.run_path(file)["get_config"]())
     except (OSError, KeyError) as error:
         raise ConfigError(f"{file} is no config file with a get_config function: {error}") from None
+
+
+def read_step(text: str) -> int | Literal["latest", "best"]:
+    """Which checkpoint --step means; raises `ConfigError` on what is none of the three."""
+    if text == "latest" or text == "best":
+        return text
+    if not text.isdecimal():
+        raise ConfigError(f"--step is {text!r}; give a step, latest or best")
+    return int(text)

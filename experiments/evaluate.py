@@ -24,7 +24,7 @@ from asyppo_jax.benchmarks import (
 )
 from asyppo_jax.config import ConfigError
 from asyppo_jax.errors import UserError
-from experiments.command_line import parse_flags
+from experiments.command_line import parse_flags, read_step
 
 DEFAULT = BenchmarkSettings()
 PAPER = "aime24,aime25,math500,olympiadbench,minerva_math,amc23"
@@ -38,7 +38,7 @@ _BASE = flags.DEFINE_string(
 )
 _BENCHMARK = flags.DEFINE_list("benchmark", [], 'Their names, or "paper" for the paper\'s six.')
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where their files are; else ASYPPO_DATA, data.")
-_OUTPUT = flags.DEFINE_string("output", None, "Where the answers go; else evaluations/CHECKPOINT.")
+_OUTPUT = flags.DEFINE_string("output", None, "Where the answers go; else RUN/evaluations/step_N.")
 _SAMPLES = flags.DEFINE_integer(
     "samples", None, f"Answers to a problem; else {DEFAULT.num_samples}, or 1 if greedy."
 )
@@ -99,8 +99,8 @@ def evaluate(checkpoint: str, names: list[str]) -> list[dict]:
     for benchmark in benchmarks:  # before the weights are read
         load_problems(benchmark, data_dir)
     dtype: Any = _DTYPE.value
-    actor = load_actor(checkpoint, step=_read_step(), base=_BASE.value, dtype=dtype)
-    output = _OUTPUT.value or f"evaluations/{_short_name(checkpoint, actor.step)}"
+    actor = load_actor(checkpoint, step=read_step(_STEP.value), base=_BASE.value, dtype=dtype)
+    output = _OUTPUT.value or _default_output(checkpoint, actor.step)
     summaries = []
     for benchmark in benchmarks:
         directory = f"{output}/{benchmark.name}"
@@ -131,18 +131,12 @@ def _settings() -> BenchmarkSettings:
     )
 
 
-def _read_step():
-    if _STEP.value in ("latest", "best"):
-        return _STEP.value
-    try:
-        return int(_STEP.value)
-    except ValueError:
-        raise ConfigError(f"--step is {_STEP.value!r}; give a step, latest or best") from None
-
-
-def _short_name(checkpoint: str, step: int | None) -> str:
+def _default_output(checkpoint: str, step: int | None) -> str:
+    """In a run its own `evaluations`, where `experiments.export` looks for scores."""
+    if step is not None:
+        return f"{checkpoint.rstrip('/')}/evaluations/step_{step}"
     name = re.sub(r"[^\w.-]+", "-", checkpoint.rstrip("/").rsplit("/", 1)[-1])
-    return name if step is None else f"{name}-step-{step}"
+    return f"runs/evaluations/{name}"
 
 
 if __name__ == "__main__":

@@ -36,8 +36,9 @@ LAYERS = (
         "benchmarks",
         "statistics",
         "answer_file",
+        "model_card",
     ),
-    ("updates", "train_step", "phases", "plan", "load"),
+    ("updates", "train_step", "phases", "plan", "load", "export"),
     ("train", "evaluate", "benchmark_evaluation"),
 )
 MAX_FILE_LINES = 350

@@ -63,7 +63,8 @@ def test_a_runs_actor_is_the_saved_one_at_each_step_that_can_be_asked_for(run):
         assert actor.step == step
         want = jax.tree.map(lambda x, s=step: x * s if x.ndim else x, state.actor_params)
         assert_trees_equal(actor.params, want)
-    ours = networks.actor_logits(want, jnp.asarray(TOKENS), jnp.asarray(MASK))
+    actor = load_actor(path, step=1)
+    ours = networks.actor_logits(state.actor_params, jnp.asarray(TOKENS), jnp.asarray(MASK))
     np.testing.assert_allclose(actor.logits(TOKENS, MASK), ours, atol=1e-5)
 
 
