@@ -82,10 +82,10 @@ class AnswerFile:
                 ) from error
         return answers
 
-    def keep(self, count: int) -> None:
-        """Drops what comes after the first `count` answers: the part of a batch that was torn."""
-        self.answers = self.answers[:count]
-        write_whole(self._path, _lines(self.answers))
+    def rewrite(self, answers: Sequence[Answer]) -> None:
+        """Puts these in place of all that is there."""
+        write_whole(self._path, _lines(answers))
+        self.answers = list(answers)
 
     def append(self, answers: Sequence[Answer]) -> None:
         """Adds a batch, and returns when it is on the disk."""

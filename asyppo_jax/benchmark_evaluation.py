@@ -42,7 +42,7 @@ def evaluate_benchmark(
     """Samples, grades and writes what is not yet in `output`; returns the summary of all.
 
     Every answer counts: one without anything to grade, or on which the grader failed, is wrong, and
-    counted apart besides.
+    counted apart besides. Those on which it failed before are graded once more.
 
     Raises:
         ConfigError, DataError, AnswerFileError: each one sentence.
@@ -133,7 +133,7 @@ def _fingerprint(
 ) -> dict[str, Any]:
     """All that an answer depends on; what only says how fast it comes is left out."""
     settings = dataclasses.asdict(s)
-    del settings["slots"], settings["num_workers"]
+    del settings["slots"], settings["num_workers"], settings["time_limit"]
     return settings | {
         "template": prompt.template,
         "system_prompt": prompt.system_prompt,
@@ -157,11 +157,12 @@ def _answer_the_rest(
 ) -> int:
     """Goes on after the last whole batch in `file`; returns how many answers were there before."""
     samples, total = s.num_samples, len(prompts) * s.num_samples
-    whole, there = s.batch_size * samples, len(file.answers)
-    if there >= total:
+    there = len(file.answers)
+    if there < total:  # what is torn of a batch is made anew
+        there -= there % (s.batch_size * samples)
+        file.rewrite(file.answers[:there])
+    elif all(a["verdict"] != "ungraded" for a in file.answers):
         return total
-    there -= there % whole
-    file.keep(there)
     grading = RewardConfig(benchmark.grader, s.time_limit, s.num_workers)
     looking = RewardConfig("asyppo_jax.rewards.graders:has_answer", s.time_limit, 1)
     interactive = sys.stderr.isatty()
@@ -178,6 +179,7 @@ def _answer_the_rest(
             mininterval=0.1 if interactive else 30,
         ) as bar,
     ):
+        _grade_again(file, grader, reader)
         for start in range(there // samples, len(prompts), s.batch_size):
             batch = list(prompts[start : start + s.batch_size])
             key = jax.random.fold_in(jax.random.key(s.seed), start)
@@ -232,6 +234,14 @@ def _grade(answers: list[Answer], grader: RewardPool, reader: RewardPool) -> Non
     for i, answer in enumerate(answers):
         answer["score"] = float(scores.rewards[i])
         answer["verdict"] = _verdict(bool(scores.valid[i]), answer["score"], i in empty)
+
+
+def _grade_again(file: AnswerFile, grader: RewardPool, reader: RewardPool) -> None:
+    """Another attempt at what had no grade: the machine may have been busy, or the limit short."""
+    ungraded = [a for a in file.answers if a["verdict"] == "ungraded"]
+    if ungraded:
+        _grade(ungraded, grader, reader)
+        file.rewrite(file.answers)
 
 
 def _verdict(valid: bool, score: float, empty: bool) -> Verdict:

@@ -41,7 +41,7 @@ def test_a_torn_last_line_is_dropped_and_a_broken_one_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-5])
     file = AnswerFile(str(tmp_path), {})
     assert [a["index"] for a in file.answers] == [0]
-    file.keep(1)
+    file.rewrite(file.answers)
     file.append([answer(1)])
     assert len(path.read_text().splitlines()) == 2
     path.write_text("no json\n" + path.read_text())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -100,6 +101,21 @@ def test_answers_without_a_score_count_as_wrong_and_are_told_apart(actor, data, 
     assert summary["avg@3"] == pytest.approx(3 / 15) and summary["ungraded"] == 3
     assert summary["no_answer"] == verdicts.count("no_answer")
     assert summary["pass@1"] == pytest.approx(0.2) and summary["pass@3"] == pytest.approx(0.2)
+
+
+def test_what_had_no_grade_is_graded_again_and_nothing_is_sampled(whole, actor, data, tmp_path):
+    output, summary = whole
+    answers = read(output)
+    for a in answers[3:5]:
+        a["verdict"], a["score"] = "ungraded", 0.0
+    shutil.copytree(output, tmp_path / "copy")
+    (tmp_path / "copy" / "answers.jsonl").write_text("".join(json.dumps(a) + "\n" for a in answers))
+    again = evaluate_benchmark(
+        actor, sums(), str(tmp_path / "copy"), data_dir=data, settings=SETTINGS
+    )
+    assert read(tmp_path / "copy") == read(output)
+    assert again["answers_made"] == 0 and again["ungraded"] == 0
+    assert again["avg@3"] == summary["avg@3"]
 
 
 def test_the_numbers_of_a_summary_by_hand():

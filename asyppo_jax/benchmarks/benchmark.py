@@ -42,7 +42,7 @@ class BenchmarkSettings:
     num_problems: int | None = None  # only the first n
     template: str | None = None  # "chat", or a text with {problem}
     system_prompt: str | None = None
-    time_limit: float = 10.0  # seconds for the grading of an answer
+    time_limit: float = 30.0  # seconds for the grading of an answer, on a busy machine
     num_workers: int = 2  # processes that grade
 
 
