@@ -5,15 +5,16 @@ state. Orbax writes to a temporary name and renames, so a killed run leaves no h
 """
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from asyppo_jax.config import CheckpointConfig
+from asyppo_jax.config import CheckpointConfig, Config, ConfigError, from_dict
 from asyppo_jax.errors import UserError
+from asyppo_jax.metrics import METRICS_FILE, read_metrics
 from asyppo_jax.multi_host import is_first, sum_over_hosts
 from asyppo_jax.paths import absolute
 from asyppo_jax.types import TrainState
@@ -33,7 +34,7 @@ def make_manager(workdir: str, config: CheckpointConfig) -> ocp.CheckpointManage
     latest = ocp.checkpoint_managers.LatestN(config.keep)
     policy = ocp.checkpoint_managers.AnyPreservationPolicy([latest, best])
     options = ocp.CheckpointManagerOptions(preservation_policy=policy)
-    directory = absolute(workdir) / "checkpoints"
+    directory = absolute(workdir) / _CHECKPOINTS
     return ocp.CheckpointManager(directory, options=options)
 
 
@@ -73,13 +74,104 @@ def restore(
     try:
         restored = manager.restore(step, args=args)
     except (ValueError, KeyError, FileNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:300]
         raise CheckpointError(
-            f"checkpoint {where}/{step} cannot be read: {reason} "
+            f"checkpoint {where}/{step} cannot be read: {_reason(error)} "
             "(torn, or of a run with other networks); remove that folder to go on from an earlier "
             "one, or give another --workdir"
         ) from error
     return restored["state"], restored["data"]
+
+
+def is_run(path: str) -> bool:
+    """Whether a directory is a run's: one with settings and checkpoints."""
+    directory = absolute(path)
+    return (directory / _SETTINGS).is_file() and (directory / _CHECKPOINTS).is_dir()
+
+
+def read_settings(workdir: str) -> Config:
+    """The settings of a run, as `write_settings` wrote them.
+
+    Raises:
+        CheckpointError: there are none, or they cannot be read.
+    """
+    file = absolute(workdir) / _SETTINGS
+    if not file.is_file():
+        raise CheckpointError(f"{workdir} has no {_SETTINGS}; give the workdir of a run")
+    try:
+        return from_dict(json.loads(file.read_text()))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{file} is not JSON ({error}); give another run") from error
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{file} is of another version of asyppo_jax: {error}; load it with that version"
+        ) from error
+
+
+def choose_step(workdir: str, step: int | Literal["latest", "best"]) -> int:
+    """The step of a checkpoint in `workdir`: the latest, the best by held-out accuracy, or its own.
+
+    "best" is the best of those that are kept and were evaluated, by `metrics.jsonl`; of equal ones
+    the earliest.
+
+    Raises:
+        CheckpointError: there is no such checkpoint; those that are there are named.
+    """
+    directory = absolute(workdir) / _CHECKPOINTS
+    steps = sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
+    if not steps:
+        raise CheckpointError(f"{workdir} holds no finished checkpoint; give a run that saved one")
+    if step == "latest":
+        return steps[-1]
+    if step == "best":
+        rows = read_metrics(absolute(workdir) / METRICS_FILE)
+        accuracies = {
+            row["step"]: row["evaluate/accuracy"]
+            for row in rows
+            if row["step"] in steps and row.get("evaluate/accuracy") is not None
+        }
+        if not accuracies:
+            raise CheckpointError(
+                f"no checkpoint of {workdir} was evaluated, so that none is the best; "
+                f"give one of the steps {_listed(steps)}"
+            )
+        return max(sorted(accuracies), key=lambda s: accuracies[s])
+    if step not in steps:
+        raise CheckpointError(
+            f"{workdir} holds no checkpoint of step {step}; there are {_listed(steps)}"
+        )
+    return step
+
+
+def restore_parts(workdir: str, step: int, like: dict[str, Any]) -> dict[str, Any]:
+    """Some fields of a saved `TrainState`, placed as `like` (shapes with shardings) says.
+
+    The others, such as the optimisers' moments, are not read: they cost neither memory nor time.
+
+    Raises:
+        CheckpointError: it cannot be read, or its shapes are another run's.
+    """
+    place = absolute(workdir) / _CHECKPOINTS / str(step) / "state"
+    args = ocp.args.PyTreeRestore(
+        item=like,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(like),
+        partial_restore=True,
+    )
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(place, args=args)
+    except (ValueError, KeyError, FileNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"checkpoint {place.parent} cannot be read: {_reason(error)} (torn, or of a run with "
+            "other networks); give another step, or a run that is whole"
+        ) from error
+
+
+def _listed(steps: list[int]) -> str:
+    return ", ".join(map(str, steps))
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]
 
 
 def check_same_run(workdir: str, fingerprint: dict[str, Any]) -> None:
@@ -123,7 +215,7 @@ def write_settings(workdir: str, fingerprint: dict[str, Any]) -> None:
         )
 
 
-_SETTINGS = "config.json"
+_SETTINGS, _CHECKPOINTS = "config.json", "checkpoints"
 
 
 def _as_json(settings: dict[str, Any]) -> dict[str, Any]:

@@ -255,7 +255,18 @@ def from_config_dict(values: Settings) -> Config:
     return config
 
 
-def _from_config_dict(cls: type, values: ConfigDict, where: str) -> Any:
+def from_dict(values: dict[str, Any]) -> Config:
+    """The config of which `values` is `dataclasses.asdict`, as JSON keeps it (lists for tuples).
+
+    What it lacks has its default. Raises `ConfigError` on a setting that this version does not know
+    or that cannot work.
+    """
+    config = _from_config_dict(Config, values, "config")
+    check_config(config)
+    return config
+
+
+def _from_config_dict(cls: type, values: ConfigDict | dict[str, Any], where: str) -> Any:
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
@@ -266,12 +277,12 @@ def _from_config_dict(cls: type, values: ConfigDict, where: str) -> Any:
             continue
         value = values[name]
         if dataclasses.is_dataclass(hint):
-            section = typing.cast(ConfigDict, value)
+            section = typing.cast("ConfigDict | dict[str, Any]", value)
             value = _from_config_dict(typing.cast(type, hint), section, f"{where}.{name}")
         elif typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
             allowed = ", ".join(repr(a) for a in typing.get_args(hint))
             raise ConfigError(f"{where}.{name} is {value!r}; choose one of {allowed}")
-        arguments[name] = value
+        arguments[name] = tuple(value) if isinstance(value, list) else value
     return cls(**arguments)
 
 

@@ -93,7 +93,6 @@ def make_prompts(
       ConfigError: a template that lacks {problem}, or a tokenizer without a usable chat template.
       DataError: no record makes a prompt.
     """
-    _check_template(tokenizer, prompt)
     prompts: list[Prompt] = []
     empty: list[LeftOut] = []
     without_answer: list[LeftOut] = []
@@ -107,7 +106,7 @@ def make_prompts(
         if not record.answer.strip():
             without_answer.append(left_out)
             continue
-        tokens = _tokenize(_render(record.problem, tokenizer, prompt), tokenizer)
+        tokens = tokenize_problem(record.problem, tokenizer, prompt)
         if len(tokens) > prompt.max_length:
             too_long.append(left_out)
             too_long_lengths.append(len(tokens))
@@ -125,6 +124,16 @@ def make_prompts(
     if not prompts:
         raise DataError(f"no prompt is left: {report.summary()}; {_mend(report)}")
     return prompts, report
+
+
+def tokenize_problem(problem: str, tokenizer: Tokenizer, prompt: PromptConfig) -> tuple[int, ...]:
+    """The tokens that the actor is given for a problem, see `make_prompts`; of any length.
+
+    Raises:
+      ConfigError: a template that lacks {problem}, or a tokenizer without a usable chat template.
+    """
+    _check_template(tokenizer, prompt)
+    return _tokenize(_render(problem, tokenizer, prompt), tokenizer)
 
 
 def _check_template(tokenizer: Tokenizer, prompt: PromptConfig) -> None:

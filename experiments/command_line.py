@@ -3,7 +3,7 @@
 import runpy
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from absl import app
 
@@ -32,3 +32,12 @@ def read_config_file(file: str, changes: Mapping[str, Any] | None = None) -> Con
         return from_config_dict(settings)
     except (OSError, KeyError) as error:
         raise ConfigError(f"{file} is no config file with a get_config function: {error}") from None
+
+
+def read_step(text: str) -> int | Literal["latest", "best"]:
+    """Which checkpoint --step means; raises `ConfigError` on what is none of the three."""
+    if text == "latest" or text == "best":
+        return text
+    if not text.isdecimal():
+        raise ConfigError(f"--step is {text!r}; give a step, latest or best")
+    return int(text)

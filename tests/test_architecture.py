@@ -33,9 +33,13 @@ LAYERS = (
         "plots",
         "flops",
         "hlo",
+        "benchmarks",
+        "statistics",
+        "answer_file",
+        "model_card",
     ),
-    ("updates", "train_step", "phased_step", "phases", "plan"),
-    ("train", "evaluate"),
+    ("updates", "train_step", "phased_step", "phases", "plan", "load", "export"),
+    ("train", "evaluate", "benchmark_evaluation"),
 )
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60

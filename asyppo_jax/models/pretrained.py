@@ -1,7 +1,7 @@
 """A run's networks and their first parameters, from the directories that its config names."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from asyppo_jax.config import Config, NetworkConfig
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_value_kernel
 from asyppo_jax.models.config import ModelConfig, ModelError
-from asyppo_jax.models.decode_attention import form_for
+from asyppo_jax.models.decode_attention import Form, form_for
 from asyppo_jax.models.huggingface import first_layers, load_config, load_params
 from asyppo_jax.models.self_attention import Implementation, implementation_for
 from asyppo_jax.types import Params
@@ -32,35 +32,46 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
     """
     if not config.actor.path:
         raise ModelError("config.actor.path is empty; give a model directory or a hub name")
-    platform = jax.default_backend() if platform is None else platform
-    actor_config = _architecture(config.actor)
-    form, packing = config.actor.decode_attention, config.batching.packing
-    decode = form_for(platform) if form == "auto" else form
-    actor = Actor(actor_config, *_computation(config.actor, platform, packing), decode)
+    packing, form = config.batching.packing, config.actor.decode_attention
+    network = _network(config.actor, platform, packing)
+    actor = Actor(*network, _decode_form(form, platform))
     if config.algorithm.num_critics == 0:
         return Networks(actor, None)
     source = critic_source(config)
-    critic_config = _architecture(source)
-    if critic_config.vocab_size != actor_config.vocab_size:
+    critic = Critic(*_network(source, platform, packing))
+    if critic.config.vocab_size != actor.config.vocab_size:
         raise ModelError(
-            f"the actor ({config.actor.path}) has a vocabulary of {actor_config.vocab_size}, the "
-            f"critics ({source.path}) one of {critic_config.vocab_size}; critics read the actor's "
+            f"the actor ({config.actor.path}) has a vocabulary of {actor.config.vocab_size}, the "
+            f"critics ({source.path}) one of {critic.config.vocab_size}; critics read the actor's "
             "tokens, so take both from one model family"
         )
-    return Networks(actor, Critic(critic_config, *_computation(source, platform, packing)))
+    return Networks(actor, critic)
+
+
+def load_critic_alone(source: NetworkConfig, platform: str | None = None) -> Networks:
+    """A critic's architecture without its actor's: an actor of the critic's shape stands in."""
+    network = _network(source, platform, packing=False)
+    return Networks(Actor(*network), Critic(*network))
 
 
 def _architecture(source: NetworkConfig) -> ModelConfig:
     return first_layers(load_config(source.architecture or source.path), source.num_layers)
 
 
-def _computation(
-    source: NetworkConfig, platform: str, packing: bool
-) -> tuple[Any, str, Implementation]:
-    attention = implementation_for(platform) if source.attention == "auto" else source.attention
+def _network(
+    source: NetworkConfig, platform: str | None, packing: bool
+) -> tuple[ModelConfig, Any, str, Implementation]:
+    """Architecture, dtype, remat and attention: what `Actor` and `Critic` are made of."""
+    attention = source.attention
+    if attention == "auto":
+        attention = implementation_for(platform or jax.default_backend())
     if attention == "cudnn" and packing:
         attention = "cudnn_packed"
-    return jnp.dtype(source.dtype), source.remat, attention
+    return _architecture(source), jnp.dtype(source.dtype), source.remat, attention
+
+
+def _decode_form(form: Form | Literal["auto"], platform: str | None) -> Form:
+    return form_for(platform or jax.default_backend()) if form == "auto" else form
 
 
 def load_actor_params(config: Config, networks: Networks) -> Params:

@@ -1,0 +1,48 @@
+"""Writes a run's actor and critics as Hugging Face directories.
+
+    python -m experiments.export --workdir=RUN --output=DIR [--step=best] [--dtype=bfloat16]
+
+makes DIR/actor (a causal language model), DIR/critic_0, DIR/critic_1, … (token classifiers whose
+one label is the value), each with tokenizer, model card and the run's plot. Scores that
+`experiments.evaluate` left in the run go into the card.
+"""
+
+import sys
+from typing import Any
+
+from absl import app, flags, logging
+
+from asyppo_jax.config import ConfigError
+from asyppo_jax.errors import UserError
+from experiments.command_line import parse_flags, read_step
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
+_OUTPUT = flags.DEFINE_string("output", None, "The directory to make.")
+_STEP = flags.DEFINE_string("step", "latest", "A step, latest, or best (held out).")
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16"], "Of the weights; float32 loses nothing."
+)
+_BASE = flags.DEFINE_string(
+    "base", None, "Where the model is that the run was trained from, if no longer there."
+)
+
+
+def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells each of its threads' doings at INFO
+    try:
+        for name, value in (("workdir", _WORKDIR.value), ("output", _OUTPUT.value)):
+            if not value:
+                raise ConfigError(f"--{name}=DIR is missing")
+        from asyppo_jax.export import export_run
+
+        step, dtype = read_step(_STEP.value), _DTYPE.value
+        chosen: dict[str, Any] = {"step": step, "dtype": dtype, "base": _BASE.value}
+        written = export_run(str(_WORKDIR.value), str(_OUTPUT.value), **chosen)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    for directory in written:
+        print(f"wrote {directory}")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)
