@@ -25,6 +25,7 @@ LAYERS = (
         "rewards",
         "sampling",
         "rollouts",
+        "rollout_files",
         "experience",
         "packing",
         "microbatches",
@@ -34,7 +35,7 @@ LAYERS = (
         "flops",
         "hlo",
     ),
-    ("updates", "train_step", "phases", "plan", "load"),
+    ("updates", "train_step", "phases", "plan", "load", "inspection"),
     ("train", "evaluate"),
 )
 MAX_FILE_LINES = 350
