@@ -22,7 +22,7 @@ from asyppo_jax.models.actor_critic import Networks, in_compute_dtype
 from asyppo_jax.multi_host import is_first
 from asyppo_jax.packing import Rows
 from asyppo_jax.prompts import Prompt
-from asyppo_jax.rollout_files import SavedAnswer, token_texts, write_answers_file
+from asyppo_jax.rollout_files import SavedAnswer, token_texts, write_rollout_file
 from asyppo_jax.rollouts import Sampler
 from asyppo_jax.sharding import put, replicated
 from asyppo_jax.train_step import critic_values, experience_of, state_shardings
@@ -75,7 +75,7 @@ def make_rollout_saver(
         if is_first():
             numbers = jax.device_get((experience, log_probs, entropy))
             answers = saved_answers(step, *numbers, prompts, sampler)
-            write_answers_file(epath.Path(workdir) / "rollouts" / f"step_{step:08}.jsonl", answers)
+            write_rollout_file(epath.Path(workdir) / "rollouts" / f"step_{step:08}.jsonl", answers)
 
     return save
 

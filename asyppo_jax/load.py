@@ -41,7 +41,7 @@ from asyppo_jax.types import Params
 Step = int | Literal["latest", "best"]
 Dtype = Literal["float32", "bfloat16"]
 
-_PROMPT_BUCKET = 32  # prompts are padded to a multiple of it, so that few lengths are compiled
+_SHORTEST_PROMPT = 32  # prompts are padded to this times a power of 2: few lengths to compile
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,7 @@ class LoadedActor:
     The methods are for notebooks; inside jit, call `networks.actor_logits` with `params`.
     """
 
+    path: str  # as it was asked for
     networks: Networks  # without critics
     params: Params
     tokenizer: Tokenizer
@@ -114,7 +115,9 @@ class LoadedActor:
 
     def sampler(self, options: DecodingOptions, prompt_length: int) -> Sampler:
         """The compiled sampler for prompts of up to `prompt_length` tokens; each length once."""
-        length = -(-prompt_length // _PROMPT_BUCKET) * _PROMPT_BUCKET
+        length = _SHORTEST_PROMPT
+        while length < prompt_length:
+            length *= 2
         return _sampler(self.networks, self.tokenizer, length, options, self.mesh)
 
 
@@ -196,7 +199,7 @@ def load_actor(
         params = put(params, param_shardings(boxed, mesh))
     else:
         params = _restore(path, found, "actor_params", boxed, mesh)
-    return LoadedActor(networks, params, tokenizer, config, found, mesh)
+    return LoadedActor(path, networks, params, tokenizer, config, found, mesh)
 
 
 def load_critics(

@@ -38,7 +38,7 @@ class Record:
     answer: str
 
 
-def load_records(data: DataConfig) -> list[Record]:
+def load_records(data: DataConfig, *, spellings: bool = False) -> list[Record]:
     r"""Reads the records that `data` describes, in the order of the source.
 
     Sources: "jsonl" and "parquet" files; "hub", a data set name or "name:subset"
@@ -47,8 +47,9 @@ def load_records(data: DataConfig) -> list[Record]:
     of dicts.
 
     Answers become text: 27.0 is "27", null is "", a list is its first element (data sets that give
-    lists give spellings of one answer). Group 1 of the first match of `answer_pattern`, where there
-    is one, is the answer; where it does not match, the answer is "".
+    lists give spellings of one answer); with `spellings` each answer is a JSON list of all of its
+    spellings, for graders that take any. Group 1 of the first match of `answer_pattern`, where
+    there is one, is the answer; where it does not match, the answer is "".
 
     reasoning_gym makes item i of seed s from s + i: data sets whose seeds are nearer to each other
     than their sizes share problems. Keep the seeds of training and evaluation far apart.
@@ -67,7 +68,11 @@ def load_records(data: DataConfig) -> list[Record]:
         fields = ("question", "answer")
     records, last_answer = [], ""
     for where, row in itertools.islice(_rows(data), data.num_records):
-        problem, answer = (_field(row, name, where) for name in fields)
+        problem = _field(row, fields[0], where)
+        if spellings:
+            records.append(Record(problem, _spellings(row, fields[1], where)))
+            continue
+        answer = _field(row, fields[1], where)
         last_answer = answer
         if pattern is not None:
             match = pattern.search(answer)
@@ -108,6 +113,13 @@ def _field(row: Any, name: str, where: str) -> str:
             f"set problem_field and answer_field in {_SECTIONS}"
         )
     return _to_text(row[name], name, where)
+
+
+def _spellings(row: Any, name: str, where: str) -> str:
+    first = _field(row, name, where)  # which also refuses what cannot be read
+    value = row[name]
+    texts = [_to_text(x, name, where) for x in value] if isinstance(value, list) else [first]
+    return json.dumps([*dict.fromkeys(text.strip() for text in texts)])
 
 
 def _to_text(value: Any, name: str, where: str) -> str:

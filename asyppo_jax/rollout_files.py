@@ -1,6 +1,6 @@
 """Saved rollouts: files of one JSON line an answer, with what its step made of each token.
 
-`inspection` writes them during training, `experiments.inspect` shows them, and `read_answers_file`
+`inspection` writes them during training, `experiments.inspect` shows them, and `read_rollout_file`
 gives them back to a notebook. The fields of a line are those of `SavedAnswer`; NaN is null.
 """
 
@@ -82,7 +82,7 @@ def token_texts(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
     return texts
 
 
-def write_answers_file(path: epath.PathLike, answers: Sequence[SavedAnswer]) -> None:
+def write_rollout_file(path: epath.PathLike, answers: Sequence[SavedAnswer]) -> None:
     """Writes a file of answers whole or not at all; numbers keep six decimals."""
     lines = [json.dumps(_as_json(dataclasses.asdict(answer))) for answer in answers]
     file = epath.Path(path)
@@ -100,7 +100,7 @@ def _as_json(value: Any) -> Any:
     return value
 
 
-def read_answers_file(path: epath.PathLike) -> list[SavedAnswer]:
+def read_rollout_file(path: epath.PathLike) -> list[SavedAnswer]:
     """The answers of a file, in its order.
 
     Raises:

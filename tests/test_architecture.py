@@ -34,9 +34,12 @@ LAYERS = (
         "plots",
         "flops",
         "hlo",
+        "benchmarks",
+        "statistics",
+        "answer_file",
     ),
     ("updates", "train_step", "phases", "plan", "load", "inspection"),
-    ("train", "evaluate"),
+    ("train", "evaluate", "benchmark_evaluation"),
 )
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60

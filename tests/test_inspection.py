@@ -12,7 +12,7 @@ from asyppo_jax.inspection import make_rollout_saver
 from asyppo_jax.packing import Rows
 from asyppo_jax.prompts import Prompt, load_tokenizer
 from asyppo_jax.records import Record
-from asyppo_jax.rollout_files import read_answers_file
+from asyppo_jax.rollout_files import read_rollout_file
 from asyppo_jax.rollouts import make_sampler, training_options
 from asyppo_jax.sharding import make_mesh
 from asyppo_jax.train_step import critic_values, experience_of
@@ -47,7 +47,7 @@ def saved(directory, num_critics: int = 2, finished_steps: int = 0, **changes):
     with jax.set_mesh(mesh):
         make_rollout_saver(directory, networks, sampler, config, mesh)(state, rollout, prompts)
     file = directory / "rollouts" / f"step_{finished_steps + 1:08}.jsonl"
-    return config, networks, state, rollout, read_answers_file(file) if file.exists() else None
+    return config, networks, state, rollout, read_rollout_file(file) if file.exists() else None
 
 
 @functools.partial(jax.jit, static_argnames=("networks", "config"))

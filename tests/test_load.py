@@ -16,6 +16,7 @@ import pytest
 from asyppo_jax import checkpoint, load_actor, load_critics
 from asyppo_jax.checkpoint import CheckpointError
 from asyppo_jax.config import CheckpointConfig, PromptConfig
+from asyppo_jax.load import Step
 from asyppo_jax.models.config import ModelError
 from asyppo_jax.models.huggingface import save_params
 from asyppo_jax.models.pretrained import load_networks
@@ -56,7 +57,8 @@ def run(tmp_path_factory):
 
 def test_a_runs_actor_is_the_saved_one_at_each_step_that_can_be_asked_for(run):
     path, _, networks, state = run
-    for asked, step in (("latest", 3), ("best", 2), (1, 1)):
+    asked_for: list[tuple[Step, int]] = [("latest", 3), ("best", 2), (1, 1)]
+    for asked, step in asked_for:
         actor = load_actor(path, step=asked)
         assert actor.step == step
         want = jax.tree.map(lambda x, s=step: x * s if x.ndim else x, state.actor_params)
@@ -132,8 +134,7 @@ def test_critics_come_back_from_their_directories_in_order(run, tmp_path):
     save_params(
         tmp_path / "deep",
         deep,
-        load_actor(path).params
-        | {"value_kernel": one["value_kernel"], "value_bias": one["value_bias"]},
+        {**load_actor(path).params, "value_kernel": np.zeros(32), "value_bias": np.zeros(())},
         "critic",
     )
     with pytest.raises(ModelError, match="of different architectures"):

@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerFast
 from asyppo_jax.rollout_files import (
     RolloutFileError,
     SavedAnswer,
-    read_answers_file,
+    read_rollout_file,
     token_texts,
-    write_answers_file,
+    write_rollout_file,
 )
 from tests.tiny import make_saved_answer
 
@@ -19,12 +19,12 @@ from tests.tiny import make_saved_answer
 @pytest.fixture
 def file(tmp_path):
     answers = [make_saved_answer(group=0), make_saved_answer(group=1, reward=None, critic=None)]
-    write_answers_file(tmp_path / "rollouts" / "step_00000003.jsonl", answers)
+    write_rollout_file(tmp_path / "rollouts" / "step_00000003.jsonl", answers)
     return tmp_path / "rollouts" / "step_00000003.jsonl"
 
 
 def test_answers_come_back_as_they_were_written(file):
-    first, second = read_answers_file(file)
+    first, second = read_rollout_file(file)
     assert first == make_saved_answer(group=0)
     assert (second.group, second.reward, second.critic) == (1, None, None)
     assert all(isinstance(getattr(first, f.name), list) for f in dataclasses.fields(first)[8:])
@@ -32,10 +32,10 @@ def test_answers_come_back_as_they_were_written(file):
 
 def test_what_is_not_finite_is_null_and_numbers_keep_six_decimals(tmp_path):
     answer = make_saved_answer(entropy=[float("nan"), float("inf"), 0.123456789])
-    write_answers_file(tmp_path / "a.jsonl", [answer])
+    write_rollout_file(tmp_path / "a.jsonl", [answer])
     text = (tmp_path / "a.jsonl").read_text()
     assert "NaN" not in text and "Infinity" not in text
-    assert read_answers_file(tmp_path / "a.jsonl")[0].entropy == [None, None, 0.123457]
+    assert read_rollout_file(tmp_path / "a.jsonl")[0].entropy == [None, None, 0.123457]
 
 
 @pytest.mark.parametrize(
@@ -58,16 +58,16 @@ def test_a_bad_line_is_one_sentence_with_its_number(file, change, sentence):
     good, second = file.read_bytes().splitlines()
     file.write_bytes(good + b"\n" + change(second) + b"\n")
     with pytest.raises(RolloutFileError, match=sentence) as caught:
-        read_answers_file(file)
+        read_rollout_file(file)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_and_an_empty_file_say_how_one_is_made(tmp_path):
     with pytest.raises(RolloutFileError, match=r"does not exist.*config\.log\.rollouts_every"):
-        read_answers_file(tmp_path / "none.jsonl")
+        read_rollout_file(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(RolloutFileError, match="is empty"):
-        read_answers_file(tmp_path / "empty.jsonl")
+        read_rollout_file(tmp_path / "empty.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_bytes_that_are_no_text_do_not_swallow_what_follows(bytes_tokenizer):
 
 
 def test_the_fields_say_which_are_by_token():
-    """`read_answers_file` takes those from `token_texts` on for lists of one length."""
+    """`read_rollout_file` takes those from `token_texts` on for lists of one length."""
     kinds = {f.name: str(f.type) for f in dataclasses.fields(SavedAnswer)}
     names = list(kinds)
     by_token = names[names.index("tokens") :]

@@ -59,12 +59,10 @@ def math(problem: str, completion: str, answer: str) -> float:
             answers is equal; a failure of the grader is not a wrong answer.
     """
     math_verify = _math_verify()
-    parse = functools.partial(math_verify.parse, parsing_timeout=None)
-    references = parse(_box(answer))
+    references = math_verify.parse(_box(answer), parsing_timeout=None)
     if not references:
         raise ValueError(f"the reference answer {answer!r} cannot be read; mend or drop its record")
-    boxed = last_boxed(completion)
-    finals = parse(_final_part(completion) if boxed is None else _box(boxed))
+    finals = _final_answers(completion)
     failure: Exception | None = None
     for reference in references:
         for final in finals:
@@ -79,8 +77,19 @@ def math(problem: str, completion: str, answer: str) -> float:
     return 0.0
 
 
+def has_answer(problem: str, completion: str, answer: str) -> float:
+    """1.0 if there is anything in the completion that `math` would compare, else 0.0."""
+    return float(bool(_final_answers(completion)))
+
+
 # Graded once as a worker starts: the first symbolic comparison builds parsers and caches.
 MATH_EXAMPLE = ("", r"\boxed{\frac{x^2 - 1}{x - 1}}", "x + 1")
+
+
+def _final_answers(completion: str) -> list[Any]:
+    boxed = last_boxed(completion)
+    text = _final_part(completion) if boxed is None else _box(boxed)
+    return _math_verify().parse(text, parsing_timeout=None)
 
 
 def _box(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from asyppo_jax.rollout_files import RolloutFileError, SavedAnswer, read_answers_file
+from asyppo_jax.rollout_files import RolloutFileError, SavedAnswer, read_rollout_file
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _PLACE = "__ROLLOUTS__"
@@ -30,7 +30,7 @@ def read_rollouts(places: Sequence[str]) -> list[SavedAnswer]:
                 "config.log.rollouts_every = n"
             )
         files += found
-    return [answer for file in files for answer in read_answers_file(file)]
+    return [answer for file in files for answer in read_rollout_file(file)]
 
 
 def render(answers: Sequence[SavedAnswer]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asyppo_jax.rollout_files import RolloutFileError, write_answers_file
+from asyppo_jax.rollout_files import RolloutFileError, write_rollout_file
 from experiments.inspect.page import read_rollouts, render
 from tests.tiny import make_saved_answer
 
@@ -63,7 +63,7 @@ def test_what_an_answer_says_stays_text():
 
 def test_folders_and_files_are_read_in_order(tmp_path):
     for step in (10, 2):
-        write_answers_file(tmp_path / f"step_{step:08}.jsonl", [make_saved_answer(step=step)])
+        write_rollout_file(tmp_path / f"step_{step:08}.jsonl", [make_saved_answer(step=step)])
     assert [a.step for a in read_rollouts([str(tmp_path)])] == [2, 10]
     assert [a.step for a in read_rollouts([str(tmp_path / "step_00000010.jsonl")])] == [10]
     (tmp_path / "empty").mkdir()
@@ -78,7 +78,7 @@ def test_the_command_writes_the_page_and_names_what_it_cannot_read(tmp_path):
         return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
 
     file = tmp_path / "step_00000003.jsonl"
-    write_answers_file(file, [make_saved_answer()])
+    write_rollout_file(file, [make_saved_answer()])
     done = inspect(f"--rollouts={file}")
     assert done.returncode == 0 and "answers: 1" in done.stdout, done.stderr
     assert (tmp_path / "step_00000003.html").read_text() == render([make_saved_answer()])
