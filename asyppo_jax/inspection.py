@@ -71,10 +71,10 @@ def make_rollout_saver(
             return
         critic_params = put(state.critic_params, critics_place)
         experience = experience_rows(critic_params, state.key, state.step, rollout)
-        log_probs, entropy = actor_rows(state.actor_params, experience.rollout)
+        found = experience, *actor_rows(state.actor_params, experience.rollout)
         if is_first():
-            numbers = jax.device_get((experience, log_probs, entropy))
-            answers = saved_answers(step, *numbers, prompts, sampler)
+            experience, log_probs, entropy = jax.device_get(found)
+            answers = saved_answers(step, experience, log_probs, entropy, prompts, sampler)
             write_rollout_file(epath.Path(workdir) / "rollouts" / f"step_{step:08}.jsonl", answers)
 
     return save

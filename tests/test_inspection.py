@@ -32,7 +32,7 @@ ARCHITECTURE = dataclasses.replace(QWEN3, vocab_size=len(VOCABULARY_OF_TEXT))
 
 
 def saved(directory, num_critics: int = 2, finished_steps: int = 0, **changes):
-    """Config, networks, state and rollout, and the answers that were saved (None: none were)."""
+    """Config, networks, state and rollout, and the answers that were saved."""
     changes = {"log__rollouts_every": 2, "log__rollout_prompts": 3} | changes
     config = make_config(num_critics, **changes)
     networks, mesh = make_networks(num_critics, ARCHITECTURE), make_mesh(config.mesh)
@@ -47,7 +47,7 @@ def saved(directory, num_critics: int = 2, finished_steps: int = 0, **changes):
     with jax.set_mesh(mesh):
         make_rollout_saver(directory, networks, sampler, config, mesh)(state, rollout, prompts)
     file = directory / "rollouts" / f"step_{finished_steps + 1:08}.jsonl"
-    return config, networks, state, rollout, read_rollout_file(file) if file.exists() else None
+    return config, networks, state, rollout, read_rollout_file(file) if file.exists() else []
 
 
 @functools.partial(jax.jit, static_argnames=("networks", "config"))
@@ -58,6 +58,10 @@ def _step_numbers(state, rollout, networks, config):
     return experience_of(state, rollout, values, config), log_probs, entropy
 
 
+def close(numbers: list[float | None], ours) -> None:
+    np.testing.assert_allclose(np.array(numbers, np.float32), ours, atol=2e-5)
+
+
 @pytest.mark.parametrize("num_critics", [2, 0])
 def test_the_numbers_are_those_of_the_step(tmp_path, num_critics):
     config, networks, state, rollout, answers = saved(tmp_path, num_critics, finished_steps=1)
@@ -66,7 +70,6 @@ def test_the_numbers_are_those_of_the_step(tmp_path, num_critics):
     for row, answer in enumerate(answers):
         n = int(rollout.completion_mask[row].sum())
         assert answer.tokens == rollout.tokens[row, 5 : 5 + n].tolist()
-        close = functools.partial(np.testing.assert_allclose, atol=2e-5)
         close(answer.advantages, experience.advantages[row, :n])
         close(answer.returns, experience.returns[row, :n])
         close(answer.value_std, experience.value_std[row, :n])
@@ -94,9 +97,9 @@ def test_an_answer_says_what_it_answers_what_it_earned_and_whether_it_ended(tmp_
 
 def test_only_the_steps_that_are_due_are_saved(tmp_path):
     *_, answers = saved(tmp_path, finished_steps=2)
-    assert answers is None and not (tmp_path / "rollouts").exists()
+    assert not answers and not (tmp_path / "rollouts").exists()
     *_, answers = saved(tmp_path, finished_steps=1, log__rollouts_every=0)
-    assert answers is None
+    assert not answers
 
 
 def test_more_prompts_than_a_step_has_are_refused_with_the_number(tmp_path):
