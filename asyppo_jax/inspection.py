@@ -24,7 +24,7 @@ from asyppo_jax.packing import Rows
 from asyppo_jax.prompts import Prompt
 from asyppo_jax.rollout_files import SavedAnswer, token_texts, write_rollout_file
 from asyppo_jax.rollouts import Sampler
-from asyppo_jax.sharding import put, replicated
+from asyppo_jax.sharding import replicated
 from asyppo_jax.train_step import critic_values, experience_of, state_shardings
 from asyppo_jax.types import Experience, Params, Rollout, TrainState
 from asyppo_jax.updates import completion_log_probs, of_each_sequence, sequence_segments
@@ -69,7 +69,7 @@ def make_rollout_saver(
         step = int(state.step) + 1
         if not every or step % every:
             return
-        critic_params = put(state.critic_params, critics_place)
+        critic_params = jax.device_put(state.critic_params, critics_place)  # if they wait elsewhere
         experience = experience_rows(critic_params, state.key, state.step, rollout)
         found = experience, *actor_rows(state.actor_params, experience.rollout)
         if is_first():

@@ -30,6 +30,8 @@ os.chdir(next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "configs").is
 sys.path.insert(0, os.getcwd())
 
 # %%
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -91,13 +93,9 @@ print(f"{len(answers.problems)} answers, {float(rollout.rewards.mean()):.0%} of 
 length = rollout.completion_mask.shape[1]
 mask = jnp.concatenate([rollout.prompt_mask, rollout.completion_mask], axis=1)
 values = critics.values(rollout.tokens, mask)[:, :, -length - 1 : -1]  # [K, B, C]
-experience = make_experience(
-    rollout,
-    values,
-    jax.random.key(0),
-    group_size=config.sampling.group_size,
-    config=config.algorithm,
-)
+experience = jax.jit(
+    partial(make_experience, group_size=config.sampling.group_size, config=config.algorithm)
+)(rollout, values, jax.random.key(0))
 real = np.asarray(rollout.completion_mask)
 dropped = 1 - experience.advantage_mask.sum() / real.sum()
 print(f"{dropped:.1%} of {real.sum()} tokens leave the surrogate")
