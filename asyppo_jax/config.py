@@ -194,6 +194,9 @@ class LogConfig:
     wandb_project: str = ""  # empty: off
     samples_every: int = 10  # steps between printed completions; 0: never
     num_samples: int = 2
+    # Steps between rollouts saved token by token for experiments.inspect; 0: never.
+    rollouts_every: int = 0
+    rollout_prompts: int = 4  # of a saved step: how many prompts, with all their answers
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ LAYERS = (
         "rewards",
         "sampling",
         "rollouts",
+        "rollout_files",
         "experience",
         "packing",
         "microbatches",
@@ -38,7 +39,10 @@ LAYERS = (
         "answer_file",
         "model_card",
     ),
-    ("updates", "train_step", "phased_step", "phases", "plan", "load", "export"),
+    (
+        *("updates", "train_step", "phased_step", "phases", "plan"),
+        *("load", "export", "inspection"),
+    ),
     ("train", "evaluate", "benchmark_evaluation"),
 )
 MAX_FILE_LINES = 350
