@@ -300,9 +300,7 @@ def check_config(config: Config) -> None:
         value = getattr(algorithm, name)
         if not 0 <= value <= 1:
             raise ConfigError(f"config.algorithm.{name} is {value}; it must be in [0, 1]")
-    if not 0 < sampling.top_p <= 1:
-        raise ConfigError(f"config.sampling.top_p is {sampling.top_p}; it must be in (0, 1]")
-    _check_slots(sampling)
+    _check_sampling(sampling)
     critics, group = algorithm.num_critics, sampling.group_size
     if critics < 0:
         raise ConfigError(f"config.algorithm.num_critics is {critics}; it must be 0 or more")
@@ -336,13 +334,17 @@ def _check_critic_microbatch(batching: BatchingConfig, critics: int) -> None:
     _check_divides(f"{part} (for each critic)", size, f"a critic's share of {whole}", share)
 
 
-def _check_slots(sampling: SamplingConfig) -> None:
-    if not sampling.slots:
-        return
-    whole = sampling.num_prompts * sampling.group_size
-    _check_divides("config.sampling.slots", sampling.slots, "the batch", whole)
-    name = "config.sampling.group_size"
-    _check_divides(name, sampling.group_size, "config.sampling.slots", sampling.slots)
+def _check_sampling(sampling: SamplingConfig) -> None:
+    if not 0 < sampling.top_p <= 1:
+        raise ConfigError(f"config.sampling.top_p is {sampling.top_p}; it must be in (0, 1]")
+    if not 0 <= sampling.min_p <= 1:
+        raise ConfigError(f"config.sampling.min_p is {sampling.min_p}; it must be in [0, 1]")
+    batch = sampling.num_prompts * sampling.group_size
+    if not 0 <= sampling.slots <= batch:
+        raise ConfigError(
+            f"config.sampling.slots is {sampling.slots}; it must be between 0 (all) and the batch, "
+            f"num_prompts * group_size = {batch}"
+        )
 
 
 def _check_divides(part: str, part_size: int, whole: str, whole_size: int) -> None:

@@ -56,8 +56,11 @@ def test_the_microbatch_of_a_critic_is_its_share_unless_it_is_given():
         ({"sampling__top_p": 0.0}, r"top_p is 0\.0"),
         ({"batching__microbatch_size": 48}, "does not divide config.batching.actor_minibatch_size"),
         ({"batching__actor_minibatch_size": 100}, "actor_minibatch_size is 100, which does not"),
-        ({"sampling__slots": 48}, "config.sampling.slots is 48, which does not divide the batch"),
-        ({"sampling__slots": 16}, "config.sampling.group_size is 32, which does not divide config"),
+        (
+            {"sampling__slots": 1025},
+            "config.sampling.slots is 1025; it must be between 0 .* = 1024",
+        ),
+        ({"sampling__min_p": 1.5}, "config.sampling.min_p is 1.5; it must be in"),
         ({"batching__microbatch_size": 0}, "microbatch_size is 0"),
         (
             {"batching__critic_microbatch_size": 48},
