@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from asyppo_jax.models.attention import attend, rotary_frequencies, rotate
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.self_attention import Implementation, self_attention
+from asyppo_jax.ops.products import dense, gated_mlp
 from asyppo_jax.sharding import constrain
 
 Cache = tuple[jax.Array, jax.Array]  # keys and values, each [L, B, S, KV, head_dim]
@@ -87,7 +88,8 @@ class Attention(nn.Module):
             ("heads", "head_dim", "embed"),
             (c.num_heads, c.head_dim, c.embed_dim),
         )
-        return jnp.einsum("bthk,hkd->btd", mixed, kernel.astype(x.dtype)), cache
+        kernel = kernel.astype(x.dtype).reshape(-1, c.embed_dim)
+        return dense(mixed.reshape(*x.shape[:2], -1), kernel), cache
 
     def project(
         self, x: Float[Array, "B T D"], name: str, axis: str, num_heads: int
@@ -95,7 +97,8 @@ class Attention(nn.Module):
         c = self.config
         shape = (c.embed_dim, num_heads, c.head_dim)
         kernel = param(self, f"{name}_kernel", ("embed", axis, "head_dim"), shape)
-        out = jnp.einsum("btd,dhk->bthk", x, kernel.astype(x.dtype))
+        out = dense(x, kernel.astype(x.dtype).reshape(c.embed_dim, -1))
+        out = out.reshape(*x.shape[:2], num_heads, c.head_dim)
         if c.attention_bias:
             zeros = nn.initializers.zeros
             bias = param(self, f"{name}_bias", (axis, "head_dim"), shape[1:], zeros)
@@ -134,8 +137,7 @@ class GatedMLP(nn.Module):
         gate = param(self, "gate_kernel", ("embed", "mlp"), (embed, mlp))
         up = param(self, "up_kernel", ("embed", "mlp"), (embed, mlp))
         down = param(self, "down_kernel", ("mlp", "embed"), (mlp, embed))
-        hidden = jax.nn.silu(x @ gate.astype(x.dtype)) * (x @ up.astype(x.dtype))
-        return hidden @ down.astype(x.dtype)
+        return gated_mlp(x, *(kernel.astype(x.dtype) for kernel in (gate, up, down)))
 
 
 class Block(nn.Module):
