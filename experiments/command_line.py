@@ -1,8 +1,10 @@
 """What the mains share: flags that fail in one sentence, and config files read by name."""
 
+import os
 import runpy
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from absl import app
@@ -32,3 +34,19 @@ def read_config_file(file: str, changes: Mapping[str, Any] | None = None) -> Con
         return from_config_dict(settings)
     except (OSError, KeyError) as error:
         raise ConfigError(f"{file} is no config file with a get_config function: {error}") from None
+
+
+def use_compile_cache(directory: str | None) -> None:
+    """Keeps compiled programs in a directory, so that a second start need not compile them again.
+
+    None: $JAX_COMPILATION_CACHE_DIR, or ~/.cache/asyppo_jax where that is not set. "": nowhere.
+    A bucket's directory serves all hosts.
+    """
+    import jax  # late, as in the mains: a wrong setting is told before the imports
+
+    if directory is None:
+        default = Path.home() / ".cache" / "asyppo_jax"
+        directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default))
+    jax.config.update("jax_compilation_cache_dir", directory or None)
+    # Below jax's default of a second: a run compiles dozens of small programs too.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
