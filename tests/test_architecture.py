@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "asyppo_jax"
 LAYERS = (
-    ("errors", "types", "config", "paths", "ops"),
+    ("errors", "types", "config", "config_checks", "paths", "ops"),
     ("models", "sharding", "multi_host", "optimizer"),
     (
         "records",
