@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import jax
-import jaxlib
 
 from asyppo_jax.models.actor_critic import Networks
 from experiments.benchmark import work
@@ -78,7 +77,6 @@ def measure(
         "share_of_limit_processor": limit / min(processor),
         "cores": cores,
         "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
         **program.notes(),
     }
     if peer is not None and beside is not None:

@@ -18,6 +18,19 @@ def say(**values):
     print(json.dumps(values), flush=True)
 
 
+def serve(update):
+    """A timed update for every line that comes in."""
+    for _ in sys.stdin:
+        start, processor = time.perf_counter(), time.process_time()
+        actor_loss, critic_loss = update()
+        say(
+            seconds=time.perf_counter() - start,
+            cpu_seconds=time.process_time() - processor,
+            actor_loss=actor_loss,
+            critic_loss=critic_loss,
+        )
+
+
 class Critic(torch.nn.Module):
     """The trunk and a linear value head, without a head over the vocabulary."""
 
@@ -94,15 +107,7 @@ def main():
         optimizer.zero_grad(set_to_none=True)
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     say(ready=True, start_seconds=time.perf_counter() - started, versions=versions)
-    for _ in sys.stdin:
-        start, processor = time.perf_counter(), time.process_time()
-        actor_total, critic_total = update()
-        say(
-            seconds=time.perf_counter() - start,
-            cpu_seconds=time.process_time() - processor,
-            actor_loss=actor_total,
-            critic_loss=critic_total,
-        )
+    serve(update)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,19 @@ def say(**values):
     print(json.dumps(values), flush=True)
 
 
+def serve(update, losses):
+    """A timed update for every line that comes in; `losses` are those of the first weights."""
+    for _ in sys.stdin:
+        start, processor = time.perf_counter(), time.process_time()
+        update()
+        say(
+            seconds=time.perf_counter() - start,
+            cpu_seconds=time.process_time() - processor,
+            actor_loss=losses[0],
+            critic_loss=losses[1],
+        )
+
+
 def load(directory):
     values = json.loads(Path(directory, "config.json").read_text())
     config = qwen3.ModelConfig(
@@ -116,15 +129,7 @@ def main():
     first = update()  # compiles; every call after it is one whole update
     versions = {"tunix": tunix.__version__, "jax": jax.__version__}
     say(ready=True, start_seconds=time.perf_counter() - started, versions=versions)
-    for _ in sys.stdin:
-        start, processor = time.perf_counter(), time.process_time()
-        update()
-        say(
-            seconds=time.perf_counter() - start,
-            cpu_seconds=time.process_time() - processor,
-            actor_loss=first[0],
-            critic_loss=first[1],
-        )
+    serve(update, first)
 
 
 if __name__ == "__main__":
