@@ -130,15 +130,16 @@ def _sample_shard(
     store = make_cache(form, keys, values, length, part=width)
     requests = Requests(row_keys, limits, lengths, store, over, stop_table)
     slots = min(slots, batch)
-    owners = jnp.arange(slots) // options.group_size
-    own_keys, own_values = (jnp.take(x, owners, axis=1) for x in (keys, values))
-    first = Slots(
-        request=jnp.where(over, batch, jnp.arange(batch))[:slots],
-        token=answers.tokens[:slots, 0],
-        length=jnp.where(over[:slots], 0, lengths[owners]),
-        cache=make_cache(form, own_keys, own_values, length),
+    # Free at first: the loop's own refilling puts the first requests in, and no second copy of
+    # their prompts waits beside the cache.
+    none = jnp.zeros((keys.shape[0], slots, 0, *keys.shape[3:]), keys.dtype)
+    free = Slots(
+        request=jnp.full(slots, batch, jnp.int32),
+        token=jnp.zeros(slots, jnp.int32),
+        length=jnp.zeros(slots, jnp.int32),
+        cache=make_cache(form, none, none, length),
     )
-    progress = Progress(jnp.int32(slots), first, answers)
+    progress = Progress(jnp.int32(0), free, answers)
     answers = _decode(networks.step_params(params), progress, requests, networks, options)
     return _to_rollout(prompts, answers, options)
 
