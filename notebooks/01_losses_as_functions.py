@@ -123,9 +123,9 @@ def picture(rows):
     for ax, (title, numbers) in zip(axes, rows, strict=True):
         shown = np.ma.masked_where(~np.asarray(mask), np.asarray(numbers, float))
         size = abs(shown).max() or 1.0
-        ax.imshow(shown, cmap="PuOr", vmin=-1.6 * size, vmax=1.6 * size, aspect="auto")
+        ax.imshow(shown, cmap="PuOr", vmin=-2 * size, vmax=2 * size, aspect="auto")
         for row, column in np.argwhere(np.asarray(mask)):
-            ax.text(column, row, f"{shown[row, column]:.2g}", ha="center", va="center")
+            ax.text(column, row, f"{shown[row, column] + 0:.2g}", ha="center", va="center")
         ax.set(title=title, xticks=range(3), yticks=range(2))
         ax.set_yticklabels(["answer 1", "answer 2"] if ax is axes[0] else [])
     plt.show()
