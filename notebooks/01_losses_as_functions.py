@@ -152,7 +152,9 @@ own_mask = mask & (advantages > 0)
 own = jax.grad(loss)(old_log_probs, entropy, own_mask)
 assert jnp.all((own != 0) == own_mask)
 moved = old_log_probs + jnp.array([[0.05, 0.4, -0.1], [0.1, -0.1, 0.0]])
-check_grads(lambda x: loss(x, entropy, own_mask), (moved,), order=1, modes=["rev"], eps=1e-2)
+check_grads(
+    lambda x: loss(jnp.array(x), entropy, own_mask), (moved,), order=1, modes=["rev"], eps=1e-2
+)
 off_policy = jax.grad(loss)(moved, entropy, own_mask)
 assert off_policy[0, 1] == 0  # ratio e^0.4 > 1.2 with a positive advantage: clipped
 picture([("own mask", own_mask), ("gradient", own), ("off policy", off_policy)])
