@@ -9,13 +9,17 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
 from asyppo_jax.errors import UserError
 from asyppo_jax.paths import write_whole
-from asyppo_jax.prompts import Tokenizer
+
+if TYPE_CHECKING:
+    from asyppo_jax.prompts import Tokenizer
+else:
+    Tokenizer = Any  # whoever reads a file needs no JAX
 
 _CHARACTER_BYTES = 4  # of UTF-8, at most: the tokens that one character can lie across
 _DIGITS = 6  # decimals that are written

@@ -123,9 +123,9 @@ def picture(rows):
     for ax, (title, numbers) in zip(axes, rows, strict=True):
         shown = np.ma.masked_where(~np.asarray(mask), np.asarray(numbers, float))
         size = abs(shown).max() or 1.0
-        ax.imshow(shown, cmap="PuOr", vmin=-1.6 * size, vmax=1.6 * size, aspect="auto")
+        ax.imshow(shown, cmap="PuOr", vmin=-2 * size, vmax=2 * size, aspect="auto")
         for row, column in np.argwhere(np.asarray(mask)):
-            ax.text(column, row, f"{shown[row, column]:.2g}", ha="center", va="center")
+            ax.text(column, row, f"{shown[row, column] + 0:.2g}", ha="center", va="center")
         ax.set(title=title, xticks=range(3), yticks=range(2))
         ax.set_yticklabels(["answer 1", "answer 2"] if ax is axes[0] else [])
     plt.show()
@@ -152,7 +152,9 @@ own_mask = mask & (advantages > 0)
 own = jax.grad(loss)(old_log_probs, entropy, own_mask)
 assert jnp.all((own != 0) == own_mask)
 moved = old_log_probs + jnp.array([[0.05, 0.4, -0.1], [0.1, -0.1, 0.0]])
-check_grads(lambda x: loss(x, entropy, own_mask), (moved,), order=1, modes=["rev"], eps=1e-2)
+check_grads(
+    lambda x: loss(jnp.array(x), entropy, own_mask), (moved,), order=1, modes=["rev"], eps=1e-2
+)
 off_policy = jax.grad(loss)(moved, entropy, own_mask)
 assert off_policy[0, 1] == 0  # ratio e^0.4 > 1.2 with a positive advantage: clipped
 picture([("own mask", own_mask), ("gradient", own), ("off policy", off_policy)])

@@ -45,9 +45,10 @@ def test_a_run_is_trained_looked_into_and_evaluated(tmp_path, monkeypatch, capsy
     assert trained["summary"]["steps"] == 2 and len(trained["answers"]) == 32
     looked = run("03_look_inside_the_critics", tmp_path, monkeypatch, **shorter)
     assert looked["actor"].step == 2 and looked["values"].shape[:2] == (2, 128)
+    shorter["NUM_SAMPLES"] = "2"
     evaluated = run("04_evaluate_a_checkpoint", tmp_path, monkeypatch, **shorter)
-    assert evaluated["right"]["base"].shape == (64, 8)
-    assert "avg@8" in capsys.readouterr().out
+    assert evaluated["right"]["base"].shape == (64, 2)
+    assert "avg@2" in capsys.readouterr().out
 
 
 def cells(text: str) -> list[tuple[str, str]]:
@@ -64,7 +65,7 @@ def cells(text: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_its_pair_has_the_same_cells_and_small_outputs_without_errors(notebook):
+def test_its_pair_has_the_same_cells_and_small_clean_outputs(notebook):
     pair = notebook.with_suffix(".ipynb")
     paired = json.loads(pair.read_text())["cells"]
     sources = [(cell["cell_type"], "".join(cell["source"])) for cell in paired]
@@ -72,7 +73,9 @@ def test_its_pair_has_the_same_cells_and_small_outputs_without_errors(notebook):
     assert pair.stat().st_size < MAX_BYTES
     outputs = [one for cell in paired for one in cell.get("outputs", [])]
     assert any("image/png" in one.get("data", {}) for one in outputs)
-    assert not [one for one in outputs if one["output_type"] == "error"]
+    assert not [
+        one for one in outputs if one["output_type"] == "error" or one.get("name") == "stderr"
+    ]
 
 
 def test_all_notebooks_begin_in_the_same_way():
