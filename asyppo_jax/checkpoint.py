@@ -225,14 +225,8 @@ def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
 # Settings that may differ when a run goes on: they change what is seen of it or how far it goes.
 _MAY_CHANGE = frozenset(
     {"num_steps", "checkpoint.every", "checkpoint.keep", "log.tensorboard", "log.wandb_project"}
-    | {
-        "log.samples_every",
-        "log.num_samples",
-        "mesh.data",
-        "mesh.model",
-        "mesh.offload",
-        "reward.num_workers",
-    }
+    | {"log.samples_every", "log.num_samples", "log.rollouts_every", "log.rollout_prompts"}
+    | {"mesh.data", "mesh.model", "mesh.offload", "reward.num_workers"}
 )
 
 

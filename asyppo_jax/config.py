@@ -15,11 +15,8 @@ from typing import Any, Literal, TypeAlias
 
 from ml_collections import ConfigDict, config_dict
 
-from asyppo_jax.errors import UserError
-
-
-class ConfigError(UserError, ValueError):
-    """A setting that cannot work; the message names the field and the mend."""
+from asyppo_jax.config_checks import check_config
+from asyppo_jax.errors import ConfigError as ConfigError
 
 
 @dataclass(frozen=True)
@@ -194,6 +191,9 @@ class LogConfig:
     wandb_project: str = ""  # empty: off
     samples_every: int = 10  # steps between printed completions; 0: never
     num_samples: int = 2
+    # Steps between rollouts saved token by token for experiments.inspect; 0: never.
+    rollouts_every: int = 0
+    rollout_prompts: int = 4  # of a saved step: how many prompts, with all their answers
 
 
 @dataclass(frozen=True)
@@ -284,67 +284,3 @@ def _from_config_dict(cls: type, values: ConfigDict | dict[str, Any], where: str
             raise ConfigError(f"{where}.{name} is {value!r}; choose one of {allowed}")
         arguments[name] = tuple(value) if isinstance(value, list) else value
     return cls(**arguments)
-
-
-def check_config(config: Config) -> None:
-    """Raises `ConfigError`, naming field and mend, on sizes and fractions that cannot work."""
-    algorithm, sampling, batching = config.algorithm, config.sampling, config.batching
-    for name in ("advantage_mask_fraction", "entropy_mask_fraction"):
-        value = getattr(algorithm, name)
-        if not 0 <= value < 1:
-            raise ConfigError(f"config.algorithm.{name} is {value}; it must be in [0, 1)")
-    for name in ("gamma", "gae_lambda"):
-        value = getattr(algorithm, name)
-        if not 0 <= value <= 1:
-            raise ConfigError(f"config.algorithm.{name} is {value}; it must be in [0, 1]")
-    if not 0 < sampling.top_p <= 1:
-        raise ConfigError(f"config.sampling.top_p is {sampling.top_p}; it must be in (0, 1]")
-    _check_slots(sampling)
-    critics, group = algorithm.num_critics, sampling.group_size
-    if critics < 0:
-        raise ConfigError(f"config.algorithm.num_critics is {critics}; it must be 0 or more")
-    if critics and group % critics:
-        raise ConfigError(
-            f"config.sampling.group_size is {group}, which {critics} critics cannot share evenly; "
-            f"make it a multiple of config.algorithm.num_critics = {critics}"
-        )
-    batch = sampling.num_prompts * group
-    for name in ("actor_minibatch_size", "critic_minibatch_size"):
-        size = getattr(batching, name)
-        _check_divides(
-            f"config.batching.{name}", size, "the batch, num_prompts * group_size,", batch
-        )
-    whole = "config.batching.actor_minibatch_size"
-    part, size = "config.batching.microbatch_size", batching.microbatch_size
-    _check_divides(part, size, whole, batching.actor_minibatch_size)
-    if critics:
-        _check_critic_microbatch(batching, critics)
-
-
-def _check_critic_microbatch(batching: BatchingConfig, critics: int) -> None:
-    name, whole = "config.algorithm.num_critics", "config.batching.critic_minibatch_size"
-    _check_divides(name, critics, whole, batching.critic_minibatch_size)
-    part, size = "config.batching.critic_microbatch_size", batching.critic_microbatch_size
-    if not size:
-        part, size = "config.batching.microbatch_size", batching.microbatch_size
-        _check_divides(name, critics, part, size)
-    size = batching.critic_microbatch(critics)
-    share = batching.critic_minibatch_size // critics
-    _check_divides(f"{part} (for each critic)", size, f"a critic's share of {whole}", share)
-
-
-def _check_slots(sampling: SamplingConfig) -> None:
-    if not sampling.slots:
-        return
-    whole = sampling.num_prompts * sampling.group_size
-    _check_divides("config.sampling.slots", sampling.slots, "the batch", whole)
-    name = "config.sampling.group_size"
-    _check_divides(name, sampling.group_size, "config.sampling.slots", sampling.slots)
-
-
-def _check_divides(part: str, part_size: int, whole: str, whole_size: int) -> None:
-    if part_size < 1 or whole_size % part_size:
-        raise ConfigError(
-            f"{part} is {part_size}, which does not divide {whole} = {whole_size}; "
-            f"choose a divisor of {whole_size}"
-        )

@@ -7,3 +7,7 @@ class UserError(Exception):
     The mains of experiments/ print it and exit with 1; any other exception is a defect of ours and
     keeps its traceback.
     """
+
+
+class ConfigError(UserError, ValueError):
+    """A setting that cannot work; the message names the field and the mend."""

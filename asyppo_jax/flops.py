@@ -129,10 +129,11 @@ def _cache_bytes(actor: Actor, rows: int, length: int) -> float:
 
 def _decode(config: Config, networks: Networks, sizes: Sizes) -> Cost:
     c, steps = networks.actor.config, sizes.completion - 1
-    waves = sizes.batch // (config.sampling.slots or sizes.batch)
+    # With slots refilled at once, all rows at their limit take so many turns of all slots.
+    waves = -(-sizes.batch // (config.sampling.slots or sizes.batch))
     tokens = sizes.batch * steps
     flops = forward_flops(c, tokens, float(sizes.length)) + head_flops(c, tokens)
-    # Every token of a wave reads all parameters once, and every row its own cache so far.
+    # Every turn reads all parameters once, and every row its own cache so far.
     cache = _cache_bytes(networks.actor, sizes.batch, sizes.prompt + sizes.completion // 2)
     return Cost(flops, steps * (waves * _param_bytes(networks.actor) + cache))
 

@@ -20,7 +20,7 @@ from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.phased_step import phase_functions
 from asyppo_jax.rollouts import training_options
 from asyppo_jax.sampling import decoding_params, prefill, sample
-from asyppo_jax.sharding import batch_sharding, placed, replicated
+from asyppo_jax.sharding import batch_sharding, by_data_shard, placed, replicated
 from asyppo_jax.train_step import (
     create_train_state,
     state_shardings,
@@ -121,7 +121,12 @@ def _sampling_programs(
     )
 
     def first(actor_params, prompts):
-        return prefill(decoding_params(actor_params, networks), prompts, networks)
+        def by_row(params, prompts):
+            lengths, logits, kept = prefill(params, prompts, networks)
+            return lengths, logits, jax.tree.map(lambda x: x.swapaxes(0, 1), kept)
+
+        run = by_data_shard(by_row, sizes.num_prompts)
+        return run(decoding_params(actor_params, networks), prompts)
 
     def loop(actor_params, prompts, key_data):
         key = jax.random.wrap_key_data(key_data)

@@ -1,6 +1,6 @@
 """The mesh, and the one table from logical axis names to mesh axes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -150,6 +150,30 @@ def constrain_batch(tree, axis: int = 0):
         return jax.lax.with_sharding_constraint(x, spec)
 
     return jax.tree.map(one, tree)
+
+
+def by_data_shard(function: Callable[..., Any], num_rows: int) -> Callable[..., Any]:
+    """Inside jit: function(params, *rows) run by each device of `data` on its own rows alone.
+
+    So loops in it may end at another turn on each device. `params` are whole over `data`; all axes
+    but `data` are the partitioner's. Without a mesh, or where `data` does not divide `num_rows`,
+    the function itself.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape["data"] == 1 or num_rows % mesh.shape["data"]:
+        return function
+    rows, whole = PartitionSpec("data"), PartitionSpec()
+
+    def run(params: Params, *arrays):
+        return jax.shard_map(
+            function,
+            in_specs=(whole, *[rows] * len(arrays)),
+            out_specs=rows,
+            axis_names={"data"},
+            check_vma=False,  # a loop's first carry is equal on all devices, later ones are not
+        )(params, *arrays)
+
+    return run
 
 
 def placed(shapes: Any, shardings: Any) -> Any:

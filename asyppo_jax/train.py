@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from asyppo_jax import checkpoint as checkpoints
 from asyppo_jax.config import Config
 from asyppo_jax.evaluate import evaluate
+from asyppo_jax.inspection import make_rollout_saver
 from asyppo_jax.metrics import (
     METRICS_FILE,
     MetricWriter,
@@ -172,6 +173,7 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
     """Steps, evaluations, metrics and checkpoints, from the state's step to the last."""
     config, step = run.config, int(state.step)
     is_writer = is_first()
+    save_rollout = make_rollout_saver(workdir, run.networks, run.sampler, config, run.mesh)
     if step and is_writer:  # the clock goes on from the step that the run goes on from
         rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
         started -= max((r["time/elapsed_s"] for r in rows if r["step"] <= step), default=0.0)
@@ -186,7 +188,7 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
         if step == 0:
             write(_evaluate(run, state, pool, progress))
         while step < config.num_steps:
-            state, metrics = _one_step(run, state, data, pool, progress)
+            state, metrics = _one_step(run, state, data, pool, progress, save_rollout)
             step += 1
             last = step == config.num_steps
             evaluated = last or (config.evaluation.every and step % config.evaluation.every == 0)
@@ -202,7 +204,7 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
 
 
 def _one_step(
-    run: Run, state: TrainState, data, pool: RewardPool, progress: Progress
+    run: Run, state: TrainState, data, pool: RewardPool, progress: Progress, save_rollout
 ) -> tuple[TrainState, dict[str, float]]:
     """Samples, scores and updates once; raises `NonFiniteError` before anything is saved."""
     warming_up = int(state.step) < warmup_steps(run.config)
@@ -218,6 +220,7 @@ def _one_step(
             measured, answers.rows, len(rollout.rewards)
         )
         rollout = with_rewards(rollout, rewards, valid, run.mesh)
+    save_rollout(state, rollout, prompts)
     # Nothing may cross between host and device unseen while the step runs.
     with progress.phase("update"), jax.transfer_guard("disallow"):
         state, device_metrics = run.train_step(state, rollout)

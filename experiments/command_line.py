@@ -1,8 +1,10 @@
 """What the mains share: flags that fail in one sentence, and config files read by name."""
 
+import os
 import runpy
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from absl import app
@@ -41,3 +43,19 @@ def read_step(text: str) -> int | Literal["latest", "best"]:
     if not text.isdecimal():
         raise ConfigError(f"--step is {text!r}; give a step, latest or best")
     return int(text)
+
+
+def use_compile_cache(directory: str | None) -> None:
+    """Keeps compiled programs in a directory, so that a second start need not compile them again.
+
+    None: $JAX_COMPILATION_CACHE_DIR, or ~/.cache/asyppo_jax where that is not set. "": nowhere.
+    A bucket's directory serves all hosts.
+    """
+    import jax  # late, as in the mains: a wrong setting is told before the imports
+
+    if directory is None:
+        default = Path.home() / ".cache" / "asyppo_jax"
+        directory = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default))
+    jax.config.update("jax_compilation_cache_dir", directory or None)
+    # Below jax's default of a second: a run compiles dozens of small programs too.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -11,10 +11,16 @@ from ml_collections import config_flags
 
 from asyppo_jax.config import Config, ConfigError, from_config_dict
 from asyppo_jax.errors import UserError
-from experiments.command_line import parse_flags
+from experiments.command_line import parse_flags, use_compile_cache
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and plots go.")
+_COMPILE_CACHE = flags.DEFINE_string(
+    "compile_cache",
+    None,
+    "Where compiled programs are kept for the next start; empty: nowhere. If not given, "
+    "$JAX_COMPILATION_CACHE_DIR or ~/.cache/asyppo_jax.",
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes of a run; Cloud TPU, GKE and Slurm say which."
 )
@@ -33,6 +39,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells each of its threads' doings at INFO
     try:
         config = _read_config()
+        use_compile_cache(_COMPILE_CACHE.value)
         _join()
         # Late, so that a wrong setting is told at once and not after the imports.
         from asyppo_jax.train import train

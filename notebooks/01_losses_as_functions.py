@@ -1,30 +1,57 @@
 # ---
 # jupyter:
 #   jupytext:
-#     formats: py:percent
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
 # ---
 
 # %% [markdown]
 # # AsyPPO's loss, composed by hand
 #
 # Two critics, two answers of three tokens. Every number can be checked on paper; the paper is
-# arXiv 2510.01656.
+# arXiv 2510.01656. At the end a mask of your own takes the place of the paper's.
+
+# %%
+# On Colab this cell fetches and installs the project; elsewhere it finds the checkout it is in.
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE = ""  # on Colab: what `git clone` takes, the address of the project or a folder of yours
+if "google.colab" in sys.modules:
+    subprocess.run(["git", "clone", "--quiet", SOURCE, "asyppo_jax_checkout"], check=True)
+    os.chdir("asyppo_jax_checkout")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-e", "."], check=True)
+os.chdir(next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "configs").is_dir()))
+sys.path.insert(0, os.getcwd())
 
 # %%
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from jax.test_util import check_grads
 
-from asyppo_jax.ops.ensemble import disagreement_masks, value_mean_and_std
-from asyppo_jax.ops.losses import asyppo_loss, clipped_surrogate
-from asyppo_jax.ops.masked import sequence_mean_sum
-from asyppo_jax.ops.returns import gae, place_reward
+from asyppo_jax import (
+    asyppo_loss,
+    clipped_surrogate,
+    disagreement_masks,
+    gae,
+    place_reward,
+    sequence_mean_sum,
+    value_mean_and_std,
+)
 
 mask = jnp.array([[True, True, True], [True, True, False]])  # the second answer has two tokens
 rewards = jnp.array([1.0, 0.0])
 values = jnp.array(
     [
         [[0.5, 0.6, 0.9], [0.5, 0.2, 7.0]],  # the 7.0 is padding: it must not matter
-        [[0.5, 0.4, 0.7], [0.3, 0.2, 9.0]],
+        [[0.5, 0.4, 0.5], [0.3, 0.2, 9.0]],
     ]
 )
 
@@ -38,7 +65,7 @@ print("std\n", value_std)
 
 # %% [markdown]
 # With γ = λ = 1 the advantage is what the answer earned less what was expected:
-# 1 − 0.5, 1 − 0.5, 1 − 0.8 for the first answer, 0 − 0.4, 0 − 0.2 for the second.
+# 1 − 0.5, 1 − 0.5, 1 − 0.7 for the first answer, 0 − 0.4, 0 − 0.2 for the second.
 
 # %%
 token_rewards = jax.vmap(place_reward)(rewards, mask)
@@ -46,11 +73,11 @@ advantages = jax.vmap(lambda r, v, m: gae(r, v, m, gamma=1.0, gae_lambda=1.0))(
     token_rewards, value_mean, mask
 )
 print(advantages)
-assert jnp.allclose(advantages, jnp.array([[0.5, 0.5, 0.2], [-0.4, -0.2, 0.0]]), atol=1e-6)
+assert jnp.allclose(advantages, jnp.array([[0.5, 0.5, 0.3], [-0.4, -0.2, 0.0]]), atol=1e-6)
 
 # %% [markdown]
 # Of the five real tokens, the fifth with the lowest spread leaves the surrogate, the fifth with the
-# highest leaves the entropy bonus. Ties are broken by the key.
+# highest leaves the entropy bonus. Ties (two tokens have a spread of 0) are broken by the key.
 
 # %%
 advantage_mask, entropy_mask = disagreement_masks(
@@ -59,9 +86,12 @@ advantage_mask, entropy_mask = disagreement_masks(
 print("advantage_mask\n", advantage_mask)
 print("entropy_mask\n", entropy_mask)
 assert advantage_mask.sum() == entropy_mask.sum() == 4
+assert not entropy_mask[0, 2]  # σ = 0.2, the largest
 
 # %% [markdown]
 # The loss per token, then the one reduction: 1/|o| over all real tokens, dropped ones included.
+# At the sampling policy the ratio is 1, so the gradient by log π is −I^A·A/(|o|·B), which is what
+# comes out: a dropped token is silent, and the others weigh as they would without the mask.
 
 
 # %%
@@ -77,20 +107,53 @@ def loss(log_probs, entropy, advantage_mask):
 old_log_probs = jnp.full((2, 3), -1.0)
 entropy = jnp.full((2, 3), 0.5)
 gradient = jax.grad(loss)(old_log_probs, entropy, advantage_mask)
+lengths = mask.sum(axis=1, keepdims=True)
+by_hand = -jnp.where(advantage_mask, advantages, 0) / (lengths * 2)
 print("gradient by token\n", gradient)
-assert jnp.all((gradient != 0) == (advantage_mask & (advantages != 0)))
+assert jnp.allclose(gradient, by_hand, atol=1e-6)
 
 # %% [markdown]
-# A mask of your own is one argument: here, keep only tokens with a positive advantage.
+# All of it in one picture. Padding is left white.
+
+
+# %%
+def picture(rows):
+    """A table of tokens for each (title, numbers [2, 3]); a colour scale of its own, around 0."""
+    _, axes = plt.subplots(1, len(rows), figsize=(2.4 * len(rows), 1.7), layout="constrained")
+    for ax, (title, numbers) in zip(axes, rows, strict=True):
+        shown = np.ma.masked_where(~np.asarray(mask), np.asarray(numbers, float))
+        size = abs(shown).max() or 1.0
+        ax.imshow(shown, cmap="PuOr", vmin=-1.6 * size, vmax=1.6 * size, aspect="auto")
+        for row, column in np.argwhere(np.asarray(mask)):
+            ax.text(column, row, f"{shown[row, column]:.2g}", ha="center", va="center")
+        ax.set(title=title, xticks=range(3), yticks=range(2))
+        ax.set_yticklabels(["answer 1", "answer 2"] if ax is axes[0] else [])
+    plt.show()
+
+
+picture(
+    [
+        ("value", value_mean),
+        ("σ", value_std),
+        ("advantage", advantages),
+        ("advantage_mask", advantage_mask),
+        ("gradient", gradient),
+    ]
+)
+
+# %% [markdown]
+# ## A mask of your own
+#
+# It is one argument. Here: learn only from tokens with a positive advantage. The gradient is held
+# against difference quotients, off the sampling policy and with one ratio beyond the clip.
 
 # %%
 own_mask = mask & (advantages > 0)
 own = jax.grad(loss)(old_log_probs, entropy, own_mask)
-print(own)
 assert jnp.all((own != 0) == own_mask)
-step = 1e-2  # the gradient against a difference quotient
-nudge = jnp.zeros((2, 3)).at[0, 0].set(step)
-quotient = (
-    loss(old_log_probs + nudge, entropy, own_mask) - loss(old_log_probs - nudge, entropy, own_mask)
-) / (2 * step)
-assert jnp.allclose(quotient, own[0, 0], rtol=1e-2)
+moved = old_log_probs + jnp.array([[0.05, 0.4, -0.1], [0.1, -0.1, 0.0]])
+check_grads(lambda x: loss(x, entropy, own_mask), (moved,), order=1, modes=["rev"], eps=1e-2)
+off_policy = jax.grad(loss)(moved, entropy, own_mask)
+assert off_policy[0, 1] == 0  # ratio e^0.4 > 1.2 with a positive advantage: clipped
+picture([("own mask", own_mask), ("gradient", own), ("off policy", off_policy)])
+print("the gradient and the difference quotients agree")

@@ -15,6 +15,7 @@ from asyppo_jax.models.huggingface import save_params
 from asyppo_jax.models.pretrained import load_actor_params, load_networks
 from asyppo_jax.prompts import load_tokenizer, make_prompts, pad_token_id, stop_token_ids
 from asyppo_jax.records import Record
+from asyppo_jax.rollout_files import SavedAnswer
 from asyppo_jax.sharding import make_mesh
 from asyppo_jax.train_step import create_train_state, train_step
 from asyppo_jax.types import Rollout
@@ -163,3 +164,29 @@ def make_sampling_setting(directory, problems: tuple[str, ...]):
     ids = stop_token_ids(tokenizer, model, ()), pad_token_id(tokenizer)
     params = jax.tree.map(jnp.asarray, load_actor_params(config, networks))
     return config, make_mesh(config.mesh), networks, tokenizer, ids, prompts, params
+
+
+def make_saved_answer(**changes) -> SavedAnswer:
+    """An answer of three tokens, two critics."""
+    answer = SavedAnswer(
+        step=3,
+        group=0,
+        problem="1+1",
+        prompt="1+1=",
+        reference="2",
+        reward=1.0,
+        truncated=False,
+        critic=1,
+        tokens=[4, 5, 6],
+        token_texts=["a", "b", "<end>"],
+        old_log_probs=[-0.5, -0.25, -0.125],
+        log_probs=[-0.5, -0.25, -0.125],
+        entropy=[0.5, 0.25, 0.0],
+        values=[[0.5, 0.75, 1.0], [0.25, 0.75, 0.5]],
+        value_std=[0.125, 0.0, 0.25],
+        advantages=[1.5, -0.5, 0.0],
+        returns=[1.0, 1.0, 1.0],
+        advantage_mask=[True, False, True],
+        entropy_mask=[True, True, False],
+    )
+    return dataclasses.replace(answer, **changes)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from asyppo_jax.models.config import ModelConfig
-from asyppo_jax.models.layers import PRODUCT, Block, RMSNorm, param
+from asyppo_jax.models.layers import Block, RMSNorm, param
 from asyppo_jax.models.self_attention import Implementation
+from asyppo_jax.ops.products import PRODUCT
 from asyppo_jax.sharding import constrain
 
 _POLICIES = {

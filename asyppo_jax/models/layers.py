@@ -6,27 +6,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from asyppo_jax.models.attention import rotary_frequencies, rotate
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.self_attention import Implementation, self_attention
+from asyppo_jax.ops.products import dense, gated_mlp
 from asyppo_jax.sharding import constrain
 
 # Queries, keys and values of the call's tokens -> what is mixed from values, and what is kept.
 Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 _init = nn.initializers.normal(0.02)
-
-
-# What remat "dots" keeps of a layer; by name, because a stack of critics has only batched products.
-PRODUCT = "product_with_weights"
-
-
-def mark_product(x: jax.Array) -> jax.Array:
-    """Marks a product with weights for the policy that keeps those."""
-    return checkpoint_name(x, PRODUCT)
 
 
 def param(
@@ -80,8 +71,8 @@ class Attention(nn.Module):
             ("heads", "head_dim", "embed"),
             (c.num_heads, c.head_dim, c.embed_dim),
         )
-        out = jnp.einsum("bthk,hkd->btd", mixed, kernel.astype(x.dtype))
-        return mark_product(out), kept
+        kernel = kernel.astype(x.dtype).reshape(-1, c.embed_dim)
+        return dense(mixed.reshape(*x.shape[:2], -1), kernel), kept
 
     def project(
         self, x: Float[Array, "B T D"], name: str, axis: str, num_heads: int
@@ -89,7 +80,8 @@ class Attention(nn.Module):
         c = self.config
         shape = (c.embed_dim, num_heads, c.head_dim)
         kernel = param(self, f"{name}_kernel", ("embed", axis, "head_dim"), shape)
-        out = mark_product(jnp.einsum("btd,dhk->bthk", x, kernel.astype(x.dtype)))
+        out = dense(x, kernel.astype(x.dtype).reshape(c.embed_dim, -1))
+        out = out.reshape(*x.shape[:2], num_heads, c.head_dim)
         if c.attention_bias:
             zeros = nn.initializers.zeros
             bias = param(self, f"{name}_bias", (axis, "head_dim"), shape[1:], zeros)
@@ -108,9 +100,7 @@ class GatedMLP(nn.Module):
         gate = param(self, "gate_kernel", ("embed", "mlp"), (embed, mlp))
         up = param(self, "up_kernel", ("embed", "mlp"), (embed, mlp))
         down = param(self, "down_kernel", ("mlp", "embed"), (mlp, embed))
-        gated = mark_product(x @ gate.astype(x.dtype))
-        plain = mark_product(x @ up.astype(x.dtype))
-        return mark_product((jax.nn.silu(gated) * plain) @ down.astype(x.dtype))
+        return gated_mlp(x, *(kernel.astype(x.dtype) for kernel in (gate, up, down)))
 
 
 class Block(nn.Module):

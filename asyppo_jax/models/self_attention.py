@@ -15,10 +15,11 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from asyppo_jax.models.attention import attend
+from asyppo_jax.models.causal_blocks import blocked_attention
 
 Implementation = Literal["xla", "splash", "cudnn", "cudnn_packed"]
 
-BLOCK = 512  # queries whose scores exist at one time in the XLA form
+_BLOCK = 64  # queries whose scores exist at one time in the XLA form, or a sixteenth of them all
 _LANES = 128  # the TPU's vector width: splash wants lengths and head sizes in multiples of it
 
 
@@ -38,37 +39,10 @@ def self_attention(
     """softmax(q·k / √d) · v over the earlier tokens of the segment, softmax in float32."""
     if implementation in _KERNELS:
         return _sharded(_KERNELS[implementation], queries, keys, values, segments)
-    return blocked_attention(queries, keys, values, segments, block=BLOCK)
-
-
-def blocked_attention(
-    queries: Float[Array, "B T H d"],
-    keys: Float[Array, "B T KV d"],
-    values: Float[Array, "B T KV d"],
-    segments: Int[Array, "B T"],
-    *,
-    block: int,
-) -> Float[Array, "B T H d"]:
-    """The XLA form: scores of `block` queries at a time, [B, H, block, T], forward and backward."""
     length = queries.shape[1]
-    if length <= block:
+    if length <= _BLOCK:
         return attend(queries, keys, values, causal_visibility(segments))
-    padding = -length % block
-    queries = jnp.pad(queries, ((0, 0), (0, padding), (0, 0), (0, 0)))
-    own_segments = jnp.pad(segments, ((0, 0), (0, padding)))
-    places = jnp.arange(length)
-
-    @jax.checkpoint  # else the backward pass keeps every block's scores
-    def one_block(start):
-        def cut(x):
-            return jax.lax.dynamic_slice_in_dim(x, start, block, axis=1)
-
-        earlier = places[None, :] <= start + jnp.arange(block)[:, None]
-        same = cut(own_segments)[:, :, None] == segments[:, None, :]
-        return attend(cut(queries), keys, values, earlier[None] & same)
-
-    blocks = jax.lax.map(one_block, jnp.arange(0, length + padding, block))
-    return blocks.swapaxes(0, 1).reshape(queries.shape)[:, :length]
+    return blocked_attention(queries, keys, values, segments, max(_BLOCK, -(-length // 16)))
 
 
 def causal_visibility(segments: Int[Array, "B T"]) -> Array:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from asyppo_jax.ops.products import made_once
+
 
 def log_probs_and_entropy(
     hidden: Float[Array, "B C D"],
@@ -94,15 +96,45 @@ def _backward(saved, by_results):
 _in_chunks.defvjp(_forward, _backward)
 
 
+@jax.custom_vjp
 def _log_prob_and_entropy(
     hidden: Float[Array, "B c D"], head: Float[Array, "D V"], targets: Int[Array, "B c"]
 ) -> tuple[Float[Array, "B c"], Float[Array, "B c"]]:
+    return _of_chunk(hidden, head, targets)[0]
+
+
+def _of_chunk(hidden, head, targets):
     logits = jnp.einsum("bcd,dv->bcv", hidden, head, preferred_element_type=jnp.float32)
-    log_p = jax.nn.log_softmax(logits, axis=-1)
-    log_prob = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
+    log_total = jax.nn.logsumexp(logits, axis=-1)
+    log_prob = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - log_total
+    log_p, p = _log_p_and_p(logits, log_total)
+    entropy = -jnp.sum(p * log_p, axis=-1)
+    return (log_prob, entropy), (hidden, head, targets, logits, log_total, entropy)
+
+
+def _by_chunk(saved, by_results):
+    """∂ log π(a) / ∂ logit_v = [v = a] − π_v;  ∂H / ∂ logit_v = −π_v (log π_v + H)."""
+    hidden, head, targets, logits, log_total, entropy = saved
+    by_log_prob, by_entropy = (x[..., None] for x in by_results)
+    log_p, p = _log_p_and_p(logits, log_total)
+    is_target = jnp.arange(logits.shape[-1])[None, None] == targets[..., None]
+    by_logits = jnp.where(is_target, by_log_prob, 0.0) - p * (
+        by_log_prob + by_entropy * (log_p + entropy[..., None])
+    )
+    by_logits = made_once(by_logits.astype(hidden.dtype))
+    by_hidden = jnp.einsum("bcv,dv->bcd", by_logits, head)
+    return by_hidden, jnp.einsum("bcd,bcv->dv", hidden, by_logits), None
+
+
+_log_prob_and_entropy.defvjp(_of_chunk, _by_chunk)
+
+
+def _log_p_and_p(
+    logits: Float[Array, "B c V"], log_total: Float[Array, "B c"]
+) -> tuple[Float[Array, "B c V"], Float[Array, "B c V"]]:
+    log_p = logits - log_total[..., None]
     # exp(-inf) * -inf is NaN; a forbidden token has no part in the entropy.
-    p_log_p = jnp.where(jnp.isneginf(log_p), 0.0, jnp.exp(log_p) * log_p)
-    return log_prob, -jnp.sum(p_log_p, axis=-1)
+    return jnp.where(jnp.isneginf(log_p), 0.0, log_p), jnp.exp(log_p)
 
 
 def _join(chunks: Float[Array, "n B c"], length: int) -> Float[Array, "B C"]:

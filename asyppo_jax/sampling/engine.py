@@ -1,9 +1,10 @@
 """The decoding engine: a fixed number of slots, refilled as answers end, wholly inside one program.
 
 Each prompt is prefilled once. A slot decodes one response (a request) at a time; when that ends,
-the slot takes the next waiting one by copying its prompt's keys and values. Once nothing waits and
-half of the slots idle, the live ones go on in a program of half the size. The key decides
-everything: row b's token t depends on the key, b and t alone, and not on slots or devices.
+the slot takes the next waiting one by copying its prompt's keys and values. On a CPU, where every
+row costs, the live ones go on in a program of half the size once nothing waits and half of the
+slots idle. The key decides everything: row b's token t depends on the key, b and t alone, and not
+on slots or devices.
 """
 
 from functools import partial
@@ -11,16 +12,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from asyppo_jax.models.actor_critic import Networks, in_compute_dtype, init_actor
 from asyppo_jax.models.decode_attention import Cache, copy_row, make_cache, take_rows
 from asyppo_jax.sampling.draw import DecodingOptions, Draw, draw
-from asyppo_jax.sharding import constrain_batch, gather_params
+from asyppo_jax.sampling.prefill import prefill
+from asyppo_jax.sharding import by_data_shard, gather_params
 from asyppo_jax.types import Params, PromptBatch, Rollout
 
-_FEWEST_SLOTS = 8  # below this a smaller program wins nothing
+_FEWEST_SLOTS = 16  # a smaller program wins less than its compilation costs
 
 
 class Requests(NamedTuple):
@@ -86,21 +87,15 @@ def sample(
     row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
     if limits is None:
         limits = jnp.full(batch, options.max_completion_length, jnp.int32)
-    inputs = params, prompts, row_keys, jnp.clip(limits, 1, options.max_completion_length)
-    run = partial(_sample_shard, networks=networks, options=options, stop_table=stop_table)
-    mesh = jax.sharding.get_abstract_mesh()
-    shards = 1 if mesh.empty else mesh.shape["data"]
-    if shards == 1 or prompts.tokens.shape[0] % shards:
-        return run(*inputs, slots=options.slots or batch)
-    rows = PartitionSpec("data")
-    sharded = jax.shard_map(
-        partial(run, slots=max(1, (options.slots or batch) // shards)),
-        in_specs=(PartitionSpec(), rows, rows, rows),
-        out_specs=rows,
-        axis_names={"data"},
-        check_vma=False,  # the loops' first carries are equal on all devices, the later ones not
-    )
-    return sharded(*inputs)
+    limits = jnp.clip(limits, 1, options.max_completion_length)
+
+    def one_shard(whole, *rows):
+        # Of all slots each shard has its share.
+        slots = -(-(options.slots or batch) * len(rows[-1]) // batch)
+        return _sample_shard(*whole, *rows, networks=networks, options=options, slots=slots)
+
+    run = by_data_shard(one_shard, prompts.tokens.shape[0])
+    return run((params, stop_table), prompts, row_keys, limits)
 
 
 def decoding_params(params: Params, networks: Networks) -> Params:
@@ -115,13 +110,13 @@ def decoding_params(params: Params, networks: Networks) -> Params:
 
 def _sample_shard(
     params: Params,
+    stop_table: Int[Array, "states V"] | None,
     prompts: PromptBatch,
     row_keys: Key[Array, " B"],
     limits: Int[Array, " B"],
     *,
     networks: Networks,
     options: DecodingOptions,
-    stop_table: Int[Array, "states V"] | None,
     slots: int,
 ) -> Rollout:
     """The rollout of one shard's prompts."""
@@ -146,21 +141,6 @@ def _sample_shard(
     progress = Progress(jnp.int32(slots), first, answers)
     answers = _decode(networks.step_params(params), progress, requests, networks, options)
     return _to_rollout(prompts, answers, options)
-
-
-def prefill(
-    params: Params, prompts: PromptBatch, networks: Networks
-) -> tuple[Int[Array, " N"], Float[Array, "N V"], tuple[Array, Array]]:
-    """The prompts' lengths, the logits of the first completion token, all keys and values.
-
-    Keys and values are [L, N, P, KV, d] and begin with the prompt's first real token.
-    """
-    lengths = jnp.sum(prompts.mask, axis=-1, dtype=jnp.int32)
-    width = prompts.tokens.shape[1]
-    places = (jnp.arange(width)[None] + width - lengths[:, None]) % width
-    aligned = jnp.take_along_axis(prompts.tokens, places, axis=1)
-    logits, kept = networks.actor_prefill(params, constrain_batch(aligned), lengths)
-    return lengths, logits, kept
 
 
 def _first_tokens(
@@ -231,7 +211,9 @@ def _decode(
     form, size = networks.actor.decode, progress.slots.request.shape[0]
     scope = "decode"
     while True:
-        smaller = size // 2 if size // 2 >= _FEWEST_SLOTS else 0
+        # An accelerator reads all weights for every token, whatever the number of rows.
+        halves = form == "blocks" and size // 2 >= _FEWEST_SLOTS
+        smaller = size // 2 if halves else 0
 
         def more(progress: Progress, smaller=smaller):
             live = jnp.sum(progress.slots.request < batch)

@@ -63,8 +63,8 @@ def test_places_that_no_row_has_reached_are_not_read(given, form):
     keys, values, new = given
     lengths = jnp.array([3, 100, 7])
     reached = jnp.arange(LENGTH)[None, None, :, None, None] < 128
-    known = [jnp.where(reached, x, jnp.nan) for x in (keys, values)]
-    cache = make_cache(form, known[0], known[1], LENGTH)
+    keys, values = (jnp.where(reached, x, jnp.nan) for x in (keys, values))
+    cache = make_cache(form, keys, values, LENGTH)
     mixed, _ = _attend(form, cache, new, lengths, lengths.max())
     assert jnp.isfinite(mixed).all()
     mixed, _ = _attend(form, cache, new, lengths, jnp.int32(LENGTH - 1))
@@ -92,8 +92,8 @@ def test_a_copied_row_is_the_prompts_and_leaves_the_others(given, form):
     cache = make_cache(form, keys, values, LENGTH)
     prompts = make_cache(form, 7 + keys[:, :2, :70], 7 + values[:, :2, :70], LENGTH, part=70)
     copied = copy_row(form, cache, jnp.int32(2), prompts, jnp.int32(1))
-    known = [x.at[:, 2, :70].set(7 + x[:, 1, :70]) for x in (keys, values)]
-    expected = make_cache(form, known[0], known[1], LENGTH)
+    keys, values = (x.at[:, 2, :70].set(7 + x[:, 1, :70]) for x in (keys, values))
+    expected = make_cache(form, keys, values, LENGTH)
     end = 70 if form == "dense" else 128  # whole blocks are copied; what follows is never seen
     for have, want in zip(_places(form, copied), _places(form, expected), strict=True):
         np.testing.assert_array_equal(have[:2], want[:2])

@@ -1,0 +1,85 @@
+"""Products with weights, whose backward passes are written out where autodiff's are slow.
+
+On a CPU, XLA fuses what makes a gradient (a silu's, a norm's) into the copy that transposes it for
+a product, and computes it once for every product that reads it, across the rows of memory: a third
+of a backward pass. Here a gradient is made once and the activations are what is transposed. Other
+platforms fuse such work into their products and are left to it.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
+
+# What remat "dots" keeps; by name, because a stack of critics has only batched products.
+PRODUCT = "product_with_weights"
+
+
+def made_once(x: Array) -> Array:
+    """`x`, which on a CPU is written to memory before anything reads it."""
+    return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda y: y)
+
+
+@jax.custom_vjp
+def dense(x: Float[Array, "*B D"], kernel: Float[Array, "D F"]) -> Float[Array, "*B F"]:
+    """x · W over the last axis."""
+    return _product(x, kernel)
+
+
+def _dense_forward(x, kernel):
+    return _product(x, kernel), (x, kernel)
+
+
+def _dense_backward(saved, by_out):
+    x, kernel = saved
+    by_out = made_once(by_out)
+    return _by_input(by_out, kernel), _by_kernel(x, by_out)
+
+
+dense.defvjp(_dense_forward, _dense_backward)
+
+
+@jax.custom_vjp
+def gated_mlp(
+    x: Float[Array, "*B D"],
+    gate: Float[Array, "D F"],
+    up: Float[Array, "D F"],
+    down: Float[Array, "F D"],
+) -> Float[Array, "*B D"]:
+    """down( silu(gate(x)) · up(x) ) (arXiv 2002.05202); keeps x, gate(x) and up(x) alone."""
+    return _gated_forward(x, gate, up, down)[0]
+
+
+def _gated_forward(x, gate, up, down):
+    gated, raised = _product(x, gate), _product(x, up)
+    out = _product(jax.nn.silu(gated) * raised, down)
+    return out, (x, gated, raised, gate, up, down)
+
+
+def _gated_backward(saved, by_out):
+    x, gated, raised, gate, up, down = saved
+    share = jax.nn.sigmoid(gated)
+    silu = gated * share
+    by_hidden = _by_input(by_out, down)
+    # silu'(a) = σ(a) + a σ(a) (1 − σ(a))
+    by_gated = made_once(by_hidden * raised * (share + silu * (1 - share)))
+    by_raised = made_once(by_hidden * silu)
+    by_x = _by_input(by_gated, gate) + _by_input(by_raised, up)
+    by_down = _by_kernel(made_once(silu * raised), by_out)
+    return by_x, _by_kernel(x, by_gated), _by_kernel(x, by_raised), by_down
+
+
+gated_mlp.defvjp(_gated_forward, _gated_backward)
+
+
+def _product(x: Float[Array, "*B D"], kernel: Float[Array, "D F"]) -> Float[Array, "*B F"]:
+    return checkpoint_name(x @ kernel, PRODUCT)
+
+
+def _by_input(by_out: Float[Array, "*B F"], kernel: Float[Array, "D F"]) -> Float[Array, "*B D"]:
+    return jnp.einsum("...f,df->...d", by_out, kernel)
+
+
+def _by_kernel(x: Float[Array, "*B D"], by_out: Float[Array, "*B F"]) -> Float[Array, "D F"]:
+    rows = x.reshape(-1, x.shape[-1]), by_out.reshape(-1, by_out.shape[-1])
+    return jnp.einsum("md,mf->df", *rows)

@@ -1,0 +1,105 @@
+# pyright: reportMissingImports=false
+"""tunix's own sampler on its Qwen3: a peer of `experiments.benchmark sample`.
+
+Needs google-tunix. Its batch runs until the longest row has ended, so rows of fewer tokens are
+given that many and cost nothing more; the caller counts the tokens asked for.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tunix
+from tunix.generate import sampler as sampling
+from tunix.models.qwen3 import model as qwen3
+from tunix.models.qwen3 import params as qwen3_params
+
+
+def say(**values):
+    print(json.dumps(values), flush=True)
+
+
+def load(directory):
+    values = json.loads(Path(directory, "config.json").read_text())
+    config = qwen3.ModelConfig(
+        num_layers=values["num_hidden_layers"],
+        vocab_size=values["vocab_size"],
+        embed_dim=values["hidden_size"],
+        hidden_dim=values["intermediate_size"],
+        num_heads=values["num_attention_heads"],
+        head_dim=values["head_dim"],
+        num_kv_heads=values["num_key_value_heads"],
+        rope_theta=values["rope_parameters"]["rope_theta"],
+        norm_eps=values["rms_norm_eps"],
+        use_tied_embedding=values["tie_word_embeddings"],
+    )
+    return qwen3_params.create_model_from_safe_tensors(directory, config, dtype=jnp.float32)
+
+
+class Numbers:
+    """A tokenizer of texts that are numbers already; no token ends a text."""
+
+    def __init__(self, pad):
+        self._pad = pad
+
+    def encode(self, text):
+        return [int(word) for word in text.split()]
+
+    def decode(self, ids):
+        return ""
+
+    def bos_id(self):
+        return 0  # none is put in front
+
+    def eos_id(self):
+        return -1
+
+    def pad_id(self):
+        return self._pad
+
+
+def main():
+    started = time.perf_counter()
+    job = json.loads(Path(sys.argv[1]).read_text())
+    arrays = dict(np.load(job["arrays"]))
+    model, prompt = load(job["model"]), job["prompt"]
+    steps = int(arrays["lengths"].max())
+    config = model.config
+    cache = sampling.CacheConfig(
+        cache_size=prompt + steps,
+        num_layers=config.num_layers,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+    )
+    sampler = sampling.Sampler(model, Numbers(job["pad"]), cache)
+    texts = [" ".join(map(str, row)) for row in arrays["tokens"][:, :prompt]]
+
+    def sample(seed):
+        out = sampler(
+            texts,
+            max_generation_steps=steps,
+            max_prompt_length=prompt,
+            eos_tokens=[-1],
+            temperature=1.0,
+            top_p=1.0,
+            seed=seed,
+        )
+        return [len(tokens) for tokens in out.tokens]
+
+    sample(0)
+    versions = {"tunix": tunix.__version__, "jax": jax.__version__}
+    say(ready=True, start_seconds=time.perf_counter() - started, versions=versions)
+    for run, _ in enumerate(sys.stdin):
+        start, processor = time.perf_counter(), time.process_time()
+        lengths = sample(run + 1)
+        seconds = time.perf_counter() - start
+        assert min(lengths) >= steps, f"a row ended after {min(lengths)} tokens"
+        say(seconds=seconds, cpu_seconds=time.process_time() - processor)
+
+
+if __name__ == "__main__":
+    main()

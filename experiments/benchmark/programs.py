@@ -1,0 +1,167 @@
+"""The phases of a step as compiled programs that can be run, and timed, again and again."""
+
+import inspect
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asyppo_jax.config import ConfigError
+from asyppo_jax.experience import summarize
+from asyppo_jax.packing import Rows, plan_rows
+from asyppo_jax.rollouts import training_options
+from asyppo_jax.sampling import sample
+from asyppo_jax.train_step import critic_values, experience_of, step_actor, step_critics
+from asyppo_jax.types import TrainState
+from asyppo_jax.updates import sequence_segments
+from experiments.benchmark.inputs import PAD, Inputs, drawn_experience
+from experiments.benchmark.setting import Setting
+
+Seconds = dict[str, float]  # by phase
+
+
+@dataclass(frozen=True)
+class Program:
+    """Something to be timed."""
+
+    compile_seconds: Seconds
+    run: Callable[[], Seconds]
+    tokens: int  # real ones that a run samples or learns from
+    notes: Callable[[], dict[str, float]]  # what to tell besides, once it has run
+
+
+def compiled(function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()):
+    """The program for these arguments, and the seconds that tracing and compiling took."""
+    start = time.perf_counter()
+    program = jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
+    return program, time.perf_counter() - start
+
+
+def timed(program: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    start = time.perf_counter()
+    out = jax.block_until_ready(program(*arguments))
+    return out, time.perf_counter() - start
+
+
+def sampling_program(inputs: Inputs, setting: Setting) -> Program:
+    """Prefill and decoding of all rows, each of its own length."""
+    program, arguments, seconds = _sampler(inputs, setting)
+    keys = iter(jax.random.split(jax.random.key(0), 1000))
+
+    def run() -> Seconds:
+        rollout, elapsed = timed(program, *arguments, next(keys))
+        lengths = np.asarray(jnp.sum(rollout.completion_mask, axis=1))
+        assert tuple(lengths) == setting.lengths, f"the sampler drew lengths {lengths}"
+        return {"sample": elapsed}
+
+    return Program({"sample": seconds}, run, sum(setting.lengths), dict)
+
+
+def _sampler(inputs: Inputs, setting: Setting):
+    options = training_options(inputs.config, stop_ids=(), pad_id=PAD)
+    params, prompts = inputs.state.actor_params, inputs.prompts
+    draw = partial(sample, networks=inputs.networks, options=options)
+    forced = min(setting.lengths) < setting.completion
+    if "limits" in inspect.signature(sample).parameters:
+        limits = jnp.asarray(setting.lengths, jnp.int32)
+
+        def function(params, prompts, limits, key):
+            return draw(params, prompts, key, limits=limits)
+
+        arguments = params, prompts, limits
+    elif forced:
+        raise ConfigError("this sampler takes no limits, so --ragged and --lengths cannot be kept")
+    else:
+        function, arguments = draw, (params, prompts)
+    program, seconds = compiled(function, *arguments, jax.random.key(0))
+    return program, arguments, seconds
+
+
+def update_program(inputs: Inputs, setting: Setting) -> Program:
+    """The critics' update, then the actor's: one gradient of each over all rows."""
+    experience = drawn_experience(inputs)
+    critics, actor, seconds = _updates(inputs, experience)
+    states, metrics = [inputs.state], []
+
+    def run() -> Seconds:
+        (after, of_critics), critics_seconds = timed(critics, states.pop(), experience)
+        (after, of_actor), actor_seconds = timed(actor, after, experience)
+        states.append(after)
+        metrics.append(of_critics | of_actor)
+        return {"critics": critics_seconds, "actor": actor_seconds}
+
+    def notes() -> dict[str, float]:
+        # Of the first run, before which a peer's weights were the same.
+        losses = {name: float(metrics[0][f"{name}/loss"]) for name in ("actor", "critic")}
+        use = {"slot_use": row_use(inputs, setting)}
+        return {f"{name}_loss": loss for name, loss in losses.items()} | use
+
+    return Program(seconds, run, setting.real_tokens, notes)
+
+
+def _updates(inputs: Inputs, experience):
+    chosen = {"networks": inputs.networks, "config": inputs.config}
+    critics, critics_seconds = compiled(
+        partial(step_critics, **chosen), inputs.state, experience, donate=(0,)
+    )
+    actor, actor_seconds = compiled(
+        partial(step_actor, **chosen), inputs.state, experience, donate=(0,)
+    )
+    return critics, actor, {"critics": critics_seconds, "actor": actor_seconds}
+
+
+def step_program(inputs: Inputs, setting: Setting) -> Program:
+    """A whole step, phase by phase: sample, values, experience, critics, actor.
+
+    "experience" is all that is AsyPPO's own: mean and σ, advantages, ranks, masks, the division,
+    and the metrics that tell of them.
+    """
+    chosen = {"networks": inputs.networks, "config": inputs.config}
+
+    def experience_and_summary(state, rollout, values):
+        experience = experience_of(state, rollout, values, inputs.config)
+        return experience, summarize(experience)
+
+    draw, arguments, sampling = _sampler(inputs, setting)
+    value, valuing = compiled(partial(critic_values, **chosen), inputs.state, inputs.rollout)
+    values = jax.eval_shape(partial(critic_values, **chosen), inputs.state, inputs.rollout)
+    judge, judging = compiled(experience_and_summary, inputs.state, inputs.rollout, values)
+    critics, actor, updating = _updates(inputs, drawn_experience(inputs))
+    box: dict[str, TrainState] = {"state": inputs.state}
+
+    def run() -> Seconds:
+        seconds: Seconds = {}
+        state = box["state"]
+        parameters = (state.actor_params, *arguments[1:])
+        drawn, seconds["sample"] = timed(draw, *parameters, jax.random.key(0))
+        rollout = drawn.replace(
+            rewards=inputs.rollout.rewards, reward_valid=inputs.rollout.reward_valid
+        )
+        values, seconds["values"] = timed(value, state, rollout)
+        (experience, _), seconds["experience"] = timed(judge, state, rollout, values)
+        (state, _), seconds["critics"] = timed(critics, state, experience)
+        (state, _), seconds["actor"] = timed(actor, state, experience)
+        box["state"] = state
+        return seconds
+
+    seconds = {"sample": sampling, "values": valuing, "experience": judging, **updating}
+    return Program(
+        seconds, run, setting.real_tokens, lambda: {"slot_use": row_use(inputs, setting)}
+    )
+
+
+def row_use(inputs: Inputs, setting: Setting) -> float:
+    """Real tokens among all places of the rows that the actor's update computes."""
+    rollout, length = inputs.rollout, setting.prompt + setting.completion
+    rows = setting.sequences
+    if setting.packing:
+        packing = plan_rows(
+            Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
+        )
+        rows = -(-int(packing.num_rows) // setting.microbatch) * setting.microbatch
+    return setting.real_tokens / (rows * length)

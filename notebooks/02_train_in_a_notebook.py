@@ -1,0 +1,152 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Train in a notebook
+#
+# The quickstart's job (a tiny actor that adds one-digit numbers, two critics of half its depth)
+# with a reward function of your own, watched while it runs. About a minute on two CPU cores.
+
+# %%
+# On Colab this cell fetches and installs the project; elsewhere it finds the checkout it is in.
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE = ""  # on Colab: what `git clone` takes, the address of the project or a folder of yours
+if "google.colab" in sys.modules:
+    subprocess.run(["git", "clone", "--quiet", SOURCE, "asyppo_jax_checkout"], check=True)
+    os.chdir("asyppo_jax_checkout")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-e", "."], check=True)
+os.chdir(next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "configs").is_dir()))
+sys.path.insert(0, os.getcwd())
+
+# %%
+import inspect
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import matplotlib.pyplot as plt
+
+from asyppo_jax import from_config_dict
+from asyppo_jax.metrics import read_metrics
+from asyppo_jax.rollout_files import read_rollout_file
+from asyppo_jax.train import train
+from configs import quickstart
+
+RUNS = Path("runs")
+NUM_STEPS = 12
+
+# %% [markdown]
+# ## A reward function
+#
+# It takes the problem, the completion and the reference answer, all text, and returns a score in
+# [0, 1]; if it raises or hangs, that answer takes no part in the loss. Here: being close counts.
+
+
+# %%
+def close_counts(problem: str, completion: str, answer: str) -> float:
+    """1 for the right sum, 0.5 when it is off by one, 0.25 by two, else 0."""
+    import re
+
+    found = re.search(r"boxed\{(\d+)\}", completion)
+    distance = abs(int(found[1]) - int(answer)) if found else None
+    return {0: 1.0, 1: 0.5, 2: 0.25}.get(distance, 0.0)
+
+
+for completion in (r"7+5=12 \boxed{12}", r"\boxed{11}", "about twelve"):
+    print(f"{completion:20} {close_counts('7+5', completion, '12')}")
+assert close_counts("7+5", r"\boxed{11}", "12") == 0.5
+
+# %% [markdown]
+# Rewards are computed in processes that can be killed when they hang. They import the function, so
+# it goes into a module.
+
+# %%
+RUNS.mkdir(exist_ok=True)
+(RUNS / "notebook_reward.py").write_text(inspect.getsource(close_counts))
+sys.path.insert(0, str(RUNS))
+
+settings = quickstart.get_config()  # an editable document; a name that it does not have is an error
+settings.num_steps = NUM_STEPS
+settings.reward.function = "notebook_reward:close_counts"
+settings.evaluation.every = 0  # before the first step and after the last
+settings.log.tensorboard = False
+settings.log.rollouts_every = NUM_STEPS  # the last rollout is kept, token by token
+config = from_config_dict(settings)
+
+# %% [markdown]
+# ## Run it and watch
+#
+# `train` runs in a thread and writes its metrics to a file, from which this cell draws. A run that
+# was interrupted goes on from its last checkpoint; this one starts afresh each time.
+
+# %%
+PANELS = {
+    "reward": {"rollout/reward_mean": "sampled", "evaluate/accuracy": "held out"},
+    "completion length, tokens": {"rollout/completion_length_mean": "mean"},
+    "explained variance": {f"critic/explained_variance_{k}": f"critic {k + 1}" for k in range(2)},
+    "entropy, nats": {"actor/entropy": "actor"},
+}
+
+
+def draw(rows):
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(12, 2.6), layout="constrained")
+    for ax, (title, names) in zip(axes, PANELS.items(), strict=True):
+        for name, label in names.items():
+            points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+            ax.plot(*zip(*points, strict=True) if points else ([], []), ".-", label=label)
+        ax.set(title=title, xlabel="step", xlim=(0, NUM_STEPS))
+        ax.legend(loc="best", fontsize="small")
+    return figure
+
+
+def show(figure):
+    """In a notebook, in place of what the cell showed before."""
+    if "ipykernel" in sys.modules:
+        from IPython.display import clear_output, display
+
+        clear_output(wait=True)
+        display(figure)
+    plt.close(figure)
+
+
+workdir = RUNS / "notebook"
+shutil.rmtree(workdir, ignore_errors=True)
+with ThreadPoolExecutor(1) as threads:
+    training = threads.submit(train, config, str(workdir))
+    while not training.done():
+        time.sleep(2)
+        if (workdir / "metrics.jsonl").is_file():
+            show(draw(read_metrics(workdir / "metrics.jsonl")))
+summary = training.result()  # raises what the run raised, if it did
+show(draw(read_metrics(workdir / "metrics.jsonl")))
+before, after = summary["accuracy_before"], summary["accuracy_after"]
+print(f"mean reward on held-out problems {before:.3f} -> {after:.3f} in {summary['steps']} steps")
+
+# %% [markdown]
+# ## What it says now
+#
+# The first steps train the critics alone; then the actor finds that writing the steps pays.
+
+# %%
+(file,) = (workdir / "rollouts").glob("*.jsonl")
+answers = read_rollout_file(file)
+for answer in answers[::8]:
+    print(f"{answer.prompt}{''.join(answer.token_texts)}   reward {answer.reward}")
+
+# %% [markdown]
+# The same file as a page, with values, σ, masks and entropy on every token:
+#
+#     python -m experiments.inspect --rollouts=runs/notebook/rollouts
+#
+# `03_look_inside_the_critics` and `04_evaluate_a_checkpoint` go on with this run.

@@ -1,0 +1,64 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asyppo_jax.ops.products import dense, gated_mlp, made_once
+
+D, F = 6, 10
+
+
+def _draw(*shapes, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    return [0.5 * jax.random.normal(k, s, dtype) for k, s in zip(keys, shapes, strict=True)]
+
+
+def _plain_mlp(x, gate, up, down):
+    return (jax.nn.silu(x @ gate) * (x @ up)) @ down
+
+
+PAIRS = {
+    "dense": (dense, jnp.matmul, ((2, 5, D), (D, F))),
+    "gated_mlp": (gated_mlp, _plain_mlp, ((2, 5, D), (D, F), (D, F), (F, D))),
+}
+
+
+@pytest.mark.parametrize("name", list(PAIRS))
+@pytest.mark.parametrize("stacked", [False, True])
+def test_values_and_gradients_are_those_of_autodiff(name, stacked):
+    function, plain, shapes = PAIRS[name]
+    inputs = _draw(*[(3, *s) if stacked else s for s in shapes])
+
+    def both(f):
+        f = jax.vmap(f) if stacked else f
+        out, pull = jax.vjp(f, *inputs)
+        return out, pull(jnp.cos(out))
+
+    ours, expected = jax.jit(both, static_argnums=0)(function), both(plain)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), ours, expected
+    )
+
+
+@pytest.mark.parametrize("name", list(PAIRS))
+def test_gradients_keep_the_dtype_of_their_inputs(name):
+    function, _, shapes = PAIRS[name]
+    inputs = _draw(*shapes, dtype=jnp.bfloat16)
+    gradients = jax.grad(lambda *x: jnp.sum(function(*x)).astype(jnp.float32), range(len(inputs)))
+    assert {g.dtype for g in gradients(*inputs)} == {jnp.dtype("bfloat16")}
+
+
+def test_only_a_cpu_is_made_to_write_a_value_before_it_is_read():
+    def lowered(platform):
+        traced = jax.jit(lambda x: made_once(x * 2) + 1).trace(jnp.ones(3))
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    assert "optimization_barrier" in lowered("cpu")
+    assert "optimization_barrier" not in lowered("tpu")
+
+
+def test_the_mlp_keeps_two_wide_arrays_for_its_backward_pass():
+    inputs = _draw((2, 5, D), (D, F), (D, F), (F, D))
+    _, pull = jax.vjp(gated_mlp, *inputs)
+    wide = [x for x in jax.tree.leaves(pull) if x.shape == (2, 5, F)]
+    assert len(wide) == 2
