@@ -33,7 +33,8 @@ def make_manager(workdir: str, config: CheckpointConfig) -> ocp.CheckpointManage
     )
     latest = ocp.checkpoint_managers.LatestN(config.keep)
     policy = ocp.checkpoint_managers.AnyPreservationPolicy([latest, best])
-    options = ocp.CheckpointManagerOptions(preservation_policy=policy)
+    # Without `best_fn` Orbax forgets the accuracies when the process ends, and the best with them.
+    options = ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=best.get_metric_fn)
     directory = absolute(workdir) / _CHECKPOINTS
     return ocp.CheckpointManager(directory, options=options)
 

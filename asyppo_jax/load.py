@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from asyppo_jax.checkpoint import CheckpointError, choose_step, is_run, read_settings, restore_parts
-from asyppo_jax.config import Config, MeshConfig, NetworkConfig, PromptConfig
+from asyppo_jax.config import Config, MeshConfig, NetworkConfig, PromptConfig, SamplingConfig
 from asyppo_jax.models.actor_critic import Networks, init_actor, init_critics
 from asyppo_jax.models.config import ModelConfig, ModelError
 from asyppo_jax.models.huggingface import load_config, load_params, resolve_directory
@@ -118,7 +118,8 @@ class LoadedActor:
         length = _SHORTEST_PROMPT
         while length < prompt_length:
             length *= 2
-        return _sampler(self.networks, self.tokenizer, length, options, self.mesh)
+        strings = self.config.sampling.stop_strings
+        return _sampler(self.networks, self.tokenizer, length, strings, options, self.mesh)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +158,16 @@ def _values(params, tokens, mask, *, networks: Networks):
 
 
 @functools.lru_cache(maxsize=8)
-def _sampler(networks, tokenizer, length: int, options: DecodingOptions, mesh: Mesh) -> Sampler:
-    config = Config(prompt=PromptConfig(max_length=length))
+def _sampler(
+    networks: Networks,
+    tokenizer: Tokenizer,
+    length: int,
+    stop_strings: tuple[str, ...],
+    options: DecodingOptions,
+    mesh: Mesh,
+) -> Sampler:
+    sampling = SamplingConfig(stop_strings=stop_strings)
+    config = Config(prompt=PromptConfig(max_length=length), sampling=sampling)
     return make_sampler(networks, tokenizer, config, options, mesh)
 
 

@@ -63,6 +63,17 @@ def test_the_latest_and_the_best_are_kept(tmp_path, state_and_shardings):
         assert sorted(manager.all_steps()) == [2, 5]
 
 
+def test_the_best_outlives_a_restart(tmp_path, state_and_shardings):
+    state, _ = state_and_shardings
+    for accuracies in ({1: 0.9, 2: 0.1}, {3: None, 4: 0.3}):
+        with checkpoint.make_manager(str(tmp_path), CheckpointConfig(keep=1)) as manager:
+            for step, accuracy in accuracies.items():
+                checkpoint.save(manager, state.replace(step=np.int32(step)), {}, accuracy)
+                manager.wait_until_finished()
+    with checkpoint.make_manager(str(tmp_path), CheckpointConfig(keep=1)) as manager:
+        assert sorted(manager.all_steps()) == [1, 4] and manager.latest_step() == 4
+
+
 def test_an_empty_directory_holds_no_checkpoint(tmp_path, state_and_shardings):
     state, shardings = state_and_shardings
     with (

@@ -119,6 +119,17 @@ def test_generate_gives_the_same_texts_for_a_seed_and_greedy_needs_none(run):
     assert actor.generate([]) == []
 
 
+def test_a_runs_stop_strings_end_what_it_generates(run):
+    actor = load_actor(run[0])
+    ((whole,),) = actor.generate(["1+2"], max_completion_length=6, temperature=0.0)
+    stop = whole[1:2]
+    sampling = dataclasses.replace(actor.config.sampling, stop_strings=(stop,))
+    config = dataclasses.replace(actor.config, sampling=sampling)
+    stopped = dataclasses.replace(actor, config=config)
+    ((text,),) = stopped.generate(["1+2"], max_completion_length=6, temperature=0.0)
+    assert text == whole[: whole.index(stop) + 1] and len(text) < len(whole)
+
+
 def test_critics_come_back_from_their_directories_in_order(run, tmp_path):
     path, _, networks, state = run
     for k in range(2):
