@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
 def blocked_attention(
     queries: Float[Array, "B T H d"],
     keys: Float[Array, "B T KV d"],
@@ -28,6 +27,11 @@ def blocked_attention(
     Softmax is in float32, the products in the dtype of their inputs. The blocks are written out
     one after another in the program: `block` should leave a dozen or so.
     """
+    return _blocked(queries, keys, values, segments, block)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _blocked(queries, keys, values, segments, block):
     return _forward(queries, keys, values, segments, block)[0]
 
 
@@ -68,7 +72,7 @@ def _backward(block, saved, by_out):
     return by_queries, _heads_first(by_k).astype(k.dtype), _heads_first(by_v).astype(v.dtype), None
 
 
-blocked_attention.defvjp(_forward, _backward)
+_blocked.defvjp(_forward, _backward)
 
 
 def _blocks(segments: Int[Array, "B T"], block: int) -> Iterator[tuple[int, int]]:

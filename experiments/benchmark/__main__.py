@@ -48,9 +48,10 @@ def main(argv: list[str]) -> None:
         # Late: XLA makes as many threads as the process may use when jax is first imported.
         from experiments.benchmark.measure import describe, measure
 
-        if (_BESIDE.value is None) != (_PEER_PYTHON.value is None):
+        peer, python = _BESIDE.value, _PEER_PYTHON.value
+        if (peer is None) != (python is None):
             raise ConfigError("--beside and --peer_python go together")
-        beside = (_BESIDE.value, _PEER_PYTHON.value) if _BESIDE.value else None
+        beside = (peer, python) if peer is not None and python is not None else None
         result = measure(phase, setting, cores=cores, repeats=_REPEATS.value, beside=beside)
     except UserError as error:
         sys.exit(f"error: {error}")

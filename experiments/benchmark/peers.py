@@ -98,7 +98,8 @@ def write_job(directory: Path, name: str, inputs: Inputs, setting: Setting, core
         "values": experience.values[0],
         "value_kernel": inputs.state.critic_params["value_kernel"][0],
     }
-    np.savez(directory / "arrays.npz", **{k: np.asarray(x) for k, x in arrays.items()})
+    host: dict[str, Any] = {k: np.asarray(x) for k, x in arrays.items()}
+    np.savez(directory / "arrays.npz", **host)
     job = {
         "peer": name,
         "arrays": str(directory / "arrays.npz"),

@@ -1,6 +1,5 @@
 """The phases of a step as compiled programs that can be run, and timed, again and again."""
 
-import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asyppo_jax.config import ConfigError
 from asyppo_jax.experience import summarize
 from asyppo_jax.packing import Rows, plan_rows
 from asyppo_jax.rollouts import training_options
@@ -64,21 +62,15 @@ def sampling_program(inputs: Inputs, setting: Setting) -> Program:
 
 def _sampler(inputs: Inputs, setting: Setting):
     options = training_options(inputs.config, stop_ids=(), pad_id=PAD)
-    params, prompts = inputs.state.actor_params, inputs.prompts
-    draw = partial(sample, networks=inputs.networks, options=options)
-    forced = min(setting.lengths) < setting.completion
-    if "limits" in inspect.signature(sample).parameters:
-        limits = jnp.asarray(setting.lengths, jnp.int32)
+    limits = jnp.asarray(setting.lengths, jnp.int32)
 
-        def function(params, prompts, limits, key):
-            return draw(params, prompts, key, limits=limits)
+    def draw(params, prompts, limits, key):
+        return sample(
+            params, prompts, key, networks=inputs.networks, options=options, limits=limits
+        )
 
-        arguments = params, prompts, limits
-    elif forced:
-        raise ConfigError("this sampler takes no limits, so --ragged and --lengths cannot be kept")
-    else:
-        function, arguments = draw, (params, prompts)
-    program, seconds = compiled(function, *arguments, jax.random.key(0))
+    arguments = inputs.state.actor_params, inputs.prompts, limits
+    program, seconds = compiled(draw, *arguments, jax.random.key(0))
     return program, arguments, seconds
 
 

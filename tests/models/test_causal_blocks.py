@@ -20,9 +20,10 @@ def _inputs(length, dtype=jnp.float32):
 
 @pytest.mark.parametrize("block", [1, 5, 12, 40])
 def test_the_block_does_not_change_the_result(block):
-    inputs = _inputs(12)
-    expected = attend(*inputs[:3], causal_visibility(inputs[3]))
-    np.testing.assert_allclose(blocked_attention(*inputs, block), expected, atol=2e-6)
+    queries, keys, values, segments = _inputs(12)
+    expected = attend(queries, keys, values, causal_visibility(segments))
+    ours = blocked_attention(queries, keys, values, segments, block)
+    np.testing.assert_allclose(ours, expected, atol=2e-6)
 
 
 def test_a_later_token_changes_nothing_before_it_forward_or_backward():
@@ -42,7 +43,7 @@ def test_a_padded_row_has_finite_results_and_gradients():
     empty = jnp.zeros_like(segments)
 
     def loss(*x):
-        return jnp.sum(blocked_attention(*x, empty, 5))
+        return jnp.sum(blocked_attention(*x, segments=empty, block=5))
 
     value, gradients = jax.value_and_grad(loss, (0, 1, 2))(*inputs)
     assert np.isfinite(value) and all(np.isfinite(g).all() for g in gradients)
@@ -52,7 +53,7 @@ def test_gradients_keep_the_dtype_of_their_inputs():
     *inputs, segments = _inputs(12, jnp.bfloat16)
 
     def loss(*x):
-        return jnp.sum(blocked_attention(*x, segments, 5).astype(jnp.float32))
+        return jnp.sum(blocked_attention(*x, segments=segments, block=5).astype(jnp.float32))
 
     gradients = jax.grad(loss, (0, 1, 2))(*inputs)
     assert {g.dtype for g in gradients} == {jnp.dtype("bfloat16")}
@@ -61,7 +62,7 @@ def test_gradients_keep_the_dtype_of_their_inputs():
 def test_a_stack_of_critics_is_one_more_axis():
     *inputs, segments = _inputs(12)
     stacked = [jnp.stack([x, 2 * x]) for x in inputs]
-    ours = jax.vmap(lambda *x: blocked_attention(*x, segments, 5))(*stacked)
+    ours = jax.vmap(lambda *x: blocked_attention(*x, segments=segments, block=5))(*stacked)
     for i, scale in enumerate((1, 2)):
-        one = blocked_attention(*(scale * x for x in inputs), segments, 5)
+        one = blocked_attention(*(scale * x for x in inputs), segments=segments, block=5)
         np.testing.assert_allclose(ours[i], one, atol=2e-6)

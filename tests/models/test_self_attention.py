@@ -41,8 +41,8 @@ def _output_and_gradients(form, inputs):
 
 
 FORMS = {
-    "blocked, length a multiple": (lambda *x: blocked_attention(*x, 8), 24),
-    "blocked, length no multiple": (lambda *x: blocked_attention(*x, 8), 29),
+    "blocked, length a multiple": (lambda *x: blocked_attention(*x, block=8), 24),
+    "blocked, length no multiple": (lambda *x: blocked_attention(*x, block=8), 29),
     "splash, interpreted": (splash_interpreted, 150),
 }
 
@@ -80,7 +80,7 @@ def test_no_array_of_the_blocked_form_is_as_large_as_all_scores():
 
     scores = 2 * 64 * 64
     assert largest(_whole) >= scores
-    assert largest(lambda *x: blocked_attention(*x, 8)) < scores
+    assert largest(lambda *x: blocked_attention(*x, block=8)) < scores
 
 
 def _equations(jaxpr):

@@ -84,8 +84,8 @@ def main():
 
     def backward(rows):
         tokens = arrays["tokens"][rows].long()
-        own = [arrays[k][rows] for k in ("old_log_probs", "advantages")]
-        loss = actor_loss(tokens, tokens[:, prompt:], *own, weights[rows])
+        old, advantages = (arrays[k][rows] for k in ("old_log_probs", "advantages"))
+        loss = actor_loss(tokens, tokens[:, prompt:], old, advantages, weights[rows])
         loss.backward()
         value_loss = critic_loss(tokens, arrays["returns"][rows], mask[rows])
         value_loss.backward()

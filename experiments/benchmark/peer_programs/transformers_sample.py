@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ def main():
 
     @torch.inference_mode()
     def sample(cache, count):
-        out = model.generate(
+        out: Any = model.generate(
             prompts,
             attention_mask=torch.ones_like(prompts),
             do_sample=True,
