@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.core import meta
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -155,9 +156,9 @@ def constrain_batch(tree, axis: int = 0):
 def by_data_shard(function: Callable[..., Any], num_rows: int) -> Callable[..., Any]:
     """Inside jit: function(params, *rows) run by each device of `data` on its own rows alone.
 
-    So loops in it may end at another turn on each device. `params` are whole over `data`; all axes
-    but `data` are the partitioner's. Without a mesh, or where `data` does not divide `num_rows`,
-    the function itself.
+    `params` are whole over `data`; all axes but `data` are the partitioner's. Without a mesh, or
+    where `data` does not divide `num_rows`, the function itself. Loops and branches in it must
+    follow `largest_of_shards`.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape["data"] == 1 or num_rows % mesh.shape["data"]:
@@ -174,6 +175,19 @@ def by_data_shard(function: Callable[..., Any], num_rows: int) -> Callable[..., 
         )(params, *arrays)
 
     return run
+
+
+def largest_of_shards(x: jax.Array) -> jax.Array:
+    """Inside `by_data_shard`, of a number or a flag: the largest over `data`, the same everywhere.
+
+    Where a loop or a branch follows it, all shards take the same turns. They must: what the
+    partitioner puts in for the `model` axis may be one message among all devices, for which a
+    shard that took another way would be waited for in vain. Without that axis, x itself.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if "data" not in mesh.manual_axes or mesh.shape["model"] == 1:
+        return x
+    return jax.lax.pmax(x.astype(jnp.int32), "data").astype(x.dtype)
 
 
 def placed(shapes: Any, shardings: Any) -> Any:

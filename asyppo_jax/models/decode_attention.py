@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from asyppo_jax.models.attention import attend
 from asyppo_jax.sharding import constrain
@@ -77,14 +77,21 @@ def take_rows(form: Form, cache: Cache, rows: Int[Array, " n"]) -> Cache:
 
 
 def copy_row(
-    form: Form, cache: Cache, to: Int[Array, ""], source: Cache, row: Int[Array, ""]
+    form: Form,
+    cache: Cache,
+    to: Int[Array, ""],
+    source: Cache,
+    row: Int[Array, ""],
+    real: Bool[Array, ""] | bool = True,
 ) -> Cache:
-    """The cache with a row of another one (of as many places or less) in its row `to`."""
+    """The cache with a row of another one (of no more places) in its row `to`, if `real`."""
     axis = _row_axis(form)
 
     def copy(cache, source):
         one = jax.lax.dynamic_index_in_dim(source, row, axis)
-        return jax.lax.dynamic_update_slice(cache, one, [to if i == axis else 0 for i in range(5)])
+        at = [to if i == axis else 0 for i in range(5)]
+        before = jax.lax.dynamic_slice(cache, at, one.shape)
+        return jax.lax.dynamic_update_slice(cache, jnp.where(real, one, before), at)
 
     if form == "dense":
         return tuple(map(copy, cache, source))

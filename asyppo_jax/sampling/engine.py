@@ -7,6 +7,7 @@ slots idle. The key decides everything: row b's token t depends on the key, b an
 on slots or devices.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from asyppo_jax.models.actor_critic import Networks, in_compute_dtype, init_acto
 from asyppo_jax.models.decode_attention import Cache, copy_row, make_cache, take_rows
 from asyppo_jax.sampling.draw import DecodingOptions, Draw, draw
 from asyppo_jax.sampling.prefill import prefill
-from asyppo_jax.sharding import by_data_shard, gather_params
+from asyppo_jax.sharding import by_data_shard, gather_params, largest_of_shards
 from asyppo_jax.types import Params, PromptBatch, Rollout
 
 _FEWEST_SLOTS = 16  # a smaller program wins less than its compilation costs
@@ -221,7 +222,7 @@ def _decode(
             return (progress.next < batch) | (live > smaller)
 
         with jax.named_scope(scope):
-            progress = jax.lax.while_loop(more, step, progress)
+            progress = _while_any(more, step, progress)
         if not smaller:
             return progress.answers
         scope = "decode_tail"
@@ -244,7 +245,7 @@ def _step(
     batch = requests.keys.shape[0]
     next_request, slots, answers = _refill(progress, requests, networks, options)
     request, live = slots.request, slots.request < batch
-    longest = jnp.max(slots.length)
+    longest = largest_of_shards(jnp.max(slots.length))
     logits, cache = networks.actor_step(params, slots.token, slots.length, longest, slots.cache)
     t = answers.lengths[request]
     drawn: Draw = draw(logits, _uniform(requests.keys[request], t), options)
@@ -283,19 +284,37 @@ def _refill(
         return (progress.next < batch) & jnp.any(progress.slots.request == batch)
 
     def fill(progress: Progress) -> Progress:
+        real = possible(progress)  # not where only another shard has something to fill
         request, slots, answers = progress
         slot, prompt = jnp.argmax(slots.request == batch), request // options.group_size
         over, length = requests.over[request], requests.prompt_lengths[prompt]
+
+        def put(x, new):
+            return x.at[slot].set(jnp.where(real, new, x[slot]))
+
         slots = Slots(
-            request=slots.request.at[slot].set(jnp.where(over, batch, request)),
-            token=slots.token.at[slot].set(answers.tokens[request, 0]),
-            length=slots.length.at[slot].set(jnp.where(over, 0, length)),
-            cache=copy_row(form, slots.cache, slot, requests.prompts, prompt),
+            request=put(slots.request, jnp.where(over, batch, request)),
+            token=put(slots.token, answers.tokens[request, 0]),
+            length=put(slots.length, jnp.where(over, 0, length)),
+            cache=copy_row(form, slots.cache, slot, requests.prompts, prompt, real),
         )
-        return Progress(request + 1, slots, answers)
+        return Progress(request + real, slots, answers)
 
     with jax.named_scope("refill"):
-        return jax.lax.while_loop(possible, fill, progress)
+        return _while_any(possible, fill, progress)
+
+
+def _while_any(
+    more: Callable[[Progress], Array], step: Callable[[Progress], Progress], progress: Progress
+) -> Progress:
+    """`step` while there is more on any shard: as many turns on each of them."""
+
+    def turn(carry):
+        progress = step(carry[0])
+        return progress, largest_of_shards(more(progress))
+
+    first = progress, largest_of_shards(more(progress))
+    return jax.lax.while_loop(lambda carry: carry[1], turn, first)[0]
 
 
 def _to_rollout(prompts: PromptBatch, answers: Answers, options: DecodingOptions) -> Rollout:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from asyppo_jax.models.actor_critic import Networks
-from asyppo_jax.sharding import constrain_batch
+from asyppo_jax.sharding import constrain_batch, largest_of_shards
 from asyppo_jax.types import Params, PromptBatch
 
 _NARROWEST = 64  # tokens; below this a narrower program wins less than its compilation costs
@@ -38,6 +38,7 @@ def prefill(
 
     def one_batch(some):
         bucket = jnp.searchsorted(jnp.asarray(widths), jnp.max(some[1]))
+        bucket = largest_of_shards(bucket)
         return jax.lax.switch(bucket, [partial(run, w) for w in widths], *some)
 
     order = jnp.argsort(lengths)
