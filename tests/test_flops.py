@@ -17,7 +17,7 @@ from tests.tiny import QWEN3, make_config
 WIDE = dataclasses.replace(QWEN3, vocab_size=512, embed_dim=128, mlp_dim=384, head_dim=32)
 
 
-@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+@pytest.mark.parametrize("remat", ["none", pytest.param("dots", marks=pytest.mark.slow), "full"])
 def test_the_formula_gives_the_products_of_the_compiled_step(remat):
     config = make_config(
         sampling__max_completion_length=48, prompt__max_length=16, batching__logits_chunk=16

@@ -38,10 +38,10 @@ def test_the_state_begins_as_if_it_were_made_at_once(offload):
 @pytest.mark.parametrize(
     ("offload", "num_critics", "values"),
     [
-        ("optimizers", 2, "before_update"),
         ("idle", 2, "before_update"),
-        ("idle", 2, "after_update"),
-        ("idle", 0, "before_update"),
+        pytest.param("optimizers", 2, "before_update", marks=pytest.mark.slow),
+        pytest.param("idle", 2, "after_update", marks=pytest.mark.slow),
+        pytest.param("idle", 0, "before_update", marks=pytest.mark.slow),
     ],
 )
 def test_two_steps_apart_are_two_steps_in_one_program(offload, num_critics, values):

@@ -51,7 +51,7 @@ def test_with_two_critics_the_mask_fractions_change_the_actor_only():
     assert any(jax.tree.leaves(differs))
 
 
-@pytest.mark.parametrize("num_critics", [0, 2])
+@pytest.mark.parametrize("num_critics", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_microbatches_change_no_number(num_critics):
     _, whole, _ = _run(num_critics, batching__microbatch_size=16)
     _, cut, _ = _run(num_critics, batching__microbatch_size=4)
@@ -60,7 +60,11 @@ def test_microbatches_change_no_number(num_critics):
 
 
 @pytest.mark.parametrize(
-    ("num_critics", "changes"), [(2, {}), (0, {"algorithm__old_log_probs": "recompute"})]
+    ("num_critics", "changes"),
+    [
+        (2, {}),
+        pytest.param(0, {"algorithm__old_log_probs": "recompute"}, marks=pytest.mark.slow),
+    ],
 )
 def test_packing_changes_no_number(num_critics, changes):
     """Ragged prompts and answers, a row without a reward: parameters and metrics of two steps."""
@@ -153,7 +157,7 @@ def _experience_shards(config, networks, state, rollout):
     return np.asarray(shards())
 
 
-@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("packing", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_one_trace_serves_the_whole_run(packing):
     """The critics' warm-up and after it, answers of any length."""
     changes = {"algorithm__critic_warmup_steps": 2, "batching__packing": packing}
