@@ -121,7 +121,7 @@ def saved_answers(
     rollout, tokenizer, group = experience.rollout, sampler.tokenizer, sampler.options.group_size
     lengths = np.sum(rollout.completion_mask, axis=1)
     tokens = rollout.tokens[:, -rollout.completion_mask.shape[1] :]
-    answers = []
+    ended, answers = sampler.has_ended(np.asarray(tokens), lengths), []
     for row, n in enumerate(lengths):
         prompt, own = prompts[row // group], tokens[row, :n].tolist()
         owners = np.flatnonzero(experience.critic_shards[:, row])
@@ -133,7 +133,7 @@ def saved_answers(
                 prompt=str(tokenizer.decode(prompt.tokens, skip_special_tokens=True)),
                 reference=prompt.record.answer,
                 reward=float(rollout.rewards[row]) if rollout.reward_valid[row] else None,
-                truncated=own[-1] not in sampler.options.stop_ids,
+                truncated=not ended[row],
                 critic=int(owners[0]) if owners.size else None,
                 tokens=own,
                 token_texts=token_texts(tokenizer, own),
