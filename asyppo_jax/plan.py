@@ -167,11 +167,10 @@ def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> Ph
         used = _used_when_out_of_memory(str(error), arguments) + held
     else:
         memory: Any = compiled.memory_analysis()
-        arguments, temporaries = map(
-            float, (memory.argument_size_in_bytes, memory.temp_size_in_bytes)
-        )
-        results = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        used = arguments + temporaries + results + memory.generated_code_size_in_bytes + held
+        arguments = float(memory.argument_size_in_bytes)
+        # Not `temp_size_in_bytes`: of loops inside a branch it adds up more than is ever live.
+        temporaries = memory.peak_memory_in_bytes - arguments
+        used = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes + held
         found = collectives(read_program(compiled.as_text() or "", unknown_trips=program.trips))
         traffic = {
             kind: {"count": t.count * program.runs, "bytes": t.bytes * program.runs}

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from asyppo_jax.models.attention import rotation_at
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.decode_attention import (
     Cache,
@@ -113,17 +114,20 @@ class Networks:
         last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
         return self._logits(params, last), kept
 
-    def step_params(self, params: Params) -> Params:
-        """The parameters as `actor_step` takes them: each layer's on its own for "blocks".
+    def step_params(self, params: Params, length: int) -> Params:
+        """The parameters as `actor_step` takes them for rows of up to `length` tokens.
 
-        To be done before a loop: inside it, XLA's CPU backend would copy every layer's slice of the
-        stacked arrays for every token.
+        To be done before a loop: inside it, every layer would compute the turns of its tokens anew,
+        and XLA's CPU backend copy every layer's slice of the stacked arrays for every token. So for
+        "blocks" each layer's are on their own, and the head lies as its product reads it.
         """
+        decoder = dict(params["decoder"])
+        decoder["rotation"] = rotation_at(jnp.arange(length)[None], self.actor.config)
         if self.actor.decode != "blocks":
-            return params
-        stacked, count = params["decoder"]["layers"], self.actor.config.num_layers
-        layers = tuple(jax.tree.map(lambda p: p[i], stacked) for i in range(count))  # noqa: B023
-        return params | {"decoder": params["decoder"] | {"layers": layers}}
+            return params | {"decoder": decoder}
+        stacked, count = decoder["layers"], self.actor.config.num_layers
+        decoder["layers"] = tuple(jax.tree.map(lambda p: p[i], stacked) for i in range(count))  # noqa: B023
+        return params | {"decoder": decoder, "step_head": self.actor_head(params)}
 
     def actor_step(
         self,
@@ -135,21 +139,20 @@ class Networks:
     ) -> tuple[Float[Array, "R V"], Cache]:
         """The logits after one more token a row, float32, and the cache that holds it.
 
-        `params` are `step_params`.
-        `lengths` counts the tokens that a row's cache holds so far, `longest` is the largest that
+        `params` are `step_params`. `lengths` counts the tokens that a row's cache holds so far, `longest` is the largest that
         matters.
         """
         actor, decoder = self.actor, params["decoder"]
         block = Block(actor.config, actor.attention)
         x = jnp.take(decoder["embedding"], tokens[:, None], axis=0).astype(actor.dtype)
         x = constrain(x, ("batch", None, None))
-        positions = lengths[:, None]
+        rotation = jax.tree.map(lambda x: jnp.take(x[0], lengths[:, None], 0), decoder["rotation"])
 
         def one_layer(x, params, attend, *cache):
             def mix(*of_token):
                 return attend(*cache, *of_token, lengths, longest)
 
-            return _apply(block, params, x, positions, None, mix)
+            return _apply(block, params, x, rotation, None, mix)
 
         if actor.decode == "blocks":
             layers = []
@@ -169,7 +172,7 @@ class Networks:
         return self._logits(params, _apply(norm, decoder["final_norm"], x)), cache
 
     def _logits(self, params: Params, hidden: Float[Array, "B 1 D"]) -> Float[Array, "B V"]:
-        head = self.actor_head(params).astype(hidden.dtype)
+        head = params.get("step_head", self.actor_head(params)).astype(hidden.dtype)
         return jnp.einsum("bd,dv->bv", hidden[:, 0], head, preferred_element_type=jnp.float32)
 
     def critic_values(

@@ -1,12 +1,20 @@
 """Rotary embedding and grouped-query attention over an explicit key-value cache."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from asyppo_jax.models.config import ModelConfig
+
+
+class Rotation(NamedTuple):
+    """The turns of every token, the same in all layers: made once, since cosines are dear."""
+
+    cos: Float[Array, "B T 1 half"]
+    sin: Float[Array, "B T 1 half"]
 
 
 def rotary_frequencies(config: ModelConfig) -> Float[Array, " half"]:
@@ -27,12 +35,16 @@ def rotary_frequencies(config: ModelConfig) -> Float[Array, " half"]:
     return (1 - blend) * frequencies / scaling.factor + blend * frequencies
 
 
-def rotate(
-    x: Float[Array, "B T H d"], positions: Int[Array, "B T"], frequencies: Float[Array, " half"]
-) -> Float[Array, "B T H d"]:
-    """Turns the pairs (x_i, x_{i + d/2}) by position · frequency_i, in float32."""
-    angles = positions[..., None].astype(jnp.float32) * frequencies[None, None]
-    cos, sin = jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
+def rotation_at(positions: Int[Array, "B T"], config: ModelConfig) -> Rotation:
+    """cos and sin of position · frequency_i, in float32."""
+    frequencies = rotary_frequencies(config)
+    angles = (positions[..., None].astype(jnp.float32) * frequencies[None, None])[:, :, None, :]
+    return Rotation(jnp.cos(angles), jnp.sin(angles))
+
+
+def rotate(x: Float[Array, "B T H d"], rotation: Rotation) -> Float[Array, "B T H d"]:
+    """Turns the pairs (x_i, x_{i + d/2}) by their angles, in float32."""
+    cos, sin = rotation
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x.dtype)

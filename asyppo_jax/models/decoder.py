@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from asyppo_jax.models.attention import rotation_at
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.layers import Block, RMSNorm, param
 from asyppo_jax.models.self_attention import Implementation
@@ -57,7 +58,7 @@ class Decoder(nn.Module):
             length=c.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(c, self.attention, self.keep, name="layers")
-        x, kept = layers(x, positions, segments)
+        x, kept = layers(x, rotation_at(positions, c), segments)
         return RMSNorm(c.norm_eps, name="final_norm")(x), kept
 
 

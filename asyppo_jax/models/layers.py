@@ -6,9 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from asyppo_jax.models.attention import rotary_frequencies, rotate
+from asyppo_jax.models.attention import Rotation, rotate
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.self_attention import Implementation, self_attention
 from asyppo_jax.ops.products import dense, gated_mlp
@@ -52,7 +52,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T D"], positions: Int[Array, "B T"], mix: Mix
+        self, x: Float[Array, "B T D"], rotation: Rotation, mix: Mix
     ) -> tuple[Float[Array, "B T D"], Any]:
         c = self.config
         queries = self.project(x, "q", "heads", c.num_heads)
@@ -61,9 +61,7 @@ class Attention(nn.Module):
         if c.qk_norm:
             queries = RMSNorm(c.norm_eps, "head_dim", name="q_norm")(queries)
             keys = RMSNorm(c.norm_eps, "head_dim", name="k_norm")(keys)
-        frequencies = rotary_frequencies(c)
-        queries = rotate(queries, positions, frequencies)
-        keys = rotate(keys, positions, frequencies)
+        queries, keys = rotate(queries, rotation), rotate(keys, rotation)
         mixed, kept = mix(queries, keys, values)
         kernel = param(
             self,
@@ -115,7 +113,7 @@ class Block(nn.Module):
     keep: bool = False
 
     @nn.compact
-    def __call__(self, x, positions, segments: Any = None, mix: Mix | None = None):
+    def __call__(self, x, rotation, segments: Any = None, mix: Mix | None = None):
         def own(queries, keys, values):
             mixed = self_attention(queries, keys, values, segments, self.implementation)
             return mixed, (keys, values) if self.keep else None
@@ -123,7 +121,7 @@ class Block(nn.Module):
         eps = self.config.norm_eps
         normed = RMSNorm(eps, name="attention_norm")(x)
         attention = Attention(self.config, name="attention")
-        mixed, kept = attention(normed, positions, mix or own)
+        mixed, kept = attention(normed, rotation, mix or own)
         x = x + mixed
         x = x + GatedMLP(self.config, name="mlp")(RMSNorm(eps, name="mlp_norm")(x))
         # Said at every layer, so that the partitioner gathers weights and not activations.

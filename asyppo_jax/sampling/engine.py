@@ -141,7 +141,7 @@ def _sample_shard(
         cache=make_cache(form, none, none, length),
     )
     progress = Progress(jnp.int32(0), free, answers)
-    answers = _decode(networks.step_params(params), progress, requests, networks, options)
+    answers = _decode(networks.step_params(params, length), progress, requests, networks, options)
     return _to_rollout(prompts, answers, options)
 
 

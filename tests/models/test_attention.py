@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asyppo_jax.models.attention import attend, rotary_frequencies, rotate
+from asyppo_jax.models.attention import attend, rotary_frequencies, rotate, rotation_at
 from tests.tiny import LLAMA3, QWEN3
 
 
@@ -27,7 +27,7 @@ def test_llama3_scaling_keeps_short_waves_and_stretches_long_ones_by_the_factor(
 
 def test_rotation_at_position_zero_is_the_identity_and_keeps_lengths_elsewhere():
     x = jax.random.normal(jax.random.key(0), (1, 3, 2, 16))
-    turned = rotate(x, jnp.array([[0, 1, 7]]), rotary_frequencies(QWEN3))
+    turned = rotate(x, rotation_at(jnp.array([[0, 1, 7]]), QWEN3))
     np.testing.assert_allclose(turned[:, 0], x[:, 0], rtol=1e-6)
     lengths = (jnp.linalg.norm(y, axis=-1) for y in (x, turned))
     np.testing.assert_allclose(*lengths, rtol=1e-5)
@@ -35,12 +35,12 @@ def test_rotation_at_position_zero_is_the_identity_and_keeps_lengths_elsewhere()
 
 def test_rotated_products_depend_on_the_distance_alone():
     q, k = jax.random.normal(jax.random.key(1), (2, 1, 1, 1, 16))
-    frequencies = rotary_frequencies(QWEN3)
 
     def product(at, to):
-        return jnp.sum(
-            rotate(q, jnp.array([[at]]), frequencies) * rotate(k, jnp.array([[to]]), frequencies)
+        turned = (
+            rotate(x, rotation_at(jnp.array([[place]]), QWEN3)) for x, place in ((q, at), (k, to))
         )
+        return jnp.sum(jnp.multiply(*turned))
 
     np.testing.assert_allclose(product(5, 3), product(12, 10), rtol=1e-5)
     assert abs(product(5, 3) - product(5, 4)) > 1e-4

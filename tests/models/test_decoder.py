@@ -89,7 +89,7 @@ def test_decoding_token_by_token_equals_the_whole_sequence(model, form):
     logits, (keys, values) = jax.jit(networks.actor_prefill)(params, tokens[:, :3], prompt)
     np.testing.assert_allclose(logits, whole[jnp.arange(2), prompt - 1], atol=1e-5)
     assert keys.shape == (config.num_layers, 2, 3, config.num_kv_heads, config.head_dim)
-    cache, step_params = make_cache(form, keys, values, 6), networks.step_params(params)
+    cache, step_params = make_cache(form, keys, values, 6), networks.step_params(params, 6)
     step = jax.jit(networks.actor_step)
     for lengths in (prompt, prompt + 1, prompt + 2):  # each row at a place of its own
         new = tokens[jnp.arange(2), lengths]
