@@ -139,8 +139,8 @@ class Networks:
     ) -> tuple[Float[Array, "R V"], Cache]:
         """The logits after one more token a row, float32, and the cache that holds it.
 
-        `params` are `step_params`. `lengths` counts the tokens that a row's cache holds so far, `longest` is the largest that
-        matters.
+        `params` are `step_params`. `lengths` counts the tokens that a row's cache holds so far,
+        `longest` is the largest that matters.
         """
         actor, decoder = self.actor, params["decoder"]
         block = Block(actor.config, actor.attention)

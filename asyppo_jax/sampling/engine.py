@@ -2,9 +2,8 @@
 
 Each prompt is prefilled once. A slot decodes one response (a request) at a time; when that ends,
 the slot takes the next waiting one by copying its prompt's keys and values. On a CPU, where every
-row costs, the live ones go on in a program of half the size once nothing waits and half of the
-slots idle. The key decides everything: row b's token t depends on the key, b and t alone, and not
-on slots or devices.
+row costs, the live ones go on in ever smaller programs once nothing waits. The key decides
+everything: row b's token t depends on the key, b and t alone, and not on slots or devices.
 """
 
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from asyppo_jax.sharding import by_data_shard, gather_params, largest_of_shards
 from asyppo_jax.types import Params, PromptBatch, Rollout
 
 _FEWEST_SLOTS = 16  # a smaller program wins less than its compilation costs
+_FEWEST_SPARED = 16  # and so does one of fewer rows less than the one before
 
 
 class Requests(NamedTuple):
@@ -214,8 +214,7 @@ def _decode(
     scope = "decode"
     while True:
         # An accelerator reads all weights for every token, whatever the number of rows.
-        halves = form == "blocks" and size // 2 >= _FEWEST_SLOTS
-        smaller = size // 2 if halves else 0
+        smaller = _next_size(size) if form == "blocks" else 0
 
         def more(progress: Progress, smaller=smaller):
             live = jnp.sum(progress.slots.request < batch)
@@ -231,6 +230,13 @@ def _decode(
         request, token, length = (x[rows] for x in (slots.request, slots.token, slots.length))
         cache = take_rows(form, slots.cache, rows)
         progress = progress._replace(slots=Slots(request, token, length, cache))
+
+
+def _next_size(size: int) -> int:
+    """The rows of the next smaller program, a power of two or 3/4 of one; 0: there is none."""
+    power = 2 ** (size.bit_length() - 1)
+    sizes = (x for x in (power, power // 4 * 3, power // 2) if size - x >= _FEWEST_SPARED)
+    return next((x for x in sizes if x >= _FEWEST_SLOTS), 0)
 
 
 def _step(

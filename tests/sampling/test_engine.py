@@ -61,10 +61,19 @@ def test_the_number_of_slots_changes_no_token(params, prompts, sampler, slots):
 def test_ever_smaller_programs_change_no_token(params, prompts, sampler, monkeypatch):
     expected = sampler(params, prompts, jax.random.key(0), options=OPTIONS)
     monkeypatch.setattr(engine, "_FEWEST_SLOTS", 1)
-    halving = jax.jit(partial(sample, networks=NETWORKS, options=OPTIONS))
-    rollout = halving(params, prompts, jax.random.key(0))
+    monkeypatch.setattr(engine, "_FEWEST_SPARED", 4)
+    shrinking = jax.jit(partial(sample, networks=NETWORKS, options=OPTIONS))
+    rollout = shrinking(params, prompts, jax.random.key(0))
     np.testing.assert_array_equal(expected.tokens, rollout.tokens)
     np.testing.assert_allclose(expected.log_probs, rollout.log_probs, atol=1e-5)
+
+
+def test_programs_shrink_by_enough_rows_and_not_below_the_fewest():
+    sizes = [100]
+    while smaller := engine._next_size(sizes[-1]):
+        sizes.append(smaller)
+    assert sizes == [100, 64, 48, 32, 16]
+    assert engine._next_size(65) == 48 and engine._next_size(31) == 0
 
 
 def test_each_request_is_served_once_and_by_one_slot(params, prompts, monkeypatch):
