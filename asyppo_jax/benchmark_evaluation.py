@@ -61,6 +61,7 @@ def evaluate_benchmark(
         temperature=s.temperature,
         top_k=s.top_k,
         top_p=s.top_p,
+        min_p=s.min_p,
         stop_ids=stop_token_ids(actor.tokenizer, actor.config.actor.path, stop_tokens),
         pad_id=pad_token_id(actor.tokenizer),
         slots=s.slots,
@@ -85,6 +86,8 @@ def _check(s: BenchmarkSettings, actor: LoadedActor) -> None:
             raise ConfigError(f"{name} is {getattr(s, name)}; it must be 1 or more")
     if not 0 < s.top_p <= 1:
         raise ConfigError(f"top_p is {s.top_p}; it must be in (0, 1]")
+    if not 0 <= s.min_p <= 1:
+        raise ConfigError(f"min_p is {s.min_p}; it must be in [0, 1]")
     if s.temperature < 0:
         raise ConfigError(f"temperature is {s.temperature}; it must be 0 (greedy) or more")
     if s.temperature == 0 and s.num_samples > 1:

@@ -18,6 +18,8 @@ def check_config(config: Section) -> None:
         value = getattr(algorithm, name)
         if not 0 <= value <= 1:
             raise ConfigError(f"config.algorithm.{name} is {value}; it must be in [0, 1]")
+    _check_truncation("sampling", sampling)
+    _check_truncation("evaluation", config.evaluation)
     _check_sampling(sampling)
     critics, group = algorithm.num_critics, sampling.group_size
     if critics < 0:
@@ -52,11 +54,14 @@ def _check_critic_microbatch(batching: Section, critics: int) -> None:
     _check_divides(f"{part} (for each critic)", size, f"a critic's share of {whole}", share)
 
 
+def _check_truncation(name: str, section: Section) -> None:
+    if not 0 < section.top_p <= 1:
+        raise ConfigError(f"config.{name}.top_p is {section.top_p}; it must be in (0, 1]")
+    if not 0 <= section.min_p <= 1:
+        raise ConfigError(f"config.{name}.min_p is {section.min_p}; it must be in [0, 1]")
+
+
 def _check_sampling(sampling: Section) -> None:
-    if not 0 < sampling.top_p <= 1:
-        raise ConfigError(f"config.sampling.top_p is {sampling.top_p}; it must be in (0, 1]")
-    if not 0 <= sampling.min_p <= 1:
-        raise ConfigError(f"config.sampling.min_p is {sampling.min_p}; it must be in [0, 1]")
     batch = sampling.num_prompts * sampling.group_size
     if not 0 <= sampling.slots <= batch:
         raise ConfigError(

@@ -96,6 +96,7 @@ def evaluation_options(config: Config, stop_ids: tuple[int, ...], pad_id: int) -
         temperature=e.temperature,
         top_k=e.top_k,
         top_p=e.top_p,
+        min_p=e.min_p,
         stop_ids=stop_ids,
         pad_id=pad_id,
     )

@@ -44,6 +44,7 @@ _SAMPLES = flags.DEFINE_integer(
 )
 _TEMPERATURE = flags.DEFINE_float("temperature", DEFAULT.temperature, "0 is greedy.")
 _TOP_P = flags.DEFINE_float("top_p", DEFAULT.top_p, "1: off.")
+_MIN_P = flags.DEFINE_float("min_p", DEFAULT.min_p, "Of the likeliest's probability; 0: off.")
 _TOP_K = flags.DEFINE_integer("top_k", DEFAULT.top_k, "0: off.")
 _MAX_TOKENS = flags.DEFINE_integer("max_tokens", None, "Of an answer; else as the benchmark says.")
 _SEED = flags.DEFINE_integer("seed", DEFAULT.seed, "Of the sampling.")
@@ -119,6 +120,7 @@ def _settings() -> BenchmarkSettings:
         temperature=_TEMPERATURE.value,
         top_k=_TOP_K.value,
         top_p=_TOP_P.value,
+        min_p=_MIN_P.value,
         max_completion_length=_MAX_TOKENS.value,
         seed=_SEED.value,
         batch_size=_BATCH_SIZE.value,

@@ -82,6 +82,8 @@ def closing_lines(summary: dict, workdir: str) -> str:
             f"in {summary['steps']} steps, {summary['seconds']:.0f} s (seed {summary['seed']})",
             f"plots   {', '.join(summary['plots'])}",
             f"metrics {workdir}/metrics.jsonl, {workdir}/summary.json, {workdir}/tensorboard",
+            f"then    python -m experiments.evaluate --checkpoint={workdir} --benchmark=gsm8k; "
+            f"python -m experiments.export --workdir={workdir} --output=DIR",
             "next    another seed: --config.seed=1 and another --workdir; no masks: "
             "--config.algorithm.advantage_mask_fraction=0 "
             "--config.algorithm.entropy_mask_fraction=0; more critics: "

@@ -140,6 +140,7 @@ def test_the_numbers_of_a_summary_by_hand():
         ({"num_samples": 0}, "num_samples is 0; it must be 1 or more"),
         ({"temperature": 0.0}, "num_samples is 3 at temperature 0"),
         ({"temperature": -1.0}, "temperature is -1.0; it must be 0"),
+        ({"min_p": 1.5}, r"min_p is 1.5; it must be in \[0, 1\]"),
         ({"top_p": 0.0}, r"top_p is 0.0; it must be in \(0, 1\]"),
         ({"slots": 4}, "slots is 4; make it a multiple of num_samples = 3"),
         ({"template": "no place"}, "does not contain {problem}"),

@@ -26,6 +26,7 @@ from tests.test_config import with_changes
             "config.sampling.slots is 1025; it must be between 0 .* = 1024",
         ),
         ({"sampling__min_p": 1.5}, "config.sampling.min_p is 1.5; it must be in"),
+        ({"evaluation__top_p": 0.0}, "config.evaluation.top_p is 0.0; it must be in"),
         ({"batching__microbatch_size": 0}, "microbatch_size is 0"),
         (
             {"batching__critic_microbatch_size": 48},

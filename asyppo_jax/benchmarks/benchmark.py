@@ -35,6 +35,7 @@ class BenchmarkSettings:
     temperature: float = 0.99  # [P]; 0 is greedy
     top_k: int = 0  # 0: off
     top_p: float = 0.99  # [P]; 1: off
+    min_p: float = 0.0  # of the likeliest token's probability; 0: off
     max_completion_length: int | None = None  # tokens
     seed: int = 0
     batch_size: int = 16  # problems sampled at once
