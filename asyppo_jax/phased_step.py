@@ -31,7 +31,7 @@ from asyppo_jax.updates import Metrics
 # Memory of the host that a device reads and writes by itself.
 _HOST = "pinned_host"
 # The parts of the state that wait there while a phase does not need them.
-_WAITING = {
+WAITING = {
     "none": (),
     "optimizers": ("actor_opt_state", "critic_opt_state"),
     "idle": ("actor_params", "actor_opt_state", "critic_params", "critic_opt_state"),
@@ -70,21 +70,19 @@ def phase_functions(networks: Networks, config: Config) -> PhaseFunctions:
     return PhaseFunctions(values, critics, actor)
 
 
-def _waiting_shardings(config: Config, networks: Networks, mesh: Mesh) -> TrainState:
-    """`state_shardings` of what has no part in the phase that runs."""
-    near = state_shardings(config, networks, mesh)
+def _waiting_shardings(near: TrainState, config: Config) -> TrainState:
+    """The `state_shardings` of what has no part in the phase that runs."""
     hosted = {
         name: jax.tree.map(lambda s: s.with_memory_kind(_HOST), getattr(near, name))
-        for name in _WAITING[config.mesh.offload]
+        for name in WAITING[config.mesh.offload]
     }
     return near.replace(**hosted)
 
 
 def resting_shardings(config: Config, networks: Networks, mesh: Mesh) -> TrainState:
     """`state_shardings` between two steps: sampling and evaluation read the actor's parameters."""
-    waiting = _waiting_shardings(config, networks, mesh)
     near = state_shardings(config, networks, mesh)
-    return waiting.replace(actor_params=near.actor_params)
+    return _waiting_shardings(near, config).replace(actor_params=near.actor_params)
 
 
 def initial_state(
@@ -125,7 +123,7 @@ def make_train_step(
     if config.mesh.offload == "none":
         return jit_train_step(networks, config, mesh)
     near = state_shardings(config, networks, mesh)
-    far = _waiting_shardings(config, networks, mesh)
+    far = _waiting_shardings(near, config)
     run = phase_functions(networks, config)
     values = jax.jit(run.values)
     update = partial(jax.jit, donate_argnums=(0, 1))

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from asyppo_jax.config import Config
 from asyppo_jax.flops import sizes_of
 from asyppo_jax.models.actor_critic import Networks
-from asyppo_jax.phased_step import phase_functions
+from asyppo_jax.phased_step import WAITING, phase_functions
 from asyppo_jax.rollouts import training_options
 from asyppo_jax.sampling import decoding_params, prefill, sample
 from asyppo_jax.sharding import batch_sharding, by_data_shard, placed, replicated
@@ -69,14 +69,14 @@ def phase_programs(
         programs["values"] = PhaseProgram(
             run.values,
             (state.critic_params, *rest, rollout),
-            *_waiting(config, state.actor_params, (state.actor_opt_state, state.critic_opt_state)),
+            *_waiting(config, state, "actor_params", "actor_opt_state", "critic_opt_state"),
             trips=trips["values"],
         )
         out = shardings.critic_params, shardings.critic_opt_state, replicated(mesh)
         programs["critics"] = PhaseProgram(
             run.critics,
             (*critics, *rest, experience),
-            *_waiting(config, *actor),
+            *_waiting(config, state, "actor_params", "actor_opt_state"),
             jit={"donate_argnums": (0, 1), "out_shardings": out},
             trips=trips["critics"],
         )
@@ -84,7 +84,7 @@ def phase_programs(
     programs["actor"] = PhaseProgram(
         run.actor,
         (*actor, *rest, experience),
-        *_waiting(config, *critics),
+        *_waiting(config, state, "critic_params", "critic_opt_state"),
         jit={"donate_argnums": (0, 1), "out_shardings": out},
         trips=trips["actor"],
     )
@@ -99,14 +99,14 @@ def phase_programs(
     return programs, state
 
 
-def _waiting(config: Config, params: Any, optimizers: Any) -> tuple[Any, Any]:
-    """What is idle in a phase, as (on the chips, on the host)."""
-    apart = {
-        "none": ((params, optimizers), ()),
-        "optimizers": ((params,), (optimizers,)),
-        "idle": ((), (params, optimizers)),
-    }
-    return apart[config.mesh.offload]
+def _waiting(config: Config, state: TrainState, *idle: str) -> tuple[Any, Any]:
+    """The parts of the state that are idle in a phase, as (on the chips, on the host)."""
+    hosted = WAITING[config.mesh.offload]
+    near, far = (
+        tuple(getattr(state, name) for name in idle if (name in hosted) is on_host)
+        for on_host in (False, True)
+    )
+    return near, far
 
 
 def _sampling_programs(
@@ -132,8 +132,8 @@ def _sampling_programs(
         key = jax.random.wrap_key_data(key_data)
         return sample(actor_params, prompts, key, networks=networks, options=options)
 
-    optimizers = state.actor_opt_state, state.critic_opt_state
-    held, offloaded = _waiting(config, state.critic_params, optimizers)
+    idle = "critic_params", "actor_opt_state", "critic_opt_state"
+    held, offloaded = _waiting(config, state, *idle)
     turns = sizes.completion * sizes.batch / (config.sampling.slots or sizes.batch)
     # At the worst every answer is as long as may be: then all slots are live to the end.
     trips = {"decode": turns, "decode_tail": 0.0, "refill": sizes.batch / turns}
