@@ -22,6 +22,21 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: a --config flag cannot be set: {reason}; see asyppo_jax/config.py")
 
 
+def read_config(settings: Any) -> Config:
+    """The run that the value of --config describes.
+
+    Raises:
+        ConfigError: it is missing, cannot be loaded, or describes no run.
+    """
+    if settings is None:
+        raise ConfigError("--config=configs/NAME.py is missing")
+    try:
+        return from_config_dict(settings.to_dict())
+    except OSError as error:  # the flag's value raises it at its first use
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"the file of --config cannot be loaded: {reason}") from error
+
+
 def read_config_file(file: str, changes: Mapping[str, Any] | None = None) -> Config:
     """The run that a file in configs/ describes, with `changes` {"section.field": value} to it.
 

@@ -17,10 +17,10 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from asyppo_jax.config import Config, ConfigError, from_config_dict
+from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.errors import UserError
 from asyppo_jax.plan import PHASES, Plan, plan, ratios, table
-from experiments.command_line import parse_flags, read_config_file
+from experiments.command_line import parse_flags, read_config, read_config_file
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "A slice, such as v5p:4x4x2.")
@@ -33,12 +33,11 @@ _JSON = flags.DEFINE_bool("json", False, "End with one line of JSON.")
 def main(argv: list[str]) -> None:
     del argv
     try:
-        if _CONFIG.value is None:
-            raise ConfigError("--config=configs/NAME.py is missing")
-        config, name = (
-            from_config_dict(_CONFIG.value),
-            config_flags.get_config_filename(flags.FLAGS["config"]),
-        )
+        config = read_config(_CONFIG.value)
+        name = config_flags.get_config_filename(flags.FLAGS["config"])
+        # Before the first compilation, which takes minutes.
+        changes = config_flags.get_override_values(flags.FLAGS["config"])
+        compared = {file: read_config_file(file, changes) for file in _COMPARE.value}
         if _SEARCH.value:
             found = search(config, name, _SEARCH.value, _PHASES.value)
         else:
@@ -46,15 +45,9 @@ def main(argv: list[str]) -> None:
                 raise ConfigError("--topology is missing; name a slice, such as v5p:4x4x2")
             found = plan(config, _TOPOLOGY.value, name=name, phases=_PHASES.value, tell=_tell)
             print(table(found))
-        others, changes = [], config_flags.get_override_values(flags.FLAGS["config"])
-        for file in _COMPARE.value:
-            other = plan(
-                read_config_file(file, changes),
-                found.topology,
-                name=file,
-                phases=_PHASES.value,
-                tell=_tell,
-            )
+        others = []
+        for file, other in compared.items():
+            other = plan(other, found.topology, name=file, phases=_PHASES.value, tell=_tell)
             others.append(other)
             print(table(other))
             print(ratios(found, other))

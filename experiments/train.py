@@ -9,9 +9,9 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from asyppo_jax.config import Config, ConfigError, from_config_dict
+from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.errors import UserError
-from experiments.command_line import parse_flags, use_compile_cache
+from experiments.command_line import parse_flags, read_config, use_compile_cache
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and plots go.")
@@ -63,13 +63,7 @@ def _join() -> None:
 def _read_config() -> Config:
     if _WORKDIR.value is None:
         raise ConfigError("--workdir=DIR is missing; a run keeps its checkpoints and metrics there")
-    if _CONFIG.value is None:
-        raise ConfigError("--config=configs/NAME.py is missing")
-    try:
-        return from_config_dict(_CONFIG.value)
-    except OSError as error:  # the flag's value raises it at its first use
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"the file of --config cannot be loaded: {reason}") from error
+    return read_config(_CONFIG.value)
 
 
 def closing_lines(summary: dict, workdir: str) -> str:
