@@ -18,6 +18,7 @@ from flax.core import meta
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from asyppo_jax.base_files import with_kept_base
 from asyppo_jax.checkpoint import CheckpointError, choose_step, is_run, read_settings, restore_parts
 from asyppo_jax.config import Config, MeshConfig, NetworkConfig, PromptConfig, SamplingConfig
 from asyppo_jax.models.actor_critic import Networks, init_actor, init_critics
@@ -186,8 +187,9 @@ def load_actor(
         step: of a run: which checkpoint ("best": by held-out accuracy).
         mesh: where the parameters go; None: over all devices (`sharding.make_mesh`).
         dtype: of activations; None: the run's, or float32. Parameters are float32.
-        base: of a run: the model directory to take architecture and tokenizer from, where the one
-            that it was trained from (`config.actor.path`) is elsewhere now.
+        base: of a run: the model directory to take architecture and tokenizer from; None: the one
+            that it was trained from (`config.actor.path`), or where that is no longer there the
+            run's own copy.
 
     Raises:
         CheckpointError, ModelError, ConfigError: in one sentence.
@@ -259,7 +261,9 @@ def _settings(path: str, step: Step, base: str | None) -> tuple[Config, int | No
     if not is_run(path):
         return Config(actor=NetworkConfig(path=path)), None
     config, found = read_settings(path), choose_step(path, step)
-    if base is not None:
+    if base is None:
+        config = with_kept_base(config, path)
+    else:
         config = dataclasses.replace(
             config,
             actor=dataclasses.replace(config.actor, path=base, architecture=""),

@@ -14,6 +14,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from asyppo_jax import checkpoint as checkpoints
+from asyppo_jax.base_files import keep_base_files
 from asyppo_jax.config import Config
 from asyppo_jax.evaluate import evaluate
 from asyppo_jax.inspection import make_rollout_saver
@@ -137,6 +138,7 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
     checkpoints.check_same_run(workdir, settings)
     run = prepare(config)
     checkpoints.write_settings(workdir, settings)
+    keep_base_files(config, workdir)
     with jax.set_mesh(run.mesh), RewardPool(config.reward) as pool:
         manager = checkpoints.make_manager(workdir, config.checkpoint)
         data = make_prompt_iterator(

@@ -30,6 +30,7 @@ LAYERS = (
         "packing",
         "microbatches",
         "checkpoint",
+        "base_files",
         "metrics",
         "plots",
         "flops",
