@@ -118,16 +118,16 @@ class Networks:
         """The parameters as `actor_step` takes them for rows of up to `length` tokens.
 
         To be done before a loop: inside it, every layer would compute the turns of its tokens anew,
-        and XLA's CPU backend copy every layer's slice of the stacked arrays for every token. So for
-        "blocks" each layer's are on their own, and the head lies as its product reads it.
+        and XLA's CPU backend copy every layer's slice of the stacked arrays for every token.
+        For "blocks" each layer's are on their own.
         """
         decoder = dict(params["decoder"])
         decoder["rotation"] = rotation_at(jnp.arange(length)[None], self.actor.config)
-        if self.actor.decode != "blocks":
-            return params | {"decoder": decoder}
-        stacked, count = decoder["layers"], self.actor.config.num_layers
-        decoder["layers"] = tuple(jax.tree.map(lambda p: p[i], stacked) for i in range(count))  # noqa: B023
-        return params | {"decoder": decoder, "step_head": self.actor_head(params)}
+        if self.actor.decode == "blocks":
+            stacked, count = decoder["layers"], self.actor.config.num_layers
+            layers = (jax.tree.map(lambda p: p[i], stacked) for i in range(count))  # noqa: B023
+            decoder["layers"] = tuple(layers)
+        return params | {"decoder": decoder}
 
     def actor_step(
         self,
@@ -172,7 +172,7 @@ class Networks:
         return self._logits(params, _apply(norm, decoder["final_norm"], x)), cache
 
     def _logits(self, params: Params, hidden: Float[Array, "B 1 D"]) -> Float[Array, "B V"]:
-        head = params.get("step_head", self.actor_head(params)).astype(hidden.dtype)
+        head = self.actor_head(params).astype(hidden.dtype)
         return jnp.einsum("bd,dv->bv", hidden[:, 0], head, preferred_element_type=jnp.float32)
 
     def critic_values(
