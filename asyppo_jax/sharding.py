@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.core import meta
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from asyppo_jax.config import ConfigError, MeshConfig
@@ -46,7 +47,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
         )
     # Auto, not the default Explicit: with explicit axes FSDP's matmuls raise.
     auto = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((data, config.model), ("data", "model"), auto, devices=devices)
+    shape, names = (data, config.model), ("data", "model")
+    try:
+        return jax.make_mesh(shape, names, auto, devices=devices)
+    except NotImplementedError:
+        # A torus whose sides are no products of the sizes (4 x 4 for 2 x 8): one is divided.
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(grid, names, axis_types=auto)
 
 
 def param_shardings(boxed: Params, mesh: Mesh) -> Params:

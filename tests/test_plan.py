@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from asyppo_jax import plan as planning
-from asyppo_jax.config import default_config, from_config_dict
+from asyppo_jax.config import MeshConfig, default_config, from_config_dict
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.phases import phase_programs
 from asyppo_jax.plan import GIB, PhasePlan, Plan, PlanError, plan, ratios, table, topology_devices
@@ -86,6 +86,13 @@ def test_every_phase_is_compiled_for_a_slice_that_is_not_there():
         whole = phase.argument_bytes + phase.held_bytes
         assert found.state_bytes * 0.99 < whole < found.state_bytes * 1.2
         assert phase.temp_bytes > 0 and phase.seconds > 0 and phase.collectives
+
+
+@pytest.mark.tpu
+@needs_compiler
+def test_a_mesh_that_no_sides_of_the_slice_multiply_to_divides_one():
+    mesh = make_mesh(MeshConfig(model=8), topology_devices("v6e:4x4"))
+    assert dict(mesh.shape) == {"data": 2, "model": 8} and len(set(mesh.devices.flat)) == 16
 
 
 @pytest.mark.tpu
