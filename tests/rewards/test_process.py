@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+# A shell starts what it puts in the background, such as these tests, with SIGINT ignored.
 RUN = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from asyppo_jax.config import RewardConfig
 from asyppo_jax.rewards import RewardPool
 
