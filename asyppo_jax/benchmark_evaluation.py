@@ -17,6 +17,7 @@ from tqdm import tqdm
 from asyppo_jax.answer_file import Answer, AnswerFile, Verdict
 from asyppo_jax.benchmarks import Benchmark, BenchmarkSettings, load_problems
 from asyppo_jax.config import ConfigError, PromptConfig, RewardConfig
+from asyppo_jax.config_checks import check_truncation
 from asyppo_jax.load import LoadedActor
 from asyppo_jax.prompts import Prompt, pad_token_id, stop_token_ids, tokenize_problem
 from asyppo_jax.rewards import RewardPool
@@ -84,10 +85,7 @@ def _check(s: BenchmarkSettings, actor: LoadedActor) -> None:
     for name in ("num_samples", "batch_size"):
         if getattr(s, name) < 1:
             raise ConfigError(f"{name} is {getattr(s, name)}; it must be 1 or more")
-    if not 0 < s.top_p <= 1:
-        raise ConfigError(f"top_p is {s.top_p}; it must be in (0, 1]")
-    if not 0 <= s.min_p <= 1:
-        raise ConfigError(f"min_p is {s.min_p}; it must be in [0, 1]")
+    check_truncation("", s)
     if s.temperature < 0:
         raise ConfigError(f"temperature is {s.temperature}; it must be 0 (greedy) or more")
     if s.temperature == 0 and s.num_samples > 1:

@@ -18,8 +18,8 @@ def check_config(config: Section) -> None:
         value = getattr(algorithm, name)
         if not 0 <= value <= 1:
             raise ConfigError(f"config.algorithm.{name} is {value}; it must be in [0, 1]")
-    _check_truncation("sampling", sampling)
-    _check_truncation("evaluation", config.evaluation)
+    check_truncation("config.sampling.", sampling)
+    check_truncation("config.evaluation.", config.evaluation)
     _check_sampling(sampling)
     critics, group = algorithm.num_critics, sampling.group_size
     if critics < 0:
@@ -54,11 +54,12 @@ def _check_critic_microbatch(batching: Section, critics: int) -> None:
     _check_divides(f"{part} (for each critic)", size, f"a critic's share of {whole}", share)
 
 
-def _check_truncation(name: str, section: Section) -> None:
+def check_truncation(where: str, section: Section) -> None:
+    """Raises `ConfigError` on a `top_p` or `min_p` out of range; `where` goes before the name."""
     if not 0 < section.top_p <= 1:
-        raise ConfigError(f"config.{name}.top_p is {section.top_p}; it must be in (0, 1]")
+        raise ConfigError(f"{where}top_p is {section.top_p}; it must be in (0, 1]")
     if not 0 <= section.min_p <= 1:
-        raise ConfigError(f"config.{name}.min_p is {section.min_p}; it must be in [0, 1]")
+        raise ConfigError(f"{where}min_p is {section.min_p}; it must be in [0, 1]")
 
 
 def _check_sampling(sampling: Section) -> None:
