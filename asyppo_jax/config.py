@@ -32,8 +32,9 @@ class NetworkConfig:
     remat: Literal["none", "dots", "full"] = "full"
     # Of whole sequences. "auto": "splash" on TPU, "cudnn" on GPU, "xla" (blocks) elsewhere.
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
-    # Of one new token to its cache (the actor's alone). "auto": "blocks" on CPU, "dense" elsewhere.
-    decode_attention: Literal["auto", "blocks", "dense"] = "auto"
+    # Of one new token to its cache (the actor's alone). "auto": "blocks" on CPU; in bfloat16 the
+    # kernels "pages" on TPU (heads of a multiple of 128) and "layers" on GPU; else "dense".
+    decode_attention: Literal["auto", "blocks", "dense", "pages", "layers"] = "auto"
 
 
 @dataclass(frozen=True)

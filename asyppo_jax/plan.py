@@ -40,7 +40,6 @@ class Chip:
 
 
 CHIPS = {
-    "v4": Chip(32 * 2**30, 275e12, 1228e9, 300e9),
     "v5e": Chip(16 * 2**30, 197e12, 819e9, 200e9),
     "v5p": Chip(95 * 2**30, 459e12, 2765e9, 600e9),
     "v6e": Chip(32 * 2**30, 918e12, 1640e9, 448e9),
@@ -50,7 +49,6 @@ TOPOLOGIES = (
     *("v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16"),
     *("v6e:2x2", "v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8", "v6e:8x16", "v6e:16x16"),
     *("v5p:2x2x1", "v5p:2x2x2", "v5p:2x2x4", "v5p:2x4x4", "v5p:4x4x4", "v5p:4x4x8", "v5p:4x8x8"),
-    *("v4:2x2x1", "v4:2x2x2", "v4:2x2x4", "v4:2x4x4", "v4:4x4x4"),
 )
 GIB = 2**30
 PHASES = ("prefill", "decode", "values", "critics", "actor", "step")

@@ -13,12 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from asyppo_jax.models.attention import rotation_at
 from asyppo_jax.models.config import ModelConfig
-from asyppo_jax.models.decode_attention import (
-    Cache,
-    Form,
-    attend_to_blocks,
-    attend_to_layer,
-)
+from asyppo_jax.models.decode_attention import BY_LAYER, IN_ONE, Cache, Form
 from asyppo_jax.models.decoder import Decoder, positions_of
 from asyppo_jax.models.layers import Block, RMSNorm, param
 from asyppo_jax.models.self_attention import Implementation
@@ -119,11 +114,11 @@ class Networks:
 
         To be done before a loop: inside it, every layer would compute the turns of its tokens anew,
         and XLA's CPU backend copy every layer's slice of the stacked arrays for every token.
-        For "blocks" each layer's are on their own.
+        Where layers have caches of their own, so have they parameters.
         """
         decoder = dict(params["decoder"])
         decoder["rotation"] = rotation_at(jnp.arange(length)[None], self.actor.config)
-        if self.actor.decode == "blocks":
+        if self.actor.decode in BY_LAYER:
             stacked, count = decoder["layers"], self.actor.config.num_layers
             layers = (jax.tree.map(lambda p: p[i], stacked) for i in range(count))  # noqa: B023
             decoder["layers"] = tuple(layers)
@@ -154,17 +149,18 @@ class Networks:
 
             return _apply(block, params, x, rotation, None, mix)
 
-        if actor.decode == "blocks":
-            layers = []
-            for own, pieces in zip(decoder["layers"], cache, strict=True):
-                x, pieces = one_layer(x, own, attend_to_blocks, pieces)
-                layers.append(pieces)
+        if actor.decode in BY_LAYER:
+            attend, layers = BY_LAYER[actor.decode], []
+            for own, kept in zip(decoder["layers"], cache, strict=True):
+                x, kept = one_layer(x, own, attend, kept)
+                layers.append(kept)
             cache = tuple(layers)
         else:
+            attend = IN_ONE[actor.decode]
 
             def loop(carry, own_and_layer):
                 (x, cache), (own, layer) = carry, own_and_layer
-                return one_layer(x, own, attend_to_layer, cache, layer), None
+                return one_layer(x, own, attend, cache, layer), None
 
             index = jnp.arange(actor.config.num_layers, dtype=jnp.int32)
             (x, cache), _ = jax.lax.scan(loop, (x, cache), (decoder["layers"], index))

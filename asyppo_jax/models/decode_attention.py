@@ -7,8 +7,8 @@ nothing else. What is read follows the longest row of the batch, not the cache's
 is no wider than 64 columns, so keys lie as [head_dim, 64] blocks; every layer has arrays of its own
 and is compiled for itself, because a slice of a larger array is a copy there.
 
-"dense" is for accelerators: all layers in one array, looped over, so that a deep model compiles
-once.
+"dense" is for any device: all layers in one array, looped over, so that a deep model compiles once.
+"pages" (TPU) and "layers" (GPU) are kernels, see `decode_kernels`.
 """
 
 import math
@@ -18,22 +18,58 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from asyppo_jax.config import ConfigError
 from asyppo_jax.models.attention import attend
+from asyppo_jax.models.config import ModelConfig
+from asyppo_jax.models.decode_kernels import PAGE, attend_to_pages, attend_with_cudnn
 from asyppo_jax.sharding import constrain
 
-Form = Literal["blocks", "dense"]
+Form = Literal["blocks", "dense", "pages", "layers"]
 # "blocks": a tuple of layers, each a tuple of pieces; a piece is (keys [R, KV, n, head_dim, 64],
-# values [R, KV, n, 64, head_dim]). "dense": (keys, values), each [L, R, S, KV, head_dim].
+# values [R, KV, n, 64, head_dim]). "layers": a tuple of layers, each (keys, values), both
+# [R, S, KV, head_dim]. The others: (keys, values) of all layers, "dense" [L, R, S, KV, head_dim],
+# "pages" [KV, L, R, S, head_dim].
 Cache = tuple[Any, ...]
+_ROW_AXIS = {"blocks": 0, "layers": 0, "dense": 1, "pages": 2}
 
 BLOCK = 64  # places of a row that lie together in the "blocks" form
 _PIECES = 4  # into which a cache is cut, each read only if some row is so long
 _FLOOR = -1e30  # finite: a row that sees nothing must not become NaN
 
 
-def form_for(platform: str) -> Form:
-    """The fastest form for a platform."""
-    return "blocks" if platform == "cpu" else "dense"
+def form_for(platform: str, config: ModelConfig, dtype: jnp.dtype) -> Form:
+    """The fastest form for a platform that serves this model."""
+    kernels: dict[str, Form] = {"tpu": "pages", "gpu": "layers", "cuda": "layers"}
+    if platform == "cpu":
+        return "blocks"
+    form = kernels.get(platform, "dense")
+    return "dense" if _what_a_kernel_lacks(form, config, dtype) else form
+
+
+def check_form(form: Form, config: ModelConfig, dtype: jnp.dtype) -> None:
+    """Whether a form that was asked for serves this model.
+
+    Raises:
+        ConfigError: it does not; the message names the mend.
+    """
+    if lacking := _what_a_kernel_lacks(form, config, dtype):
+        raise ConfigError(
+            f"config.actor.decode_attention={form!r} computes with {lacking}; take 'auto' or "
+            "'dense'"
+        )
+
+
+def _what_a_kernel_lacks(form: Form, config: ModelConfig, dtype: jnp.dtype) -> str:
+    if form not in ("pages", "layers"):
+        return ""
+    if dtype != jnp.bfloat16:
+        return f"bfloat16 alone, but the actor's dtype is {dtype.name}"
+    width = config.head_dim
+    if form == "pages" and width % 128:
+        return f"heads of a multiple of 128, but the actor's are {width} wide"
+    if form == "layers" and (width % 8 or width > 128):
+        return f"heads of a multiple of 8 up to 128, but the actor's are {width} wide"
+    return ""
 
 
 def make_cache(
@@ -46,10 +82,17 @@ def make_cache(
 ) -> Cache:
     """A cache of `length` places a row whose first P are these; with `part`, its first places."""
     wanted = length if part is None else part
-    if form == "dense":
+    if form != "blocks":
+        wanted = -(-wanted // PAGE) * PAGE if form == "pages" else wanted
         room = ((0, 0), (0, 0), (0, wanted - keys.shape[2]), (0, 0), (0, 0))
         names = ("layers", "batch", "time", "kv_heads", "head_dim")
-        return tuple(constrain(jnp.pad(x, room), names) for x in (keys, values))
+        padded = [jnp.pad(x, room) for x in (keys, values)]
+        if form == "layers":
+            layers = zip(*padded, strict=True)
+            return tuple(tuple(constrain(x, names[1:]) for x in layer) for layer in layers)
+        order = (3, 0, 1, 2, 4) if form == "pages" else range(5)
+        names = [names[i] for i in order]
+        return tuple(constrain(x.transpose(tuple(order)), names) for x in padded)
     size = -(-_blocks(length) // _PIECES)
     layers = zip(keys, values, strict=True)
     return tuple(_pieces(k, v, _blocks(wanted), size) for k, v in layers)
@@ -73,7 +116,7 @@ def _pieces(
 
 def take_rows(form: Form, cache: Cache, rows: Int[Array, " n"]) -> Cache:
     """A cache of these rows, in this order."""
-    return jax.tree.map(lambda x: jnp.take(x, rows, axis=_row_axis(form)), cache)
+    return jax.tree.map(lambda x: jnp.take(x, rows, axis=_ROW_AXIS[form]), cache)
 
 
 def copy_row(
@@ -85,25 +128,21 @@ def copy_row(
     real: Bool[Array, ""] | bool = True,
 ) -> Cache:
     """The cache with a row of another one (of no more places) in its row `to`, if `real`."""
-    axis = _row_axis(form)
+    axis = _ROW_AXIS[form]
 
     def copy(cache, source):
         one = jax.lax.dynamic_index_in_dim(source, row, axis)
-        at = [to if i == axis else 0 for i in range(5)]
+        at = [to if i == axis else 0 for i in range(cache.ndim)]
         before = jax.lax.dynamic_slice(cache, at, one.shape)
         return jax.lax.dynamic_update_slice(cache, jnp.where(real, one, before), at)
 
-    if form == "dense":
-        return tuple(map(copy, cache, source))
+    if form != "blocks":
+        return jax.tree.map(copy, cache, source)
     layers = []
     for pieces, given in zip(cache, source, strict=True):
         copied = [tuple(map(copy, *both)) for both in zip(pieces, given, strict=False)]
         layers.append((*copied, *pieces[len(copied) :]))
     return tuple(layers)
-
-
-def _row_axis(form: Form) -> int:
-    return 0 if form == "blocks" else 1
 
 
 def attend_to_blocks(
@@ -202,3 +241,9 @@ def attend_to_layer(
     return jax.lax.switch(
         jnp.minimum(longest // step, len(windows) - 1), branches, written
     ), written
+
+
+# Of forms whose layers have arrays of their own: attend(layer's cache, q, k, v, lengths, longest).
+BY_LAYER = {"blocks": attend_to_blocks, "layers": attend_with_cudnn}
+# Of the others: attend(cache, layer, q, k, v, lengths, longest).
+IN_ONE = {"dense": attend_to_layer, "pages": attend_to_pages}

@@ -1,7 +1,7 @@
 """A run's networks and their first parameters, from the directories that its config names."""
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from asyppo_jax.config import Config, NetworkConfig
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_value_kernel
 from asyppo_jax.models.config import ModelConfig, ModelError
-from asyppo_jax.models.decode_attention import Form, form_for
+from asyppo_jax.models.decode_attention import check_form, form_for
 from asyppo_jax.models.huggingface import first_layers, load_config, load_params
 from asyppo_jax.models.self_attention import Implementation, implementation_for
 from asyppo_jax.types import Params
@@ -29,12 +29,17 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
 
     Raises:
         ModelError: actor and critics do not share a vocabulary; both sizes are named.
+        ConfigError: the attention that is asked for does not serve this model.
     """
     if not config.actor.path:
         raise ModelError("config.actor.path is empty; give a model directory or a hub name")
     packing, form = config.batching.packing, config.actor.decode_attention
     network = _network(config.actor, platform, packing)
-    actor = Actor(*network, _decode_form(form, platform))
+    platform = platform or jax.default_backend()
+    if form == "auto":
+        form = form_for(platform, network[0], network[1])
+    check_form(form, network[0], network[1])
+    actor = Actor(*network, form)
     if config.algorithm.num_critics == 0:
         return Networks(actor, None)
     source = critic_source(config)
@@ -68,10 +73,6 @@ def _network(
     if attention == "cudnn" and packing:
         attention = "cudnn_packed"
     return _architecture(source), jnp.dtype(source.dtype), source.remat, attention
-
-
-def _decode_form(form: Form | Literal["auto"], platform: str | None) -> Form:
-    return form_for(platform or jax.default_backend()) if form == "auto" else form
 
 
 def load_actor_params(config: Config, networks: Networks) -> Params:

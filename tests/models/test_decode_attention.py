@@ -1,5 +1,6 @@
 """The forms of attention to a cache: equal to plain attention, and reading no more than needed."""
 
+import dataclasses
 from typing import get_args
 
 import jax
@@ -7,19 +8,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from asyppo_jax.config import ConfigError
 from asyppo_jax.models.attention import attend
 from asyppo_jax.models.decode_attention import (
     Form,
     attend_to_blocks,
     attend_to_layer,
+    check_form,
     copy_row,
     form_for,
     make_cache,
     take_rows,
 )
+from tests.tiny import QWEN3
 
 ROWS, LENGTH, KV, WIDTH = 3, 500, 2, 8
 FORMS = pytest.mark.parametrize("form", get_args(Form))
+# Kernels (see test_decode_kernels.py) do not run here; their caches do.
+WITHOUT_KERNEL = pytest.mark.parametrize("form", ["blocks", "dense"])
 
 
 def _random(*shape, seed=0):
@@ -42,7 +48,7 @@ def given():
     return keys, values, (queries, *_random(2, ROWS, 1, KV, WIDTH, seed=3))
 
 
-@FORMS
+@WITHOUT_KERNEL
 @pytest.mark.parametrize("lengths", [[0, 1, 2], [63, 64, 65], [127, 128, 300], [0, 256, 499]])
 def test_every_form_is_attention_to_the_tokens_so_far(given, form, lengths):
     keys, values, new = given
@@ -56,7 +62,7 @@ def test_every_form_is_attention_to_the_tokens_so_far(given, form, lengths):
     np.testing.assert_allclose(mixed, attend(new[0], keys, values, visible), atol=1e-5)
 
 
-@FORMS
+@WITHOUT_KERNEL
 def test_places_that_no_row_has_reached_are_not_read(given, form):
     """They hold NaN, which would show even with weight 0; only those near the longest row may be
     read, and those are finite."""
@@ -71,7 +77,7 @@ def test_places_that_no_row_has_reached_are_not_read(given, form):
     assert not jnp.isfinite(mixed).all()
 
 
-@FORMS
+@WITHOUT_KERNEL
 def test_tokens_written_one_by_one_are_those_given_at_once(given, form):
     keys, values, (queries, *_) = given
     lengths = jnp.array([60, 120, 190])
@@ -94,7 +100,8 @@ def test_a_copied_row_is_the_prompts_and_leaves_the_others(given, form):
     copied = copy_row(form, cache, jnp.int32(2), prompts, jnp.int32(1))
     keys, values = (x.at[:, 2, :70].set(7 + x[:, 1, :70]) for x in (keys, values))
     expected = make_cache(form, keys, values, LENGTH)
-    end = 70 if form == "dense" else 128  # whole blocks are copied; what follows is never seen
+    # Whole blocks and pages are copied; what follows is never seen.
+    end = {"blocks": 128, "pages": 256}.get(form, 70)
     for have, want in zip(_places(form, copied), _places(form, expected), strict=True):
         np.testing.assert_array_equal(have[:2], want[:2])
         np.testing.assert_array_equal(have[2, :70], want[2, :70])
@@ -113,10 +120,43 @@ def _places(form, cache):
     """Keys and values of the one layer, [R, S, KV, d]."""
     if form == "dense":
         return cache[0][0], cache[1][0]
+    if form == "layers":
+        return cache[0]
+    if form == "pages":
+        return tuple(x[:, 0].transpose(1, 2, 0, 3) for x in cache)
     keys = np.concatenate([k.transpose(0, 2, 4, 1, 3) for k, _ in cache[0]], axis=1)
     values = np.concatenate([v.transpose(0, 2, 3, 1, 4) for _, v in cache[0]], axis=1)
     return tuple(x.reshape(x.shape[0], -1, *x.shape[3:]) for x in (keys, values))
 
 
-def test_the_form_is_chosen_by_platform():
-    assert [form_for(p) for p in ("cpu", "gpu", "tpu")] == ["blocks", "dense", "dense"]
+@pytest.mark.parametrize(
+    ("platform", "dtype", "head_dim", "form"),
+    [
+        ("cpu", "float32", 128, "blocks"),
+        ("cpu", "bfloat16", 128, "blocks"),
+        ("tpu", "bfloat16", 128, "pages"),
+        ("tpu", "bfloat16", 64, "dense"),
+        ("tpu", "float32", 128, "dense"),
+        ("gpu", "bfloat16", 64, "layers"),
+        ("cuda", "bfloat16", 256, "dense"),
+        ("gpu", "float32", 64, "dense"),
+    ],
+)
+def test_the_form_is_chosen_by_platform_and_by_what_its_kernel_can(platform, dtype, head_dim, form):
+    config = dataclasses.replace(QWEN3, head_dim=head_dim)
+    assert form_for(platform, config, jnp.dtype(dtype)) == form
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype", "head_dim", "said"),
+    [
+        ("pages", "float32", 128, "bfloat16 alone, but the actor's dtype is float32"),
+        ("pages", "bfloat16", 64, "heads of a multiple of 128, but the actor's are 64 wide"),
+        ("layers", "bfloat16", 256, "heads of a multiple of 8 up to 128, but .* 256 wide"),
+    ],
+)
+def test_a_kernel_that_cannot_serve_the_model_is_refused(form, dtype, head_dim, said):
+    config = dataclasses.replace(QWEN3, head_dim=head_dim)
+    with pytest.raises(ConfigError, match=said):
+        check_form(form, config, jnp.dtype(dtype))
+    check_form("dense", config, jnp.dtype(dtype))
