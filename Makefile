@@ -14,7 +14,7 @@ LIGHT := not torch and not real_model and not slow and not tpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-all lint format clean
+.PHONY: help quickstart notebook test test-all lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ quickstart: $(VENV)/runtime.stamp  ## train a tiny model in minutes (SEED=0 WORK
 	  kept=$(WORKDIR)-$$(date +%Y%m%d-%H%M%S); mv $(WORKDIR) $$kept && echo "The earlier run of another seed is now in $$kept."; \
 	fi
 	$(BIN)/python -m experiments.train --config=configs/quickstart.py --workdir=$(WORKDIR) --config.seed=$(SEED) $(ARGS)
+
+notebook: $(VENV)/notebook.stamp  ## open the notebooks in Jupyter (ARGS=--no-browser on a machine far away)
+	$(BIN)/jupyter lab $(ARGS) notebooks
 
 test: lint  ## check format, lint and types, then run the quick tests
 	$(BIN)/python -m pytest -m "$(LIGHT)" $(PYTEST_ARGS)
@@ -62,6 +65,11 @@ $(VENV)/runtime.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing what training needs (about a minute)."
 	$(INSTALL) -e .
 	@touch $@
+
+$(VENV)/notebook.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing what training and Jupyter need (about a minute)."
+	$(INSTALL) -e ".[notebook]"
+	@touch $(VENV)/runtime.stamp $@
 
 # One call for everything: it is faster than two.
 $(VENV)/test.stamp: pyproject.toml constraints.txt | $(BIN)/python
