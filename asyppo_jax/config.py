@@ -87,6 +87,9 @@ class SamplingConfig:
     num_prompts: int = 32  # N, a step
     group_size: int = 32  # G [P]
     slots: int = 0  # sequences decoded at one time; 0: all. A slot takes the next one as it ends
+    # Parts of a rollout that are sampled one after the other, each scored while the next is being
+    # sampled: worth it where scoring takes long. A part waits for its own longest answers.
+    parts: int = 1
     max_completion_length: int = 8192  # C, tokens [P]
     temperature: float = 0.99  # [P]; 0 is greedy
     top_k: int = 0  # 0: off

@@ -69,6 +69,8 @@ def _check_sampling(sampling: Section) -> None:
             f"config.sampling.slots is {sampling.slots}; it must be between 0 (all) and the batch, "
             f"num_prompts * group_size = {batch}"
         )
+    whole = "config.sampling.num_prompts"
+    _check_divides("config.sampling.parts", sampling.parts, whole, sampling.num_prompts)
 
 
 def _check_divides(part: str, part_size: int, whole: str, whole_size: int) -> None:

@@ -1,6 +1,7 @@
 """Held-out evaluation with the training sampler."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from asyppo_jax.config import Config
 from asyppo_jax.multi_host import gather_rows
 from asyppo_jax.prompts import Prompt
 from asyppo_jax.rewards import RewardPool
-from asyppo_jax.rollouts import Answers, Sampler, read_answers
+from asyppo_jax.rollouts import Answers, Sampler, one_ahead, read_answers
 from asyppo_jax.types import Params
 
 
@@ -48,8 +49,13 @@ def evaluate(
     seen = []
     size, samples = config.evaluation.batch_size, config.evaluation.num_samples
     total = len(prompts) * samples
-    for i, batch in enumerate(_batches(prompts, size)):
-        rollout = sampler(params, batch, jax.random.fold_in(key, i), mesh)
+    batches = list(_batches(prompts, size))
+    starts = (
+        partial(sampler, params, batch, jax.random.fold_in(key, i), mesh)
+        for i, batch in enumerate(batches)
+    )
+    # A batch is scored while the next one is sampled.
+    for i, (batch, rollout) in enumerate(zip(batches, one_ahead(starts), strict=True)):
         answers: Answers = read_answers(rollout, batch, sampler)
         rows = answers.rows + i * size * samples
         # The last batch is filled up with repeats, which are not to be counted.

@@ -130,7 +130,8 @@ def _cache_bytes(actor: Actor, rows: int, length: int) -> float:
 def _decode(config: Config, networks: Networks, sizes: Sizes) -> Cost:
     c, steps = networks.actor.config, sizes.completion - 1
     # With slots refilled at once, all rows at their limit take so many turns of all slots.
-    waves = -(-sizes.batch // (config.sampling.slots or sizes.batch))
+    part = sizes.batch // config.sampling.parts
+    waves = -(-sizes.batch // min(config.sampling.slots or part, part))
     tokens = sizes.batch * steps
     flops = forward_flops(c, tokens, float(sizes.length)) + head_flops(c, tokens)
     # Every turn reads all parameters once, and every row its own cache so far.

@@ -112,12 +112,12 @@ def _waiting(config: Config, state: TrainState, *idle: str) -> tuple[Any, Any]:
 def _sampling_programs(
     config: Config, networks: Networks, mesh: Mesh, state: TrainState
 ) -> dict[str, PhaseProgram]:
-    sizes = sizes_of(config)
+    sizes, parts = sizes_of(config), config.sampling.parts
     options = training_options(config, stop_ids=(0,), pad_id=0)
-    row = batch_sharding(mesh)
+    row, num_prompts, batch = batch_sharding(mesh), sizes.num_prompts // parts, sizes.batch // parts
     prompts = PromptBatch(
-        tokens=_shape((sizes.num_prompts, sizes.prompt), jnp.int32, row),
-        mask=_shape((sizes.num_prompts, sizes.prompt), bool, row),
+        tokens=_shape((num_prompts, sizes.prompt), jnp.int32, row),
+        mask=_shape((num_prompts, sizes.prompt), bool, row),
     )
 
     def first(actor_params, prompts):
@@ -125,7 +125,7 @@ def _sampling_programs(
             lengths, logits, kept = prefill(params, prompts, networks)
             return lengths, logits, jax.tree.map(lambda x: x.swapaxes(0, 1), kept)
 
-        run = by_data_shard(by_row, sizes.num_prompts)
+        run = by_data_shard(by_row, num_prompts)
         return run(decoding_params(actor_params, networks), prompts)
 
     def loop(actor_params, prompts, key_data):
@@ -134,10 +134,10 @@ def _sampling_programs(
 
     idle = "critic_params", "actor_opt_state", "critic_opt_state"
     held, offloaded = _waiting(config, state, *idle)
-    turns = sizes.completion * sizes.batch / (config.sampling.slots or sizes.batch)
+    turns = sizes.completion * batch / min(config.sampling.slots or batch, batch)
     # At the worst every answer is as long as may be: then all slots are live to the end.
-    trips = {"decode": turns, "decode_tail": 0.0, "refill": sizes.batch / turns}
-    program = partial(PhaseProgram, held=held, offloaded=offloaded, trips=trips)
+    trips = {"decode": turns, "decode_tail": 0.0, "refill": batch / turns}
+    program = partial(PhaseProgram, held=held, offloaded=offloaded, trips=trips, runs=parts)
     return {
         "prefill": program(first, (state.actor_params, prompts)),
         "decode": program(loop, (state.actor_params, prompts, state.key)),

@@ -1,11 +1,13 @@
 """Between text and arrays: prompts onto the devices, sampled tokens back to answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -29,15 +31,20 @@ class Sampler:
     stop_table: np.ndarray | None = None  # of the stop strings, if there are any
 
     def __call__(
-        self, params: Params, prompts: Sequence[Prompt], key: jax.Array, mesh: Mesh
+        self,
+        params: Params,
+        prompts: Sequence[Prompt],
+        key: jax.Array,
+        mesh: Mesh,
+        first_row: int = 0,
     ) -> Rollout:
         """Pads the prompts, places them and samples; rewards are still to come."""
         batch = pad_prompts(prompts, self.max_prompt_length, self.options.pad_id)
         placement = jax.tree.map(lambda _: batch_sharding(mesh), batch)
-        if self.stop_table is None:
-            return self.program(params, put(batch, placement), key)
-        table = put(self.stop_table, replicated(mesh))
-        return self.program(params, put(batch, placement), key, stop_table=table)
+        more: dict[str, Any] = {"first_row": put(np.int32(first_row), replicated(mesh))}
+        if self.stop_table is not None:
+            more["stop_table"] = put(self.stop_table, replicated(mesh))
+        return self.program(params, put(batch, placement), key, **more)
 
     def has_ended(self, completions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Which rows end in a stop token or with a stop string, and not at the greatest length."""
@@ -126,6 +133,64 @@ def read_answers(rollout: Rollout, prompts: Sequence[Prompt], sampler: Sampler) 
     )
 
 
+def one_ahead(starts: Iterable[Callable[[], Rollout]]) -> Iterator[Rollout]:
+    """The rollout of each start, once it is there; by then the next one has been started.
+
+    So the devices sample the next while the host scores this one.
+    """
+    begun: Rollout | None = None
+    for start in starts:
+        ready = begun
+        if ready is not None:
+            jax.block_until_ready(ready)
+        begun = start()
+        if ready is not None:
+            yield ready
+    if begun is not None:
+        yield jax.block_until_ready(begun)
+
+
+def sample_in_parts(
+    sampler: Sampler,
+    params: Params,
+    prompts: Sequence[Prompt],
+    key: jax.Array,
+    mesh: Mesh,
+    parts: int,
+) -> Iterator[tuple[Rollout, Answers]]:
+    """The rollout in `parts` of equally many prompts, one sampled ahead; see `join_parts`.
+
+    `Answers.rows` are rows of the whole.
+    """
+    size = len(prompts) // parts
+    pieces = [prompts[i : i + size] for i in range(0, len(prompts), size)]
+    rows = range(0, len(prompts) * sampler.options.group_size, size * sampler.options.group_size)
+    starts = (
+        partial(sampler, params, piece, key, mesh, first)
+        for piece, first in zip(pieces, rows, strict=True)
+    )
+    for piece, first, rollout in zip(pieces, rows, one_ahead(starts), strict=True):
+        answers = read_answers(rollout, piece, sampler)
+        yield rollout, answers._replace(rows=answers.rows + first)
+
+
+def join_parts(parts: Sequence[tuple[Rollout, Answers]], mesh: Mesh) -> tuple[Rollout, Answers]:
+    """One rollout and its answers out of their parts, in their order."""
+    rollouts, answers = zip(*parts, strict=True)
+    if len(rollouts) == 1:
+        return rollouts[0], answers[0]
+
+    def join(*rollouts: Rollout) -> Rollout:
+        return jax.tree.map(lambda *x: jnp.concatenate(x), *rollouts)
+
+    whole = jax.jit(join, out_shardings=batch_sharding(mesh))(*rollouts)
+    columns: list[Any] = [
+        np.concatenate(x) if isinstance(x[0], np.ndarray) else list(chain(*x))
+        for x in zip(*answers, strict=True)
+    ]
+    return whole, Answers(*columns)
+
+
 def with_rewards(rollout: Rollout, rewards: np.ndarray, valid: np.ndarray, mesh: Mesh) -> Rollout:
     """The rollout with its scores: float32 whatever the scorer gave, so that 0.5 stays 0.5."""
     place = batch_sharding(mesh)
@@ -138,6 +203,7 @@ def check_divides_data_axis(config: Config, data: int) -> None:
     """Raises `ConfigError` where prompts or microbatches cannot be spread over `data` devices."""
     sizes = {
         "config.sampling.num_prompts": config.sampling.num_prompts,
+        "config.sampling.num_prompts / parts": config.sampling.num_prompts // config.sampling.parts,
         "config.evaluation.batch_size": config.evaluation.batch_size,
         "config.batching.microbatch_size": config.batching.microbatch_size,
         "config.batching.critic_microbatch_size": config.batching.critic_microbatch_size,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import jax
@@ -48,15 +49,16 @@ from asyppo_jax.prompts import (
     stop_token_ids,
 )
 from asyppo_jax.records import load_records
-from asyppo_jax.rewards import RewardPool, Scores
+from asyppo_jax.rewards import RewardPool, Scores, join_scores
 from asyppo_jax.rollouts import (
     Answers,
     Sampler,
     check_divides_data_axis,
     check_same_vocabulary,
     evaluation_options,
+    join_parts,
     make_sampler,
-    read_answers,
+    sample_in_parts,
     training_options,
     with_rewards,
 )
@@ -211,12 +213,20 @@ def _one_step(
     """Samples, scores and updates once; raises `NonFiniteError` before anything is saved."""
     warming_up = int(state.step) < warmup_steps(run.config)
     step = int(state.step) + 1
+    prompts, count = next(data), run.config.sampling.parts
+    sampled = sample_in_parts(
+        run.sampler, state.actor_params, prompts, phase_key(state, "sample"), run.mesh, count
+    )
+    parts, some_scores = [], []
+    # What is scored before the last part is there takes no time of its own.
     with progress.phase("sample"):
-        prompts = next(data)
-        rollout = run.sampler(state.actor_params, prompts, phase_key(state, "sample"), run.mesh)
-        answers = read_answers(rollout, prompts, run.sampler)
+        for part in islice(sampled, count - 1):
+            parts.append(part)
+            some_scores.append(_score(pool, part[1]))
+        parts.append(next(sampled))
     with progress.phase("score"):
-        scores = pool.score(answers.problems, answers.completions, answers.answers)
+        scores = join_scores([*some_scores, _score(pool, parts[-1][1])])
+        rollout, answers = join_parts(parts, run.mesh)
         measured = scores.rewards, scores.valid, answers.truncated, answers.lengths
         rewards, valid, truncated, lengths = gather_rows(
             measured, answers.rows, len(rollout.rewards)
@@ -236,6 +246,10 @@ def _one_step(
     metrics["rollout/tokens_per_s"] = float(lengths.sum()) / times["time/sample_s"]
     _tell(run.config, step, metrics, answers, scores, progress)
     return state, metrics | times
+
+
+def _score(pool: RewardPool, answers: Answers) -> Scores:
+    return pool.score(answers.problems, answers.completions, answers.answers)
 
 
 def _evaluate(

@@ -22,6 +22,10 @@ from tests.test_config import with_changes
         ({"batching__microbatch_size": 48}, "does not divide config.batching.actor_minibatch_size"),
         ({"batching__actor_minibatch_size": 100}, "actor_minibatch_size is 100, which does not"),
         (
+            {"sampling__parts": 3},
+            "config.sampling.parts is 3, which does not divide config.sampling.num_prompts = 32",
+        ),
+        (
             {"sampling__slots": 1025},
             "config.sampling.slots is 1025; it must be between 0 .* = 1024",
         ),

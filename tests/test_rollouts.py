@@ -1,6 +1,7 @@
 """Between text and arrays."""
 
 import dataclasses
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -11,8 +12,11 @@ from asyppo_jax.config import ConfigError, MeshConfig
 from asyppo_jax.rollouts import (
     check_divides_data_axis,
     check_same_vocabulary,
+    join_parts,
     make_sampler,
+    one_ahead,
     read_answers,
+    sample_in_parts,
     training_options,
     with_rewards,
 )
@@ -41,6 +45,35 @@ def test_answers_stand_beside_their_problems_in_groups(setting):
     np.testing.assert_array_equal(answers.truncated, ~np.isin(last, ids[0]))
 
 
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_a_rollout_in_parts_is_the_rollout(setting, parts):
+    config, mesh, networks, tokenizer, ids, prompts, params = setting
+    sampler = make_sampler(networks, tokenizer, config, training_options(config, *ids), mesh)
+    key, prompts = jax.random.key(0), prompts[:4]
+    whole = sampler(params, prompts, key, mesh)
+    pieces = list(sample_in_parts(sampler, params, prompts, key, mesh, parts))
+    assert len(pieces) == parts
+    joined, answers = join_parts(pieces, mesh)
+    for name in ("tokens", "prompt_mask", "completion_mask"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+    np.testing.assert_allclose(joined.log_probs, whole.log_probs, atol=1e-5)
+    for have, want in zip(answers, read_answers(whole, prompts, sampler), strict=True):
+        np.testing.assert_array_equal(have, want)
+
+
+def test_the_next_part_is_sampled_while_one_is_scored():
+    """It has begun, and only it, when a part is handed over."""
+    begun: list[int] = []
+
+    def start(i: int) -> Any:
+        begun.append(i)
+        return i
+
+    for i, part in enumerate(one_ahead(partial(start, i) for i in range(3))):
+        assert part == i and begun == list(range(min(i + 2, 3)))
+    assert list(one_ahead([])) == []
+
+
 def test_fractional_rewards_stay_fractions():
     """The trap: an integer buffer for rewards truncates 0.5 to 0."""
     config, mesh = make_config(0), make_mesh(MeshConfig())
@@ -57,6 +90,8 @@ def test_sizes_must_divide_the_data_axis():
     check_divides_data_axis(make_config(0), 4)
     with pytest.raises(ConfigError, match="num_prompts is 4; make it a multiple"):
         check_divides_data_axis(make_config(0), 3)
+    with pytest.raises(ConfigError, match="num_prompts / parts is 2; make it a multiple"):
+        check_divides_data_axis(make_config(0, sampling__parts=2), 4)
 
 
 def test_the_first_different_token_is_named():

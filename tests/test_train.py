@@ -60,6 +60,15 @@ def test_more_steps_go_on_from_the_checkpoint(finished, model, tmp_path):
     assert [row["step"] for row in read_metrics(workdir / "metrics.jsonl")] == [0, 1, 2, 3]
 
 
+def test_a_rollout_that_is_scored_in_parts_trains_the_same(finished, model, tmp_path):
+    """Same tokens, same rewards; the sums of the first update are added up in another order."""
+    train(_config(model, num_steps=1, sampling__parts=2), str(tmp_path))
+    row, whole = (read_metrics(path / "metrics.jsonl")[1] for path in (tmp_path, finished))
+    for name in [x for x in whole if x.startswith(("rollout/", "critic/", "actor/"))]:
+        if name != "rollout/tokens_per_s":
+            assert row[name] == pytest.approx(whole[name], rel=1e-3, abs=1e-5), name
+
+
 def test_a_torn_checkpoint_is_named_and_left_as_it_is(finished, model, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "copy")
     state = workdir / "checkpoints" / "2" / "state"

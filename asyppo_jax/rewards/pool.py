@@ -33,6 +33,13 @@ class Scores(NamedTuple):
     reasons: dict[str, int]  # the number of invalid answers for each of REASONS
 
 
+def join_scores(parts: Sequence[Scores]) -> Scores:
+    """The scores of several calls, in their order, as of one."""
+    rewards, valid, reasons = zip(*parts, strict=True)
+    counts = {name: sum(some[name] for some in reasons) for name in REASONS}
+    return Scores(np.concatenate(rewards), np.concatenate(valid), counts)
+
+
 class _Outcome(NamedTuple):
     score: float
     reason: str = ""  # one of REASONS, or empty: the score is valid

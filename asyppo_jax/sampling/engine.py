@@ -70,12 +70,15 @@ def sample(
     *,
     networks: Networks,
     options: DecodingOptions,
+    first_row: Int[Array, ""] | int = 0,
     limits: Int[Array, " B"] | None = None,
     stop_table: Int[Array, "states V"] | None = None,
 ) -> Rollout:
     """G completions for each of N prompts, the responses of a prompt side by side.
 
     `log_probs` are the plain policy's log π(token), whatever temperature or truncation drew it.
+    Of a rollout that is sampled in parts `first_row` says where this one begins: its tokens are
+    those of the same rows sampled together.
     `limits` gives every response its own greatest number of tokens, at least 1 (C bounds all), and
     `stop_table` the stop strings (see `make_stop_table`). Rewards come later: until they are
     replaced, all are 0 and invalid.
@@ -85,7 +88,7 @@ def sample(
     """
     batch = prompts.tokens.shape[0] * options.group_size
     params = decoding_params(params, networks)
-    row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+    row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first_row + jnp.arange(batch))
     if limits is None:
         limits = jnp.full(batch, options.max_completion_length, jnp.int32)
     limits = jnp.clip(limits, 1, options.max_completion_length)

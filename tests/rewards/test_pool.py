@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from asyppo_jax.config import ConfigError, RewardConfig
-from asyppo_jax.rewards import RewardPool, Scores, exact, math, resolve_reward
+from asyppo_jax.rewards import RewardPool, Scores, exact, join_scores, math, resolve_reward
+from asyppo_jax.rewards.pool import REASONS
 
 
 def score(pool: RewardPool, completions: list[str], problem: str = "", answer: str = "") -> Scores:
@@ -46,6 +47,16 @@ def test_rewards_come_in_the_order_of_the_answers(grader: str):
     with RewardPool(reward_config(grader, num_workers=3)) as pool:
         scores = score(pool, [str(x) for x in expected])
     np.testing.assert_array_equal(scores.rewards, expected.astype(np.float32))
+
+
+def test_scores_of_several_calls_join_to_those_of_one() -> None:
+    one = Scores(np.array([1, 0.5], np.float32), np.array([True, True]), {"timeout": 0})
+    two = Scores(np.array([0], np.float32), np.array([False]), {"timeout": 1})
+    empty = dict.fromkeys(REASONS, 0)
+    joined = join_scores([s._replace(reasons=empty | s.reasons) for s in (one, two)])
+    np.testing.assert_array_equal(joined.rewards, np.array([1, 0.5, 0], np.float32))
+    np.testing.assert_array_equal(joined.valid, [True, True, False])
+    assert joined.reasons == empty | {"timeout": 1} and joined.rewards.dtype == np.float32
 
 
 def test_only_answers_that_never_return_are_invalid(grader: str):
