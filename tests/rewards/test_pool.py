@@ -59,6 +59,12 @@ def test_scores_of_several_calls_join_to_those_of_one() -> None:
     assert joined.reasons == empty | {"timeout": 1} and joined.rewards.dtype == np.float32
 
 
+def test_the_first_answer_of_a_users_function_does_not_pay_for_loading_the_math_grader() -> None:
+    with RewardPool(reward_config("tests.rewards.own_grader:is_warm")) as pool:
+        scores = score(pool, [r"\boxed{1/2}"] * 3, answer="0.5")
+    assert scores.rewards.tolist() == [1.0] * 3
+
+
 def test_only_answers_that_never_return_are_invalid(grader: str):
     completions = ["0.5", "loop", "0.25", "grow", "0.75", "loop", "1.0"]
     with RewardPool(reward_config(grader, time_limit=1.0)) as pool:
