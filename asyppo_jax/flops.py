@@ -74,6 +74,7 @@ class Sizes:
     completion: int
     actor_updates: int  # gradients of the actor a step
     critic_updates: int  # gradients of every critic a step
+    data: int  # shards of `data`, each of which reads all parameters
 
     @property
     def length(self) -> int:
@@ -81,8 +82,8 @@ class Sizes:
         return self.prompt + self.completion
 
 
-def sizes_of(config: Config) -> Sizes:
-    """The sizes that a config asks for."""
+def sizes_of(config: Config, data: int = 1) -> Sizes:
+    """The sizes that a config asks for, on a mesh of `data` shards."""
     batch = config.sampling.num_prompts * config.sampling.group_size
     algorithm, batching = config.algorithm, config.batching
     return Sizes(
@@ -92,12 +93,16 @@ def sizes_of(config: Config) -> Sizes:
         completion=config.sampling.max_completion_length,
         actor_updates=algorithm.actor_epochs * batch // batching.actor_minibatch_size,
         critic_updates=algorithm.critic_epochs * batch // batching.critic_minibatch_size,
+        data=data,
     )
 
 
-def phase_costs(config: Config, networks: Networks) -> dict[str, Cost]:
-    """A step's phases: prefill, decode, values, critics, actor; "step" is the last three."""
-    sizes = sizes_of(config)
+def phase_costs(config: Config, networks: Networks, data: int = 1) -> dict[str, Cost]:
+    """A step's phases: prefill, decode, values, critics, actor; "step" is the last three.
+
+    On a mesh of `data` shards: each reads all parameters, for its own rows.
+    """
+    sizes = sizes_of(config, data)
     costs = {"prefill": _prefill(networks.actor, sizes), "decode": _decode(config, networks, sizes)}
     if networks.critic is not None:
         costs["values"] = _values(config, networks.critic, sizes)
@@ -118,7 +123,8 @@ def _prefill(actor: Actor, sizes: Sizes) -> Cost:
     c, tokens = actor.config, sizes.num_prompts * sizes.prompt
     keys = attended_keys(sizes.prompt, actor.attention)
     flops = forward_flops(c, tokens, keys) + head_flops(c, sizes.num_prompts)
-    return Cost(flops, _param_bytes(actor) + _cache_bytes(actor, sizes.num_prompts, sizes.prompt))
+    cache = _cache_bytes(actor, sizes.num_prompts, sizes.prompt)
+    return Cost(flops, sizes.data * _param_bytes(actor) + cache)
 
 
 def _cache_bytes(actor: Actor, rows: int, length: int) -> float:
@@ -135,8 +141,9 @@ def _decode(config: Config, networks: Networks, sizes: Sizes) -> Cost:
     tokens = sizes.batch * steps
     flops = forward_flops(c, tokens, float(sizes.length)) + head_flops(c, tokens)
     # Every turn reads all parameters once, and every row its own cache so far.
+    params = sizes.data * _param_bytes(networks.actor)
     cache = _cache_bytes(networks.actor, sizes.batch, sizes.prompt + sizes.completion // 2)
-    return Cost(flops, steps * (waves * _param_bytes(networks.actor) + cache))
+    return Cost(flops, steps * (waves * params + cache))
 
 
 def _values(config: Config, critic: Critic, sizes: Sizes) -> Cost:
@@ -144,7 +151,7 @@ def _values(config: Config, critic: Critic, sizes: Sizes) -> Cost:
     keys = attended_keys(sizes.length, critic.attention)
     microbatches = sizes.batch // config.batching.microbatch_size
     forward = forward_flops(critic.config, tokens, keys)
-    return Cost(count * forward, count * microbatches * _param_bytes(critic))
+    return Cost(count * forward, count * microbatches * sizes.data * _param_bytes(critic))
 
 
 def _critics(config: Config, critic: Critic, sizes: Sizes) -> Cost:
@@ -156,7 +163,7 @@ def _critics(config: Config, critic: Critic, sizes: Sizes) -> Cost:
     rows = count * config.batching.critic_microbatch(count)  # of a pass over all critics
     microbatches = epochs * sizes.batch // rows
     repeat = passes(critic.remat)
-    moved = microbatches * repeat * _param_bytes(critic)
+    moved = microbatches * repeat * sizes.data * _param_bytes(critic)
     moved += sizes.critic_updates * _optimizer_bytes(critic)
     return Cost(flops, count * moved)
 
@@ -172,7 +179,8 @@ def _actor(config: Config, actor: Actor, sizes: Sizes) -> Cost:
     flops = trunk + 4 * head
     if config.algorithm.old_log_probs == "recompute":
         flops += forward_flops(actor.config, sizes.batch * sizes.length, keys) + head / epochs
-    moved = rows // config.batching.microbatch_size * repeat * _param_bytes(actor)
+    microbatches = rows // config.batching.microbatch_size
+    moved = microbatches * repeat * sizes.data * _param_bytes(actor)
     return Cost(flops, moved + sizes.actor_updates * _optimizer_bytes(actor))
 
 

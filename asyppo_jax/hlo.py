@@ -15,7 +15,7 @@ _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2}
 _BYTES |= {"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"^(?:ROOT )?%?([\w.\-]+) = (.*)$")
-_SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
+_SHAPE = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
 _OPCODE = re.compile(r"(?:^|[\s)}\]])([a-z][\w\-]*)\(")
 _CALLED = re.compile(
     r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
@@ -27,7 +27,8 @@ _GROUP = re.compile(r"replica_groups=\[(\d+),(\d+)\]|replica_groups=\{\{([\d,]*)
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 Shape = tuple[str, tuple[int, ...]]
-Trips = Mapping[str, float]  # of loops, by the scope that they lie in
+# Of loops, by the scope that they lie in.
+Trips = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,24 @@ class Instruction:
     opcode: str
     shapes: tuple[Shape, ...]  # of the result; several for a tuple
     operands: tuple[str, ...]
-    text: str
+    text: str  # from the operands on
+    on_chip: tuple[bool, ...] = ()  # of each shape: in the chip's own memory, and not in HBM
 
     @property
     def bytes(self) -> int:
         """Size of the result."""
-        return sum(_BYTES.get(t, 0) * math.prod(dims) for t, dims in self.shapes)
+        return sum(map(bytes_of, self.shapes))
+
+    @property
+    def hbm_bytes(self) -> int:
+        """Size of what of the result lies in HBM."""
+        pairs = zip(self.shapes, self.on_chip, strict=True)
+        return sum(bytes_of(shape) for shape, near in pairs if not near)
+
+
+def bytes_of(shape: Shape) -> int:
+    """Size of one array; tokens and other things without a size have none."""
+    return _BYTES.get(shape[0], 0) * math.prod(shape[1])
 
 
 @dataclass
@@ -81,12 +94,12 @@ def _instruction(name: str, rest: str) -> Instruction:
     if found is None:
         return Instruction(name, "", (), (), rest)
     result, after = rest[: found.start(1)], rest[found.end() :]
-    shapes = tuple(
-        (t, tuple(int(d) for d in dims.split(",") if d)) for t, dims in _SHAPE.findall(result)
-    )
+    parts = _SHAPE.findall(result)
+    shapes = tuple((t, tuple(int(d) for d in dims.split(",") if d)) for t, dims, _ in parts)
+    on_chip = tuple("S(1)" in layout for _, _, layout in parts)
     arguments = after[: after.find(")")]
     operands = tuple(re.findall(r"%([\w.\-]+)", arguments))
-    return Instruction(name, found.group(1), shapes, operands, after)
+    return Instruction(name, found.group(1), shapes, operands, after, on_chip)
 
 
 def _count_runs(program: Program, entry: str, unknown_trips: Trips) -> None:
@@ -195,7 +208,7 @@ def collectives(program: Program) -> dict[str, Traffic]:
 def _sent(kind: str, instruction: Instruction) -> float:
     size = _group_size(instruction.text)
     # The result of an asynchronous start is (operand, result, …): its largest part is the whole.
-    parts = [_BYTES.get(t, 0) * math.prod(dims) for t, dims in instruction.shapes]
+    parts = [bytes_of(shape) for shape in instruction.shapes]
     is_async = instruction.opcode.endswith("-start")
     whole = float(max(parts, default=0) if is_async else sum(parts))
     share = (size - 1) / size if size else 1.0

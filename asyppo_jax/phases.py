@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from asyppo_jax.config import Config
 from asyppo_jax.flops import sizes_of
 from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.models.decode_kernels import PAGE, places_read_together
 from asyppo_jax.phased_step import WAITING, phase_functions
 from asyppo_jax.rollouts import training_options
 from asyppo_jax.sampling import decoding_params, prefill, sample
@@ -39,6 +40,7 @@ class PhaseProgram:
     offloaded: tuple[Any, ...] = ()  # and on the host
     runs: int = 1  # a step
     trips: Mapping[str, float] = field(default_factory=dict)  # see `hlo.read_program`
+    kernels: Mapping[str, float] | None = None  # see `hlo_traffic.moved_bytes`; None: not counted
     jit: dict[str, Any] = field(default_factory=dict)
 
 
@@ -140,8 +142,28 @@ def _sampling_programs(
     program = partial(PhaseProgram, held=held, offloaded=offloaded, trips=trips, runs=parts)
     return {
         "prefill": program(first, (state.actor_params, prompts)),
-        "decode": program(loop, (state.actor_params, prompts, state.key)),
+        "decode": program(
+            loop,
+            (state.actor_params, prompts, state.key),
+            kernels=_decode_kernels(config, networks, mesh),
+        ),
     }
+
+
+def _decode_kernels(config: Config, networks: Networks, mesh: Mesh) -> dict[str, float]:
+    """Bytes of the cache that one call of the paged kernel reads on a chip, halfway at the worst:
+    every row's keys and values so far, up to the end of its block.
+    """
+    sizes, actor = sizes_of(config), networks.actor
+    if actor.decode != "pages":
+        return {}
+    rows = min(config.sampling.slots or sizes.batch, sizes.batch // config.sampling.parts)
+    places = -(-sizes.length // PAGE) * PAGE
+    read = sizes.prompt + sizes.completion / 2 + places_read_together(places) / 2
+    heads = actor.config.num_kv_heads
+    heads = heads // mesh.shape["model"] if heads % mesh.shape["model"] == 0 else heads
+    width = 2 * heads * actor.config.head_dim * jnp.dtype(actor.dtype).itemsize
+    return {"paged_attention": rows / mesh.shape["data"] * min(read, places) * width}
 
 
 def _packed_trips(config: Config) -> dict[str, dict[str, float]]:

@@ -20,6 +20,7 @@ from asyppo_jax.config import Config
 from asyppo_jax.errors import UserError
 from asyppo_jax.flops import Cost, phase_costs
 from asyppo_jax.hlo import collectives, read_program
+from asyppo_jax.hlo_traffic import moved_bytes
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.phases import PhaseProgram, bytes_per_chip, phase_programs
 from asyppo_jax.sharding import make_mesh
@@ -71,6 +72,8 @@ class PhasePlan:
     seconds: float  # estimated, of one step
     compile_seconds: float
     collectives: dict[str, dict[str, float]] = field(default_factory=dict)
+    compiled_bytes: float = 0.0  # of decode: moved as compiled, over the slice; `moved_bytes` is
+    # the least possible, each shard of `data` reading all weights a turn, each row its own cache
 
 
 @dataclass
@@ -138,7 +141,7 @@ def plan(
     chip = CHIPS[topology.split(":")[0]]
     mesh = make_mesh(config.mesh, devices)
     networks = load_networks(config, "tpu")
-    costs = phase_costs(config, networks)
+    costs = phase_costs(config, networks, mesh.shape["data"])
     programs, state = phase_programs(config, networks, mesh)
     found = {}
     for phase in [x for x in programs if x in (phases or PHASES[:-1])]:
@@ -155,7 +158,7 @@ def plan(
 def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> PhasePlan:
     started = time.perf_counter()
     held = bytes_per_chip(program.held)
-    traffic = {}
+    traffic, moved = {}, 0.0
     with jax.set_mesh(mesh):
         lowered = jax.jit(program.function, **program.jit).lower(*program.arguments)
     try:
@@ -169,11 +172,13 @@ def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> Ph
         # Not `temp_size_in_bytes`: of loops inside a branch it adds up more than is ever live.
         temporaries = memory.peak_memory_in_bytes - arguments
         used = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes + held
-        found = collectives(read_program(compiled.as_text() or "", unknown_trips=program.trips))
+        read = read_program(compiled.as_text() or "", unknown_trips=program.trips)
         traffic = {
             kind: {"count": t.count * program.runs, "bytes": t.bytes * program.runs}
-            for kind, t in found.items()
+            for kind, t in collectives(read).items()
         }
+        if program.kernels is not None:
+            moved = moved_bytes(read, program.kernels) * program.runs * mesh.size
     return PhasePlan(
         fits=used <= chip.hbm_bytes,
         peak_bytes=used,
@@ -186,6 +191,7 @@ def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> Ph
         seconds=_estimate(cost, traffic, chip, mesh.size),
         compile_seconds=time.perf_counter() - started,
         collectives=traffic,
+        compiled_bytes=moved,
     )
 
 
@@ -230,6 +236,12 @@ def table(found: Plan) -> str:
             f"{p.temp_bytes / GIB:8.2f}{p.held_bytes / GIB:8.2f}{p.flops / 1e15:10.2f}"
             f"{p.moved_bytes / 1e12:10.2f}{p.seconds:8.1f}{p.compile_seconds:10.0f}  {sent}"
         )
+    for name, p in found.phases.items():
+        if p.compiled_bytes:
+            lines.append(
+                f"{name} as compiled moves {p.compiled_bytes / 1e12:.1f} TB, "
+                f"{p.compiled_bytes / p.moved_bytes:.2f} times the least possible"
+            )
     on_host = max(p.host_bytes for p in found.phases.values())
     if on_host:
         lines.append(f"of the state, up to {on_host / GIB:.2f} GiB a chip wait on the host")

@@ -35,6 +35,7 @@ LAYERS = (
         "plots",
         "flops",
         "hlo",
+        "hlo_traffic",
         "benchmarks",
         "statistics",
         "answer_file",
@@ -48,7 +49,7 @@ LAYERS = (
 )
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
-UNTRACKED = {"runs", "build", "dist", "node_modules", "__pycache__"}
+UNTRACKED = {"runs", "build", "dist", "node_modules", "__pycache__", ".git"}
 # Written so that none of them matches its own spelling here.
 FORBIDDEN = {
     r"\b(extra[-_])?index[-_]url\b": "a package registry's address",

@@ -86,6 +86,9 @@ def test_every_phase_is_compiled_for_a_slice_that_is_not_there():
         whole = phase.argument_bytes + phase.held_bytes
         assert found.state_bytes * 0.99 < whole < found.state_bytes * 1.2
         assert phase.temp_bytes > 0 and phase.seconds > 0 and phase.collectives
+    decode = found.phases["decode"]
+    assert decode.moved_bytes < decode.compiled_bytes < 2 * decode.moved_bytes
+    assert "decode as compiled moves" in table(found)
 
 
 @pytest.mark.tpu

@@ -54,10 +54,16 @@ def _paged(cache, queries, keys, values, lengths, layer):
         *(x.reshape(num_kv, -1, PAGE, head_dim) for x in written),
         lengths + 1,
         pages,
-        pages_per_compute_block=next(n for n in range(_PAGES, 0, -1) if count % n == 0),
+        pages_per_compute_block=places_read_together(count * PAGE) // PAGE,
         megacore_mode="batch" if _cores() == 2 and rows % 2 == 0 else None,
     )
     return mixed[:, None], written
+
+
+def places_read_together(length: int) -> int:
+    """Of a row of `length` places, a multiple of `PAGE`: a row's end is rounded up to these."""
+    pages = length // PAGE
+    return PAGE * next(n for n in range(_PAGES, 0, -1) if pages % n == 0)
 
 
 def _cores() -> int:
