@@ -179,16 +179,16 @@ def join_parts(parts: Sequence[tuple[Rollout, Answers]], mesh: Mesh) -> tuple[Ro
     rollouts, answers = zip(*parts, strict=True)
     if len(rollouts) == 1:
         return rollouts[0], answers[0]
-
-    def join(*rollouts: Rollout) -> Rollout:
-        return jax.tree.map(lambda *x: jnp.concatenate(x), *rollouts)
-
-    whole = jax.jit(join, out_shardings=batch_sharding(mesh))(*rollouts)
+    whole = jax.jit(_concatenate, out_shardings=batch_sharding(mesh))(*rollouts)
     columns: list[Any] = [
         np.concatenate(x) if isinstance(x[0], np.ndarray) else list(chain(*x))
         for x in zip(*answers, strict=True)
     ]
     return whole, Answers(*columns)
+
+
+def _concatenate(*rollouts: Rollout) -> Rollout:
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *rollouts)
 
 
 def with_rewards(rollout: Rollout, rewards: np.ndarray, valid: np.ndarray, mesh: Mesh) -> Rollout:
