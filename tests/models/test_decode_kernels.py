@@ -77,7 +77,7 @@ def test_a_page_is_read_for_the_row_that_reaches_it_alone():
     assert not jnp.isfinite(mixed[0]).all()
 
 
-@pytest.mark.parametrize("form", ["pages", "layers"])
+@pytest.mark.parametrize("form", [pytest.param("pages", marks=pytest.mark.slow), "layers"])
 def test_the_engine_samples_with_a_kernel(form, monkeypatch):
     """Slots refilled: the log-probs are the teacher-forced ones, as near as bfloat16 allows."""
     monkeypatch.setitem(BY_LAYER, "layers", partial(attend_with_cudnn, implementation="xla"))
