@@ -1,12 +1,11 @@
 """A decoding kernel's form on a mesh [data 2, model 2] against the same without: prints the largest
-difference. Run by models/test_decode_kernels.py: pages or layers.
+difference, of each form. Run by models/test_decode_kernels.py.
 
 Of the kernels only their contract is there, written with XLA: an interpreted kernel waits for ever
 where there are more devices than cores.
 """
 
 import math
-import sys
 from functools import partial
 from typing import Any
 
@@ -63,4 +62,5 @@ def main(form: str) -> None:
 
 if __name__ == "__main__":
     paged_attention.paged_attention = attend_to_listed_pages
-    main(sys.argv[1])
+    for name in ("pages", "layers"):
+        main(name)

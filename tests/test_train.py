@@ -60,6 +60,7 @@ def test_more_steps_go_on_from_the_checkpoint(finished, model, tmp_path):
     assert [row["step"] for row in read_metrics(workdir / "metrics.jsonl")] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_rollout_that_is_scored_in_parts_trains_the_same(finished, model, tmp_path):
     """Same tokens, same rewards; the sums of the first update are added up in another order."""
     train(_config(model, num_steps=1, sampling__parts=2), str(tmp_path))
