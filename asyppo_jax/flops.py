@@ -70,6 +70,7 @@ class Sizes:
 
     num_prompts: int
     batch: int
+    slots: int  # rows decoded at one time
     prompt: int
     completion: int
     actor_updates: int  # gradients of the actor a step
@@ -89,6 +90,7 @@ def sizes_of(config: Config, data: int = 1) -> Sizes:
     return Sizes(
         num_prompts=config.sampling.num_prompts,
         batch=batch,
+        slots=min(config.sampling.slots or batch, batch // config.sampling.parts),
         prompt=config.prompt.max_length,
         completion=config.sampling.max_completion_length,
         actor_updates=algorithm.actor_epochs * batch // batching.actor_minibatch_size,
@@ -103,7 +105,7 @@ def phase_costs(config: Config, networks: Networks, data: int = 1) -> dict[str, 
     On a mesh of `data` shards: each reads all parameters, for its own rows.
     """
     sizes = sizes_of(config, data)
-    costs = {"prefill": _prefill(networks.actor, sizes), "decode": _decode(config, networks, sizes)}
+    costs = {"prefill": _prefill(networks.actor, sizes), "decode": _decode(networks.actor, sizes)}
     if networks.critic is not None:
         costs["values"] = _values(config, networks.critic, sizes)
         costs["critics"] = _critics(config, networks.critic, sizes)
@@ -133,16 +135,15 @@ def _cache_bytes(actor: Actor, rows: int, length: int) -> float:
     return float(rows * length * width)
 
 
-def _decode(config: Config, networks: Networks, sizes: Sizes) -> Cost:
-    c, steps = networks.actor.config, sizes.completion - 1
+def _decode(actor: Actor, sizes: Sizes) -> Cost:
+    c, steps = actor.config, sizes.completion - 1
     # With slots refilled at once, all rows at their limit take so many turns of all slots.
-    part = sizes.batch // config.sampling.parts
-    waves = -(-sizes.batch // min(config.sampling.slots or part, part))
+    waves = -(-sizes.batch // sizes.slots)
     tokens = sizes.batch * steps
     flops = forward_flops(c, tokens, float(sizes.length)) + head_flops(c, tokens)
     # Every turn reads all parameters once, and every row its own cache so far.
-    params = sizes.data * _param_bytes(networks.actor)
-    cache = _cache_bytes(networks.actor, sizes.batch, sizes.prompt + sizes.completion // 2)
+    params = sizes.data * _param_bytes(actor)
+    cache = _cache_bytes(actor, sizes.batch, sizes.prompt + sizes.completion // 2)
     return Cost(flops, steps * (waves * params + cache))
 
 

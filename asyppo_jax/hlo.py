@@ -135,10 +135,15 @@ def _calls(
         noted = _TRIPS.search(instruction.text)
         limit = _limit(instruction, program) if noted is None else float(noted.group(1))
         times = _by_scope(instruction, unknown_trips) if limit is None else limit
+    return [(name, times) for name in called_by(instruction)]
+
+
+def called_by(instruction: Instruction) -> list[str]:
+    """The computations that an instruction names: bodies, branches, what it fuses or applies."""
     called = _CALLED.findall(instruction.text)
     if found := _BRANCHES.search(instruction.text):
         called += [name.strip().lstrip("%") for name in found.group(1).split(",")]
-    return [(name, times) for name in called]
+    return called
 
 
 def _by_scope(loop: Instruction, trips: Trips) -> float:

@@ -6,10 +6,9 @@ writes the rows. What lies in the chip's own memory is not counted. A kernel's t
 what it reads: the caller does.
 """
 
-import re
 from collections.abc import Mapping
 
-from asyppo_jax.hlo import Instruction, Program
+from asyppo_jax.hlo import Instruction, Program, called_by
 
 # Names for what is there already, and loops and branches, whose bodies are counted themselves.
 _FREE = {
@@ -18,8 +17,6 @@ _FREE = {
 }
 _SLICES = ("dynamic-slice", "slice", "gather")
 _IN_PLACE = ("dynamic-update-slice", "scatter")
-_RUN = re.compile(r"(?:body|condition|true_computation|false_computation|to_apply)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 Body = dict[str, Instruction]
 
@@ -44,13 +41,9 @@ def _run_computations(program: Program) -> set[str]:
     inside: set[str] = set()
     for name, instructions in program.computations.items():
         for i in instructions:
+            inside |= set(called_by(i))
             if i.opcode in ("while", "conditional", "call"):
-                branches = _BRANCHES.search(i.text)
-                names = branches.group(1).split(",") if branches else []
-                called[name] |= {n.strip().lstrip("%") for n in names}
-                called[name] |= set(_RUN.findall(i.text))
-            inside |= set(re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", i.text))
-        inside |= called[name]
+                called[name] |= set(called_by(i))
     found, waiting = set[str](), [name for name in called if name not in inside]
     while waiting:
         name = waiting.pop()
@@ -73,14 +66,18 @@ def _moved(
         return 2.0 * _changed(i, body) if i.on_chip == (False,) else 0.0
     if i.opcode in _SLICES:
         return float(i.hbm_bytes) + (i.bytes if operands and operands[0].hbm_bytes else 0)
-    fused = re.search(r"calls=%?([\w.\-]+)", i.text)
-    inner = bodies.get(fused.group(1)) if i.opcode == "fusion" and fused else None
+    inner = _fused(i, bodies)
     if inner is None:
         return float(i.hbm_bytes + sum(o.hbm_bytes for o in operands))
     read = sum(
         _read(inner, at, bodies, o.hbm_bytes) for at, o in enumerate(operands) if o.hbm_bytes
     )
     return float(read + _written(i, inner, bodies))
+
+
+def _fused(i: Instruction, bodies: Mapping[str, Body]) -> Body | None:
+    """What a fusion is made of; None for anything else."""
+    return bodies.get(called_by(i)[0]) if i.opcode == "fusion" else None
 
 
 def _read(body: Body, index: int, bodies: Mapping[str, Body], whole: int) -> int:
@@ -99,15 +96,15 @@ def _used(body: Body, value: Instruction, bodies: Mapping[str, Body], whole: int
         if value.name not in user.operands:
             continue
         place = user.operands.index(value.name)
-        fused = re.search(r"calls=%?([\w.\-]+)", user.text)
+        fused = _fused(user, bodies)
         if user.opcode in _SLICES and place == 0:
             total += user.bytes
         elif user.opcode in _IN_PLACE and place == 0:
             continue  # what is changed in place is counted as written
         elif user.opcode in ("bitcast", "reshape"):
             total += _used(body, user, bodies, whole)
-        elif user.opcode == "fusion" and fused and fused.group(1) in bodies:
-            total += _read(bodies[fused.group(1)], place, bodies, whole)
+        elif fused is not None:
+            total += _read(fused, place, bodies, whole)
         else:
             return whole
     return total
@@ -117,9 +114,9 @@ def _written(i: Instruction, body: Body, bodies: Mapping[str, Body]) -> int:
     """Bytes that a fusion writes: of arrays that it changes in place, the changed rows alone."""
     size = i.hbm_bytes
     for inner in body.values():
-        fused = re.search(r"calls=%?([\w.\-]+)", inner.text) if inner.opcode == "fusion" else None
-        if fused and fused.group(1) in bodies and inner.bytes == i.bytes:
-            size = min(size, _written(i, bodies[fused.group(1)], bodies))
+        fused = _fused(inner, bodies)
+        if fused is not None and inner.bytes == i.bytes:
+            size = min(size, _written(i, fused, bodies))
         if inner.opcode in _IN_PLACE and inner.bytes <= size:
             size += _changed(inner, body) - inner.bytes
     return size

@@ -136,7 +136,7 @@ def _sampling_programs(
 
     idle = "critic_params", "actor_opt_state", "critic_opt_state"
     held, offloaded = _waiting(config, state, *idle)
-    turns = sizes.completion * batch / min(config.sampling.slots or batch, batch)
+    turns = sizes.completion * batch / sizes.slots
     # At the worst every answer is as long as may be: then all slots are live to the end.
     trips = {"decode": turns, "decode_tail": 0.0, "refill": batch / turns}
     program = partial(PhaseProgram, held=held, offloaded=offloaded, trips=trips, runs=parts)
@@ -157,13 +157,12 @@ def _decode_kernels(config: Config, networks: Networks, mesh: Mesh) -> dict[str,
     sizes, actor = sizes_of(config), networks.actor
     if actor.decode != "pages":
         return {}
-    rows = min(config.sampling.slots or sizes.batch, sizes.batch // config.sampling.parts)
     places = -(-sizes.length // PAGE) * PAGE
     read = sizes.prompt + sizes.completion / 2 + places_read_together(places) / 2
     heads = actor.config.num_kv_heads
     heads = heads // mesh.shape["model"] if heads % mesh.shape["model"] == 0 else heads
     width = 2 * heads * actor.config.head_dim * jnp.dtype(actor.dtype).itemsize
-    return {"paged_attention": rows / mesh.shape["data"] * min(read, places) * width}
+    return {"paged_attention": sizes.slots / mesh.shape["data"] * min(read, places) * width}
 
 
 def _packed_trips(config: Config) -> dict[str, dict[str, float]]:

@@ -45,7 +45,7 @@ def test_a_missing_compiler_is_one_sentence_with_the_command(monkeypatch):
 
 def test_an_unknown_chip_is_named_with_those_that_are_known(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    with pytest.raises(PlanError, match=r"'v9z:2x2' is of no known .* v5e, v5p, v6e"):
+    with pytest.raises(PlanError, match=r"'v9z:2x2' is of no known kind .* v5e, v5p, v6e"):
         topology_devices("v9z:2x2")
 
 
