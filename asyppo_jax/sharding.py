@@ -184,6 +184,34 @@ def by_data_shard(function: Callable[..., Any], num_rows: int) -> Callable[..., 
     return run
 
 
+def by_rows_and_heads(
+    function: Callable[..., Any], in_specs: Any, out_specs: Any, num_rows: int, num_heads: int
+) -> Callable[..., Any]:
+    """Inside jit: `function`, a kernel, on each device's own rows and heads; it sees no others.
+
+    In the specs "rows" stands for `data` and "heads" for `model`, where these divide the numbers;
+    else every device of that axis computes all of them. Without a mesh, the function itself.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    free = set(mesh.axis_names) - set(mesh.manual_axes)  # `data` is divided already in sampling
+    if not free:
+        return function
+    rows = "data" if "data" in free and num_rows % mesh.shape["data"] == 0 else None
+    places = {"rows": rows, "heads": "model" if num_heads % mesh.shape["model"] == 0 else None}
+
+    def placed_by(specs: Any) -> Any:
+        one = lambda spec: PartitionSpec(*(places.get(axis) for axis in spec))  # noqa: E731
+        return jax.tree.map(one, specs, is_leaf=lambda x: isinstance(x, PartitionSpec))
+
+    return jax.shard_map(
+        function,
+        in_specs=placed_by(in_specs),
+        out_specs=placed_by(out_specs),
+        axis_names=free,
+        check_vma=False,  # pallas_call says nothing of how its output varies over the mesh
+    )
+
+
 def largest_of_shards(x: jax.Array) -> jax.Array:
     """Inside `by_data_shard`, of a number or a flag: the largest over `data`, the same everywhere.
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from asyppo_jax.sharding import by_rows_and_heads
+
 PAGE = 256  # places of a row that a TPU copies at one time
 _PAGES = 4  # that are attended to at one time, at the most
 
@@ -33,7 +35,7 @@ def attend_to_pages(
     operand that is a slice would be copied; S is a multiple of `PAGE`. The products are bfloat16's.
     """
     del longest  # each row is read to its own length
-    kept = PartitionSpec("kv_heads", None, "rows", None, None)
+    kept = PartitionSpec("heads", None, "rows", None, None)
     return _local(_paged, cache, kept, queries, keys, values, lengths, layer)
 
 
@@ -87,7 +89,7 @@ def attend_with_cudnn(
     With `implementation="xla"`, all of it but the kernel, for any platform.
     """
     del longest
-    kept = PartitionSpec("rows", None, "kv_heads", None)
+    kept = PartitionSpec("rows", None, "heads", None)
     attend = partial(_cudnn, implementation=implementation)
     return _local(attend, cache, kept, queries, keys, values, lengths)
 
@@ -119,25 +121,14 @@ def _local(
 ) -> Any:
     """`attend` under shard_map, rows over `data` and heads over `model` where these divide them.
 
-    `kept` is the cache's, with "rows" and "kv_heads" for those axes.
+    `kept` is the cache's, with "rows" and "heads" for those axes.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    inputs = cache, queries, keys, values, lengths, *whole
-    free = set(mesh.axis_names) - set(mesh.manual_axes)  # `data` is divided already in sampling
-    if not free:
-        return attend(*inputs)
-    divided = "data" in free and len(lengths) % mesh.shape["data"] == 0
-    rows = "data" if divided else None
-    heads = "model" if keys.shape[2] % mesh.shape["model"] == 0 else None
-    places = {"rows": rows, "kv_heads": heads}
-    held = PartitionSpec(*(places.get(str(axis)) for axis in kept))
-    token = PartitionSpec(rows, None, heads, None)
-    everywhere = [PartitionSpec()] * len(whole)
-    run = jax.shard_map(
+    token = PartitionSpec("rows", None, "heads", None)
+    run = by_rows_and_heads(
         attend,
-        in_specs=((held, held), token, token, token, PartitionSpec(rows), *everywhere),
-        out_specs=(token, (held, held)),
-        axis_names=free,
-        check_vma=False,  # pallas_call says nothing of how its output varies over the mesh
+        ((kept, kept), token, token, token, PartitionSpec("rows"), *[PartitionSpec()] * len(whole)),
+        (token, (kept, kept)),
+        len(lengths),
+        keys.shape[2],
     )
-    return run(*inputs)
+    return run(cache, queries, keys, values, lengths, *whole)

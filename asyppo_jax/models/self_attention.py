@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from asyppo_jax.models.attention import attend
 from asyppo_jax.models.causal_blocks import blocked_attention
+from asyppo_jax.sharding import by_rows_and_heads
 
 Implementation = Literal["xla", "splash", "cudnn", "cudnn_packed"]
 
@@ -62,20 +63,12 @@ def _sharded(form, queries: Array, keys: Array, values: Array, segments: Array) 
     if mesh.empty:
         return form(queries, keys, values, segments)
     model = mesh.shape["model"]
-    heads = "model" if queries.shape[2] % model == 0 else None
-    if heads and keys.shape[2] % model:
+    if queries.shape[2] % model == 0 and keys.shape[2] % model:
         repeat = queries.shape[2] // keys.shape[2]
         keys, values = (jnp.repeat(x, repeat, axis=2) for x in (keys, values))
-    free = set(mesh.axis_names) - set(mesh.manual_axes)  # `data` is divided already in sampling
-    rows = "data" if "data" in free and queries.shape[0] % mesh.shape["data"] == 0 else None
-    spec = PartitionSpec(rows, None, heads, None)
-    run = jax.shard_map(
-        form,
-        in_specs=(spec, spec, spec, PartitionSpec(rows, None)),
-        out_specs=spec,
-        axis_names=free,
-        check_vma=False,  # pallas_call says nothing of how its output varies over the mesh
-    )
+    spec = PartitionSpec("rows", None, "heads", None)
+    inputs = (spec, spec, spec, PartitionSpec("rows", None))
+    run = by_rows_and_heads(form, inputs, spec, queries.shape[0], queries.shape[2])
     return run(queries, keys, values, segments)
 
 
