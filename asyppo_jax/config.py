@@ -152,6 +152,10 @@ class BatchingConfig:
     # out: an update costs what its real tokens cost, and its numbers change in rounding alone. It
     # saves where answers are shorter than C and a minibatch is several microbatches.
     packing: bool = False
+    # Rows of C completion tokens that share one pass over their prompt, forward and backward; 1: a
+    # prompt is computed with every completion. Minibatches are then of whole groups; numbers change
+    # in rounding alone. It saves where prompts are long beside answers.
+    rows_per_prompt: int = 1
     logits_chunk: int = 128  # completion positions whose logits exist at one time
 
     def critic_microbatch(self, num_critics: int) -> int:

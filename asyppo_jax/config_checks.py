@@ -40,6 +40,26 @@ def check_config(config: Section) -> None:
     _check_divides(part, size, whole, batching.actor_minibatch_size)
     if critics:
         _check_critic_microbatch(batching, critics)
+    if batching.rows_per_prompt != 1:
+        _check_rows_per_prompt(batching, group, critics)
+
+
+def _check_rows_per_prompt(batching: Section, group: int, critics: int) -> None:
+    name, size = "config.batching.rows_per_prompt", batching.rows_per_prompt
+    share = group // max(1, critics)
+    _check_divides(name, size, "a critic's share of a group, group_size / num_critics,", share)
+    part, microbatch = "config.batching.microbatch_size", batching.microbatch_size
+    _check_divides(name, size, part, microbatch)
+    if critics:
+        part = f"{part} / num_critics, or critic_microbatch_size,"
+        _check_divides(name, size, part, batching.critic_microbatch(critics))
+    for whole in ("actor_minibatch_size", "critic_minibatch_size"):
+        minibatch = getattr(batching, whole)
+        if minibatch % group:
+            raise ConfigError(
+                f"config.batching.{whole} is {minibatch}; with {name} = {size} minibatches are of "
+                f"whole groups: make it a multiple of config.sampling.group_size = {group}"
+            )
 
 
 def _check_critic_microbatch(batching: Section, critics: int) -> None:

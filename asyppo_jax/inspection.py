@@ -99,13 +99,15 @@ def log_probs_and_entropy_of(
     """
     rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
     size = math.gcd(rows.tokens.shape[0], config.batching.microbatch_size)
-    batching = dataclasses.replace(config.batching, microbatch_size=size, packing=False)
+    batching = dataclasses.replace(
+        config.batching, microbatch_size=size, packing=False, rows_per_prompt=1
+    )
     params = in_compute_dtype(params, networks.actor.dtype)
 
     def both(some):
         return jnp.stack(completion_log_probs(params, some, networks, batching), axis=-1)
 
-    found = of_each_sequence(both, rows, batching)
+    found = of_each_sequence(both, rows, batching, config.sampling.group_size)
     return found[..., 0], found[..., 1]
 
 

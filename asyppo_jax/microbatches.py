@@ -15,25 +15,34 @@ from asyppo_jax.sharding import constrain_batch
 
 
 def actor_minibatches(
-    key: PRNGKeyArray, batch: int, *, epochs: int, minibatch: int
+    key: PRNGKeyArray, batch: int, *, epochs: int, minibatch: int, together: int = 1
 ) -> Int[Array, "E m"]:
-    """Row numbers [epochs · minibatches, rows], shuffled anew each epoch."""
-    order = jax.vmap(lambda k: jax.random.permutation(k, batch))(jax.random.split(key, epochs))
-    return order.reshape(-1, minibatch)
+    """Row numbers [epochs · minibatches, rows], shuffled anew each epoch.
+
+    Every `together` neighbours, which then answer one prompt, stay neighbours.
+    """
+    keys = jax.random.split(key, epochs)
+    order = jax.vmap(lambda k: jax.random.permutation(k, batch // together))(keys)
+    rows = order[..., None] * together + jnp.arange(together)[None, None]
+    return rows.reshape(-1, minibatch)
 
 
 def critic_minibatches(
-    key: PRNGKeyArray, shards: Array, *, epochs: int, minibatch: int
+    key: PRNGKeyArray, shards: Array, *, epochs: int, minibatch: int, together: int = 1
 ) -> Int[Array, "E K m"]:
-    """Row numbers [epochs · minibatches, K, rows]; critic k's are of its shard."""
+    """Row numbers [epochs · minibatches, K, rows]; critic k's are of its shard.
+
+    Every `together` neighbours of a shard stay neighbours.
+    """
     num_critics, batch = shards.shape
     size = batch // num_critics
     own = jax.vmap(lambda shard: jnp.nonzero(shard, size=size)[0])(shards)
+    own = own.reshape(num_critics, -1, together)
 
     def shuffled(k):
         return jax.vmap(jax.random.permutation)(jax.random.split(k, num_critics), own)
 
-    order = jax.vmap(shuffled)(jax.random.split(key, epochs))  # [epochs, K, size]
+    order = jax.vmap(shuffled)(jax.random.split(key, epochs))  # [epochs, K, size / together, …]
     cut = order.reshape(epochs, num_critics, size // minibatch, minibatch)
     return cut.swapaxes(1, 2).reshape(-1, num_critics, minibatch)
 

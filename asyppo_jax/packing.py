@@ -4,7 +4,7 @@ Everything runs inside jit with static shapes: m sequences of at most L tokens b
 tokens of which the first `num_rows`, a traced number, hold something. One trace serves all lengths.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,14 @@ class Rows(struct.PyTreeNode):
     """Tokens in rows, and arrays that speak of the last n tokens of each row (subclasses add some).
 
     One sequence a row: n = C, the completion. Packed: n = L − 1, because the first token of a row
-    opens a prompt. The real tokens of a sequence lie in one piece.
+    opens a prompt. The real tokens of a sequence lie in one piece. Behind a shared prompt of P
+    tokens: n = L − P. Of completions alone: n = L.
     """
 
     tokens: Array  # [R, L] int32
-    segments: Array  # [R, L] int32, 0 on padding; positive and different for the row's sequences
+    # [R, L] int32, 0 on padding; positive and different for the row's sequences. `Branches` of them
+    # where sequences share their prompt.
+    segments: Any
     mask: Array  # [R, n] bool, the completion tokens that count
 
 
@@ -100,11 +103,12 @@ def pack(rows: AnyRows, packing: Packing) -> AnyRows:
 
 
 def unpack(x: Array, rows: Rows, packing: Packing) -> Array:
-    """[m, L − 1, …] of packed rows as [m, C, …] of their sequences; 0 where `rows.mask` is not."""
+    """[m, n, …] of packed rows as [m, C, …] of their sequences; 0 where `rows.mask` is not."""
     width = rows.mask.shape[1]
     column = rows.tokens.shape[1] - width + jnp.arange(width)
     place = column[None] - _first_column(rows)[:, None]
-    at = jnp.clip(packing.start[:, None] + place - 1, 0, x.shape[1] - 1)
+    unspoken = rows.tokens.shape[1] - x.shape[1]  # the first tokens of a row, of which x is silent
+    at = jnp.clip(packing.start[:, None] + place - unspoken, 0, x.shape[1] - 1)
     mask = rows.mask.reshape(*rows.mask.shape, *[1] * (x.ndim - 2))
     return jnp.where(mask, x[packing.row[:, None], at], jnp.zeros((), x.dtype))
 

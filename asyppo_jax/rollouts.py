@@ -201,12 +201,14 @@ def with_rewards(rollout: Rollout, rewards: np.ndarray, valid: np.ndarray, mesh:
 
 def check_divides_data_axis(config: Config, data: int) -> None:
     """Raises `ConfigError` where prompts or microbatches cannot be spread over `data` devices."""
+    batching, shared = config.batching, config.batching.rows_per_prompt
     sizes = {
         "config.sampling.num_prompts": config.sampling.num_prompts,
         "config.sampling.num_prompts / parts": config.sampling.num_prompts // config.sampling.parts,
         "config.evaluation.batch_size": config.evaluation.batch_size,
-        "config.batching.microbatch_size": config.batching.microbatch_size,
-        "config.batching.critic_microbatch_size": config.batching.critic_microbatch_size,
+        "config.batching.microbatch_size": batching.microbatch_size,
+        "config.batching.critic_microbatch_size": batching.critic_microbatch_size,
+        "config.batching.microbatch_size / rows_per_prompt": batching.microbatch_size // shared,
     }
     for name, size in sizes.items():
         if size % data:

@@ -3,7 +3,7 @@
 Each is a scan over epochs × minibatches (a minibatch is one gradient), and inside it a loop over
 microbatches (one forward pass) that adds up gradients. Denominators are counted over the minibatch
 before its first microbatch, and a token brings its own 1/|o|, so neither the cut into microbatches
-nor the packing of several sequences into a row changes a number.
+nor the layout of sequences in rows (`layout`) changes a number.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from asyppo_jax.config import BatchingConfig, Config
+from asyppo_jax.layout import before_completions, lay_out
 from asyppo_jax.microbatches import (
     accumulate,
     actor_minibatches,
@@ -26,7 +27,7 @@ from asyppo_jax.ops.logits import log_probs_and_entropy
 from asyppo_jax.ops.losses import asyppo_loss, clipped_surrogate, squared_error
 from asyppo_jax.ops.masked import masked_sum, sequence_weights, token_sum
 from asyppo_jax.optimizer import apply_gradients, make_optimizer, stack_optimizer
-from asyppo_jax.packing import Rows, pack, plan_rows, unpack
+from asyppo_jax.packing import Rows
 from asyppo_jax.types import Experience, Params, Rollout
 
 Metrics = dict[str, Array]
@@ -72,30 +73,26 @@ def completion_log_probs(
     length = rows.mask.shape[1]
     hidden = networks.actor_hidden(params, rows.tokens, rows.segments)
     return log_probs_and_entropy(
-        hidden[:, -length - 1 : -1],  # the hidden state at t predicts token t + 1
+        before_completions(hidden, rows),  # the hidden state at t predicts token t + 1
         networks.actor_head(params),
         rows.tokens[:, -length:],
-        chunk=batching.logits_chunk,
+        chunk=batching.logits_chunk * batching.rows_per_prompt,  # of as many fewer rows
         needed=rows.mask if batching.packing else None,  # packed, prompts lie among completions
     )
 
 
 def completion_values(params: Params, rows: Rows, networks: Networks) -> Array:
     """One critic's V(s_t) [R, n]: what it says before each of a row's last n tokens is chosen."""
-    length = rows.mask.shape[1]
-    return networks.critic_values(params, rows.tokens, rows.segments)[:, -length - 1 : -1]
+    return before_completions(networks.critic_values(params, rows.tokens, rows.segments), rows)
 
 
 def of_each_sequence(
-    function: Callable[[Rows], Array], rows: Rows, batching: BatchingConfig
+    function: Callable[[Rows], Array], rows: Rows, batching: BatchingConfig, group_size: int
 ) -> Array:
     """`function` (rows to [R, n, ...]) of all sequences, a microbatch at a time: [B, C, ...]."""
-    size, batch = batching.microbatch_size, rows.tokens.shape[0]
-    if not batching.packing:
-        return in_microbatches(function, rows, size, batch)
-    packing = plan_rows(rows)
-    out = in_microbatches(function, pack(rows, packing), size, packing.num_rows)
-    return unpack(out, rows, packing)
+    laid, num_rows, back = lay_out(rows, batching, group_size)
+    size = batching.microbatch_size // batching.rows_per_prompt
+    return back(in_microbatches(function, laid, size, num_rows))
 
 
 def ensemble_values(params: Params, rollout: Rollout, networks: Networks, config: Config) -> Array:
@@ -106,13 +103,8 @@ def ensemble_values(params: Params, rollout: Rollout, networks: Networks, config
         stacked = jax.vmap(completion_values, in_axes=(0, None, None), out_axes=-1)
         return stacked(params, some, networks)
 
-    return jnp.moveaxis(of_each_sequence(values, rows, config.batching), -1, 0)
-
-
-def packed(rows: UpdateRows) -> tuple[UpdateRows, Array]:
-    """A minibatch in as few rows as first-fit finds, and how many those are."""
-    packing = plan_rows(rows)
-    return pack(rows, packing), packing.num_rows
+    found = of_each_sequence(values, rows, config.batching, config.sampling.group_size)
+    return jnp.moveaxis(found, -1, 0)
 
 
 def update_critics(
@@ -129,7 +121,7 @@ def update_critics(
     """
     num_critics, critic = experience.critic_shards.shape[0], networks.critic
     assert critic is not None, "there are no critics to update"
-    batching = config.batching
+    batching, share = config.batching, config.sampling.group_size // num_critics
     rows = update_rows(experience)
     tx = make_optimizer(config.critic_optimizer)
     optimizer = stack_optimizer(tx, joint=config.algorithm.critic_optimizer == "joint")
@@ -144,19 +136,17 @@ def update_critics(
 
     def minibatch(carry, index):  # index [K, m]: m rows for each critic
         stack, opt = carry
-        own, num_rows = jax.tree.map(lambda x: x[index], rows), index.shape[1]
+        own = jax.tree.map(lambda x: x[index], rows)
         counts = jnp.maximum(jnp.sum(own.mask, axis=(1, 2)), 1).astype(jnp.float32)
-        if batching.packing:
-            own, used = jax.vmap(packed)(own)
-            num_rows = jnp.max(used)
-
+        own, used = jax.vmap(lambda few: lay_out(few, batching, share)[:2])(own)
+        num_rows = jnp.max(used) if batching.packing else own.tokens.shape[1]
         compute_stack = in_compute_dtype(stack, critic.dtype)
 
         def microbatch(some):
             grads, losses = jax.grad(stack_loss, has_aux=True)(compute_stack, some, counts)
             return (as_float32(grads), losses), ()
 
-        size = batching.critic_microbatch(num_critics)
+        size = batching.critic_microbatch(num_critics) // batching.rows_per_prompt
         (grads, losses), _ = accumulate(microbatch, own, size, num_rows, axis=1)
         norms = jax.vmap(optax.tree.norm)(grads)
         stack, opt = apply_gradients(optimizer, grads, opt, stack)
@@ -167,6 +157,7 @@ def update_critics(
         experience.critic_shards,
         epochs=config.algorithm.critic_epochs,
         minibatch=batching.critic_minibatch_size // num_critics,
+        together=share if batching.rows_per_prompt > 1 else 1,
     )
     (params, opt_state), metrics = jax.lax.scan(minibatch, (params, opt_state), index)
     return params, opt_state, jax.tree.map(jnp.mean, metrics)
@@ -181,7 +172,7 @@ def update_actor(
     config: Config,
 ) -> tuple[Params, Any, Metrics]:
     """Maximises E (1/|o|) Σ_t [ I^A·min(ρA, clip(ρ)A) + β·I^H·H ] (arXiv 2510.01656)."""
-    batching, algorithm = config.batching, config.algorithm
+    batching, algorithm, group = config.batching, config.algorithm, config.sampling.group_size
     rows = update_rows(experience)
     optimizer = make_optimizer(config.actor_optimizer)
     if algorithm.old_log_probs == "recompute":
@@ -190,16 +181,14 @@ def update_actor(
         def recompute(some):
             return completion_log_probs(frozen, some, networks, batching)[0]
 
-        rows = rows.replace(old_log_probs=of_each_sequence(recompute, rows, batching))
+        rows = rows.replace(old_log_probs=of_each_sequence(recompute, rows, batching, group))
 
     def minibatch(carry, index):  # index [m]
         actor, opt = carry
-        some, num_rows = jax.tree.map(lambda x: x[index], rows), index.shape[0]
+        some = jax.tree.map(lambda x: x[index], rows)
         count = jnp.sum(jnp.any(some.mask, axis=-1))
         count = jnp.maximum(count, 1).astype(jnp.float32)
-        if batching.packing:
-            some, num_rows = packed(some)
-
+        some, num_rows, _ = lay_out(some, batching, group)
         compute_params = in_compute_dtype(actor, networks.actor.dtype)
 
         def microbatch(few):
@@ -208,7 +197,8 @@ def update_actor(
             )
             return (as_float32(grads), sums), peaks
 
-        (grads, sums), peaks = accumulate(microbatch, some, batching.microbatch_size, num_rows)
+        size = batching.microbatch_size // batching.rows_per_prompt
+        (grads, sums), peaks = accumulate(microbatch, some, size, num_rows)
         metrics = _actor_metrics(sums) | peaks | {"actor/grad_norm": optax.tree.norm(grads)}
         actor, opt = apply_gradients(optimizer, grads, opt, actor)
         return (actor, opt), metrics
@@ -218,6 +208,7 @@ def update_actor(
         rows.tokens.shape[0],
         epochs=algorithm.actor_epochs,
         minibatch=batching.actor_minibatch_size,
+        together=group if batching.rows_per_prompt > 1 else 1,
     )
     (params, opt_state), metrics = jax.lax.scan(minibatch, (params, opt_state), index)
     # Before the first update sampler and learner hold the same weights: any gap is theirs.

@@ -17,6 +17,7 @@ from tests.tiny import (
     make_networks,
     make_rollout,
     make_state,
+    with_one_prompt_a_group,
 )
 
 GOLDEN = Path(__file__).parent / "fixtures" / "golden_step.json"
@@ -76,10 +77,31 @@ def test_packing_changes_no_number(num_critics, changes):
     assert_trees_close(metrics, others, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("num_critics", "changes"),
+    [
+        (2, {"batching__packing": True}),
+        pytest.param(2, {}, marks=pytest.mark.slow),
+        pytest.param(0, {"algorithm__old_log_probs": "recompute"}, marks=pytest.mark.slow),
+    ],
+)
+def test_sharing_prompts_changes_no_number(num_critics, changes):
+    """The same minibatches, which are all rows: parameters and metrics of two steps."""
+    sizes = {"actor_minibatch_size": 32, "critic_minibatch_size": 32, "microbatch_size": 8}
+    changes = changes | {f"batching__{name}": size for name, size in sizes.items()}
+    changes["actor_optimizer__eps"] = 1e-3  # Adam's sign-like first steps would blow up rounding
+    _, whole, metrics = _run_twice(num_critics, **changes)
+    _, shared, others = _run_twice(num_critics, batching__rows_per_prompt=4, **changes)
+    assert_trees_close(whole.actor_params, shared.actor_params, atol=1e-5)
+    assert_trees_close(whole.critic_params, shared.critic_params, atol=1e-5)
+    assert_trees_close(metrics, others, atol=1e-5)
+
+
 def _run_twice(num_critics, **changes):
-    state, after, _ = _run(num_critics, **changes)
     config, networks = make_config(num_critics, **changes), make_networks(num_critics)
-    return state, *jit_step(config, networks)(after, make_rollout(config, 1))
+    rollouts = (with_one_prompt_a_group(make_rollout(config, i), config) for i in (0, 1))
+    state, after, _ = _run(num_critics, rollout=next(rollouts), **changes)
+    return state, *jit_step(config, networks)(after, next(rollouts))
 
 
 def test_the_largest_gap_is_that_of_one_token_however_the_rollout_is_cut():

@@ -1,21 +1,31 @@
 """The updates' losses against plain autodiff of the formulas, in whole rows and in packed ones."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from asyppo_jax.layout import lay_out
 from asyppo_jax.train_step import critic_values, experience_of
-from asyppo_jax.updates import actor_loss, packed, update_rows
-from tests.tiny import PROMPT, make_config, make_networks, make_rollout, make_state
+from asyppo_jax.updates import actor_loss, update_rows
+from tests.tiny import (
+    PROMPT,
+    make_config,
+    make_networks,
+    make_rollout,
+    make_state,
+    with_one_prompt_a_group,
+)
 
 
 @pytest.fixture(scope="module")
 def setting():
     config, networks = make_config(), make_networks()
     state = make_state(config, networks)
-    rollout = make_rollout(config)
+    rollout = with_one_prompt_a_group(make_rollout(config), config)
 
     @jax.jit
     def experience():
@@ -48,13 +58,23 @@ def _paper_loss(params, experience, networks, config):
     return -total / count
 
 
-@pytest.mark.parametrize("packing", [False, True])
-def test_the_actors_loss_and_gradient_are_those_of_the_papers_formula(setting, packing):
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"packing": True},
+        pytest.param({"rows_per_prompt": 4}, marks=pytest.mark.slow),
+        {"rows_per_prompt": 4, "packing": True},
+    ],
+    ids=str,
+)
+def test_the_actors_loss_and_gradient_are_those_of_the_papers_formula(setting, layout):
     config, networks, state, experience = setting
     rows = update_rows(experience)
     count = jnp.sum(jnp.any(rows.mask, axis=-1)).astype(jnp.float32)
-    if packing:
-        rows, _ = jax.jit(packed)(rows)
+    config = replace(config, batching=replace(config.batching, **layout))
+    group = config.sampling.group_size
+    rows = jax.jit(lambda x: lay_out(x, config.batching, group)[0])(rows)
 
     def ours(params):
         return actor_loss(params, rows, count, networks, config)[0]

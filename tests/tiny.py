@@ -126,6 +126,17 @@ def make_rollout(config: Config, seed: int = 0) -> Rollout:
     )
 
 
+def with_one_prompt_a_group(rollout: Rollout, config: Config) -> Rollout:
+    """As sampled: all responses of a group answer the prompt of its first."""
+    first = np.arange(len(rollout.tokens)) // config.sampling.group_size
+    first = first * config.sampling.group_size
+    prompts = rollout.tokens[first, :PROMPT]
+    return rollout.replace(
+        tokens=jnp.concatenate([prompts, rollout.tokens[:, PROMPT:]], axis=1),
+        prompt_mask=rollout.prompt_mask[first],
+    )
+
+
 def assert_trees_equal(left, right) -> None:
     """Equal to the last bit."""
     jax.tree.map(np.testing.assert_array_equal, left, right)

@@ -4,25 +4,22 @@ Everything here is `init`/`apply` inside; outside this folder parameters are nes
 """
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from asyppo_jax.models.attention import rotation_at
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.decode_attention import BY_LAYER, IN_ONE, Cache, Form
-from asyppo_jax.models.decoder import Decoder, positions_of
+from asyppo_jax.models.decoder import Decoder
 from asyppo_jax.models.layers import Block, RMSNorm, param
+from asyppo_jax.models.segments import Segments, positions_of
 from asyppo_jax.models.self_attention import Implementation
 from asyppo_jax.sharding import constrain
 from asyppo_jax.types import Params
-
-# Which tokens of a row see each other: 0 is padding, packed sequences are 1, 2, …; the mask of real
-# tokens is the case of one sequence a row.
-Segments: TypeAlias = Int[Array, "B T"] | Bool[Array, "B T"]
 
 
 class Actor(nn.Module):
@@ -192,9 +189,9 @@ def in_compute_dtype(params: Params, dtype: jnp.dtype) -> Params:
     return jax.tree_util.tree_map_with_path(cast, params)
 
 
-def _whole(segments: Segments) -> tuple[Int[Array, "B T"], Int[Array, "B T"]]:
+def _whole(segments: Segments) -> tuple[Int[Array, "B T"], Segments]:
     """Positions and segments of whole sequences, as the decoder takes them."""
-    segments = segments.astype(jnp.int32)
+    segments = jax.tree.map(lambda x: x.astype(jnp.int32), segments)
     return positions_of(segments), segments
 
 

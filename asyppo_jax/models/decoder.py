@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from asyppo_jax.models.attention import rotation_at
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.layers import Block, RMSNorm, param
+from asyppo_jax.models.segments import Segments
 from asyppo_jax.models.self_attention import Implementation
 from asyppo_jax.ops.products import PRODUCT
 from asyppo_jax.sharding import constrain
@@ -34,7 +35,7 @@ class Decoder(nn.Module):
         self,
         tokens: Int[Array, "B T"],
         positions: Int[Array, "B T"],
-        segments: Int[Array, "B T"],
+        segments: Segments,
     ) -> tuple[Float[Array, "B T D"], Any]:
         """Hidden states after the final norm, in `dtype`; with `keep` also every layer's keys and
         values, each [L, B, T, KV, d].
@@ -60,11 +61,3 @@ class Decoder(nn.Module):
         )(c, self.attention, self.keep, name="layers")
         x, kept = layers(x, rotation_at(positions, c), segments)
         return RMSNorm(c.norm_eps, name="final_norm")(x), kept
-
-
-def positions_of(segments: Int[Array, "B T"]) -> Int[Array, "B T"]:
-    """0, 1, … from the first token of every segment on; segments lie in one piece, padding is 0."""
-    places = jnp.arange(segments.shape[-1], dtype=jnp.int32)[None]
-    before = jnp.pad(segments[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-    starts = jax.lax.cummax(jnp.where(segments != before, places, 0), axis=1)
-    return jnp.where(segments > 0, places - starts, 0)

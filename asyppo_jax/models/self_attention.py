@@ -1,7 +1,9 @@
 """Causal attention of whole sequences among themselves, in three forms that agree.
 
-`segments` [B, T] says which tokens belong together: token t sees the tokens s <= t of its own
-segment. Padding is segment 0, packed sequences are 1, 2, ...; what padding computes, nobody reads.
+`segments` says which tokens belong together: token t sees the tokens s <= t of its own segment.
+Padding is segment 0, packed sequences are 1, 2, ...; what padding computes, nobody reads.
+`Branches` of completions also see the prompt that they share: every branch is then a row of its
+own, whose keys begin with the prompt's.
 """
 
 import math
@@ -16,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from asyppo_jax.models.attention import attend
 from asyppo_jax.models.causal_blocks import blocked_attention
+from asyppo_jax.models.segments import Branches, Segments, visible
 from asyppo_jax.sharding import by_rows_and_heads
 
 Implementation = Literal["xla", "splash", "cudnn", "cudnn_packed"]
@@ -34,26 +37,48 @@ def self_attention(
     queries: Float[Array, "B T H d"],
     keys: Float[Array, "B T KV d"],
     values: Float[Array, "B T KV d"],
-    segments: Int[Array, "B T"],
+    segments: Segments,
     implementation: Implementation,
 ) -> Float[Array, "B T H d"]:
-    """softmax(q·k / √d) · v over the earlier tokens of the segment, softmax in float32."""
+    """softmax(q·k / √d) · v over the tokens that each sees, softmax in float32."""
+    if not isinstance(segments, Branches):
+        return _attend(queries, keys, values, segments, segments, implementation)
+    prompt = (slice(None), slice(segments.prompt))
+    own = segments.segments[prompt]
+    prompts = _attend(queries[prompt], keys[prompt], values[prompt], own, own, implementation)
+    branches = _attend(
+        segments.queries(queries),
+        segments.keys(keys),
+        segments.keys(values),
+        segments.queries(segments.segments),
+        segments.key_segments(),
+        implementation,
+    )
+    behind = branches.reshape(len(queries), -1, *queries.shape[2:])
+    return jnp.concatenate([prompts, behind], axis=1)
+
+
+def _attend(
+    queries: Float[Array, "B T H d"],
+    keys: Float[Array, "B S KV d"],
+    values: Float[Array, "B S KV d"],
+    segments: Int[Array, "B T"],
+    key_segments: Int[Array, "B S"],
+    implementation: Implementation,
+) -> Float[Array, "B T H d"]:
+    """Of the last T of S tokens, see `visible`."""
+    arrays = queries, keys, values, segments, key_segments
     if implementation in _KERNELS:
-        return _sharded(_KERNELS[implementation], queries, keys, values, segments)
+        return _sharded(_KERNELS[implementation], *arrays)
     length = queries.shape[1]
     if length <= _BLOCK:
-        return attend(queries, keys, values, causal_visibility(segments))
-    return blocked_attention(queries, keys, values, segments, max(_BLOCK, -(-length // 16)))
+        return attend(*arrays[:3], visible(segments, key_segments))
+    return blocked_attention(*arrays[:4], max(_BLOCK, -(-length // 16)), key_segments)
 
 
-def causal_visibility(segments: Int[Array, "B T"]) -> Array:
-    """Token t sees the tokens s <= t of its segment: [B, T, T]."""
-    length = segments.shape[-1]
-    causal = jnp.tril(jnp.ones((length, length), bool))
-    return causal[None] & (segments[:, :, None] == segments[:, None, :])
-
-
-def _sharded(form, queries: Array, keys: Array, values: Array, segments: Array) -> Array:
+def _sharded(
+    form, queries: Array, keys: Array, values: Array, segments: Array, key_segments: Array
+) -> Array:
     """`form` under shard_map: a kernel sees one device's rows and heads, and needs no others.
 
     Where heads cannot be spread over `model`, every device of that axis computes all of them; where
@@ -61,53 +86,64 @@ def _sharded(form, queries: Array, keys: Array, values: Array, segments: Array) 
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
-        return form(queries, keys, values, segments)
+        return form(queries, keys, values, segments, key_segments)
     model = mesh.shape["model"]
     if queries.shape[2] % model == 0 and keys.shape[2] % model:
         repeat = queries.shape[2] // keys.shape[2]
         keys, values = (jnp.repeat(x, repeat, axis=2) for x in (keys, values))
-    spec = PartitionSpec("rows", None, "heads", None)
-    inputs = (spec, spec, spec, PartitionSpec("rows", None))
+    spec, row = PartitionSpec("rows", None, "heads", None), PartitionSpec("rows", None)
+    inputs = (spec, spec, spec, row, row)
     run = by_rows_and_heads(form, inputs, spec, queries.shape[0], queries.shape[2])
-    return run(queries, keys, values, segments)
+    return run(queries, keys, values, segments, key_segments)
 
 
 def _splash(
-    queries: Array, keys: Array, values: Array, segments: Array, interpret: bool = False
+    queries: Array,
+    keys: Array,
+    values: Array,
+    segments: Array,
+    key_segments: Array,
+    interpret: bool = False,
 ) -> Array:
-    """Splash attention, the Pallas kernel that ships with jax, block-sparse in the causal mask."""
+    """Splash attention, the Pallas kernel that ships with jax, block-sparse in the causal mask.
+
+    It compares segments and knows no key that is seen by all: behind a shared prompt, one
+    completion a branch.
+    """
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as kernel,
     )
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     length, head_dim = queries.shape[1], queries.shape[3]
-    rows, width = -length % _LANES, -head_dim % _LANES
+    before, width = keys.shape[1] - length, -head_dim % _LANES
 
-    def prepare(x):  # [B, T, H, d] -> [B, H, T, d], padded to what the kernel can tile
-        return jnp.pad(x, ((0, 0), (0, rows), (0, 0), (0, width))).swapaxes(1, 2)
+    def prepare(x):  # [B, n, H, d] -> [B, H, n, d], padded to what the kernel can tile
+        return jnp.pad(x, ((0, 0), (0, -x.shape[1] % _LANES), (0, 0), (0, width))).swapaxes(1, 2)
 
-    padded = length + rows
-    # The largest block that divides the length: fewer, larger tiles keep the matrix unit busy.
-    block = next(size for size in (512, 256, _LANES) if padded % size == 0)
-    mask = masks.MultiHeadMask([masks.CausalMask((padded, padded))] * queries.shape[2])
+    def ids(x):
+        return jnp.pad(jnp.abs(x), ((0, 0), (0, -x.shape[1] % _LANES)))  # EVERY is the only one, 1
+
+    scaled = prepare(queries) * np.asarray(1 / math.sqrt(head_dim), queries.dtype)
+    shape = scaled.shape[2], keys.shape[1] + -keys.shape[1] % _LANES
+    mask = masks.MultiHeadMask([masks.CausalMask(shape, offset=before)] * queries.shape[2])
+    # The largest block that divides a length: fewer, larger tiles keep the matrix unit busy.
+    q, kv = (next(size for size in (512, 256, _LANES) if n % size == 0) for n in shape)
     sizes = kernel.BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_kv_compute=block,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_kv_dkv_compute=block,
-        block_q_dq=block,
-        block_kv_dq=block,
+        block_q=q,
+        block_kv=kv,
+        block_kv_compute=kv,
+        block_q_dkv=q,
+        block_kv_dkv=kv,
+        block_kv_dkv_compute=kv,
+        block_q_dq=q,
+        block_kv_dq=kv,
     )
     splash = kernel.make_splash_mha(
         mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
     )
-    ids = jnp.pad(segments, ((0, 0), (0, rows)))
-    scaled = prepare(queries) * np.asarray(1 / math.sqrt(head_dim), queries.dtype)
     mixed: Any = jax.vmap(splash)(
-        scaled, prepare(keys), prepare(values), kernel.SegmentIds(ids, ids)
+        scaled, prepare(keys), prepare(values), kernel.SegmentIds(ids(segments), ids(key_segments))
     )
     return mixed.swapaxes(1, 2)[:, :length, :, :head_dim]
 
@@ -120,6 +156,7 @@ def _cudnn(
     keys: Array,
     values: Array,
     segments: Array,
+    key_segments: Array,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Array:
     """cuDNN's flash attention, in bfloat16, of rows that hold one segment each.
@@ -127,6 +164,7 @@ def _cudnn(
     It knows where a row's tokens end, not where they begin, so rows are first turned until their
     padding lies behind; what a causal mask and a length say then is all that there is to say.
     """
+    del key_segments  # the same: branches behind a shared prompt take the other form
     places = jnp.arange(segments.shape[1])[None]
     first = jnp.argmax(segments > 0, axis=1)[:, None]
     lengths = jnp.maximum(jnp.sum(segments > 0, axis=1, dtype=jnp.int32), 1)
@@ -150,11 +188,13 @@ def _turn(x: Array, places: Array) -> Array:
     return jnp.take_along_axis(x, index, axis=1)
 
 
-def _cudnn_packed(queries: Array, keys: Array, values: Array, segments: Array) -> Array:
-    """The same kernel for rows of several segments, whose mask travels as a bias, [B, 1, T, T]."""
-    visible = causal_visibility(segments)[:, None]
+def _cudnn_packed(
+    queries: Array, keys: Array, values: Array, segments: Array, key_segments: Array
+) -> Array:
+    """The same kernel for rows of several segments, whose mask travels as a bias, [B, 1, T, S]."""
+    seen = visible(segments, key_segments)[:, None]
     inputs = (x.astype(jnp.bfloat16) for x in (queries, keys, values))
-    mixed = jax.nn.dot_product_attention(*inputs, mask=visible, implementation="cudnn")
+    mixed = jax.nn.dot_product_attention(*inputs, mask=seen, implementation="cudnn")
     return mixed.astype(queries.dtype)
 
 

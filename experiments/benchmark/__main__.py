@@ -2,8 +2,9 @@
 
     python -m experiments.benchmark sample|update|step --model=DIR [--critic=DIR --num_critics=2]
         [--sequences=128 --group=8 --prompt=64 --completion=192] [--ragged=SEED | --lengths=FILE]
-        [--microbatch=16] [--packing] [--slots=0] [--cores=1] [--repeats=3] [--json]
+        [--microbatch=16] [--packing] [--rows_per_prompt=1] [--slots=0] [--cores=1] [--repeats=3]
         [--beside=transformers|tunix|torch|torch_compile --peer_python=PYTHON]
+        [--peer_microbatch=4] [--json]
 
 How the figures are made, the peers' environments, and a table: experiments/benchmark/README.md.
 """
@@ -29,6 +30,12 @@ _RAGGED = flags.DEFINE_integer("ragged", None, "Seed of lognormal lengths (media
 _LENGTHS = flags.DEFINE_string("lengths", None, "A JSON list: the length of each completion.")
 _MICROBATCH = flags.DEFINE_integer("microbatch", 16, "Rows of one forward pass.", lower_bound=1)
 _PACKING = flags.DEFINE_bool("packing", False, "Several sequences in a row of the updates.")
+_ROWS_PER_PROMPT = flags.DEFINE_integer(
+    "rows_per_prompt",
+    1,
+    "Rows of the updates that share one pass over their prompt.",
+    lower_bound=1,
+)
 _SLOTS = flags.DEFINE_integer("slots", 0, "Rows decoded at one time; 0: all.", lower_bound=0)
 _CORES = flags.DEFINE_integer("cores", None, "Cores of the process; all it may use if not given.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs.", lower_bound=1)
@@ -37,6 +44,9 @@ _BESIDE = flags.DEFINE_enum(
 )
 _PEER_PYTHON = flags.DEFINE_string(
     "peer_python", None, "The interpreter of the peer's environment."
+)
+_PEER_MICROBATCH = flags.DEFINE_integer(
+    "peer_microbatch", None, "The peer's rows of one forward pass; if not given, --microbatch."
 )
 _JSON = flags.DEFINE_bool("json", False, "End with one line of JSON.")
 
@@ -91,6 +101,8 @@ def _read_setting() -> Setting:
         lengths=lengths,
         microbatch=_MICROBATCH.value,
         packing=_PACKING.value,
+        rows_per_prompt=_ROWS_PER_PROMPT.value,
+        peer_microbatch=_PEER_MICROBATCH.value or _MICROBATCH.value,
         slots=_SLOTS.value,
     )
 

@@ -108,7 +108,7 @@ def write_job(directory: Path, name: str, inputs: Inputs, setting: Setting, core
         "prompt": setting.prompt,
         "completion": setting.completion,
         "group_size": setting.group_size,
-        "microbatch": setting.microbatch,
+        "microbatch": setting.peer_microbatch,
         "cores": cores,
         "pad": PAD,
         "clip": algorithm.clip_eps_low,

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from asyppo_jax.experience import summarize
-from asyppo_jax.packing import Rows, plan_rows
+from asyppo_jax.layout import lay_out
+from asyppo_jax.packing import Rows
 from asyppo_jax.rollouts import training_options
 from asyppo_jax.sampling import sample
 from asyppo_jax.train_step import critic_values, experience_of, step_actor, step_critics
@@ -148,12 +149,11 @@ def step_program(inputs: Inputs, setting: Setting) -> Program:
 
 
 def row_use(inputs: Inputs, setting: Setting) -> float:
-    """Real tokens among all places of the rows that the actor's update computes."""
-    rollout, length = inputs.rollout, setting.prompt + setting.completion
-    rows = setting.sequences
-    if setting.packing:
-        packing = plan_rows(
-            Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
-        )
-        rows = -(-int(packing.num_rows) // setting.microbatch) * setting.microbatch
-    return setting.real_tokens / (rows * length)
+    """Real tokens among all places that the actor's update computes; shared prompts are one."""
+    rollout, batching = inputs.rollout, inputs.config.batching
+    rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
+    laid, used, _ = lay_out(rows, batching, setting.group_size)
+    size = setting.microbatch // setting.rows_per_prompt
+    computed = -(-int(used) // size) * size
+    (segments,) = jax.tree.leaves(laid.segments)
+    return float(jnp.mean(segments[:computed] > 0))

@@ -23,6 +23,8 @@ class Setting:
     lengths: tuple[int, ...]
     microbatch: int
     packing: bool
+    rows_per_prompt: int
+    peer_microbatch: int
     slots: int  # of sampling; 0: as many as sequences
 
     @property
@@ -89,5 +91,6 @@ def make_config(setting: Setting) -> Config:
     batching.actor_minibatch_size = batching.critic_minibatch_size = setting.sequences
     batching.microbatch_size = setting.microbatch
     batching.packing = setting.packing
+    batching.rows_per_prompt = setting.rows_per_prompt
     batching.logits_chunk = setting.completion
     return from_config_dict(values)

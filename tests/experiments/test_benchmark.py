@@ -24,6 +24,8 @@ SETTING = Setting(
     lengths=(5, 2, 1, 5),
     microbatch=2,
     packing=False,
+    rows_per_prompt=1,
+    peer_microbatch=2,
     slots=0,
 )
 # 3 layers; q, k, v and o of 32 x 64, 32 x 32, 32 x 32 and 64 x 32; three of 32 x 48.

@@ -7,7 +7,7 @@ import pytest
 
 from asyppo_jax.models.attention import attend
 from asyppo_jax.models.causal_blocks import blocked_attention
-from asyppo_jax.models.self_attention import causal_visibility
+from asyppo_jax.models.segments import visible
 
 
 def _inputs(length, dtype=jnp.float32):
@@ -21,7 +21,7 @@ def _inputs(length, dtype=jnp.float32):
 @pytest.mark.parametrize("block", [1, 5, 12, 40])
 def test_the_block_does_not_change_the_result(block):
     queries, keys, values, segments = _inputs(12)
-    expected = attend(queries, keys, values, causal_visibility(segments))
+    expected = attend(queries, keys, values, visible(segments, segments))
     ours = blocked_attention(queries, keys, values, segments, block)
     np.testing.assert_allclose(ours, expected, atol=2e-6)
 

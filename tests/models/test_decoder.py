@@ -10,7 +10,6 @@ import pytest
 from asyppo_jax.config import NetworkConfig
 from asyppo_jax.models.actor_critic import Actor, Networks
 from asyppo_jax.models.decode_attention import make_cache
-from asyppo_jax.models.decoder import positions_of
 from tests.tiny import (
     ARCHITECTURES,
     QWEN3,
@@ -29,12 +28,6 @@ def model(request):
 
 def _tokens(shape, seed=0):
     return jax.random.randint(jax.random.key(seed), shape, 0, VOCABULARY)
-
-
-def test_positions_count_from_the_first_token_of_every_segment():
-    segments = jnp.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0], [1, 1, 2, 2, 2]])
-    expected = [[0, 0, 0, 1, 2], [0, 1, 2, 3, 0], [0, 1, 0, 1, 2]]
-    np.testing.assert_array_equal(positions_of(segments), expected)
 
 
 def test_later_tokens_do_not_change_earlier_logits(model):

@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from asyppo_jax.models import self_attention as self_attention_module
 from asyppo_jax.models.attention import attend
 from asyppo_jax.models.causal_blocks import blocked_attention
+from asyppo_jax.models.segments import Branches, visible
 from asyppo_jax.models.self_attention import (
-    causal_visibility,
     implementation_for,
     self_attention,
     splash_interpreted,
@@ -26,7 +27,7 @@ def _inputs(length, heads=4, kv_heads=2, head_dim=16, batch=2):
 
 
 def _whole(queries, keys, values, segments):
-    return attend(queries, keys, values, causal_visibility(segments))
+    return attend(queries, keys, values, visible(segments, segments))
 
 
 def _output_and_gradients(form, inputs):
@@ -43,7 +44,7 @@ def _output_and_gradients(form, inputs):
 FORMS = {
     "blocked, length a multiple": (lambda *x: blocked_attention(*x, block=8), 24),
     "blocked, length no multiple": (lambda *x: blocked_attention(*x, block=8), 29),
-    "splash, interpreted": (splash_interpreted, 150),
+    "splash, interpreted": (lambda *x: splash_interpreted(*x, x[-1]), 150),
 }
 
 
@@ -59,14 +60,9 @@ def test_rows_turned_until_their_padding_lies_behind_agree_in_bfloat16():
     queries, keys, values, segments = _inputs(24)
     one_each = (segments == segments[:, 11:12]).astype(jnp.int32)  # padding on both sides
     inputs = queries, keys, values, one_each
-    ours, expected = (_output_and_gradients(f, inputs) for f in (turned_xla, _whole))
+    turned = lambda *x: turned_xla(*x, x[-1])  # noqa: E731
+    ours, expected = (_output_and_gradients(f, inputs) for f in (turned, _whole))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=4e-2), ours, expected)
-
-
-def test_a_token_sees_its_own_segment_up_to_itself():
-    visible = causal_visibility(jnp.array([[0, 1, 1, 2]]))[0]
-    expected = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
-    np.testing.assert_array_equal(visible, expected)
 
 
 def test_no_array_of_the_blocked_form_is_as_large_as_all_scores():
@@ -99,3 +95,49 @@ def test_the_form_follows_the_platform():
 def test_the_short_xla_form_is_plain_attention():
     inputs = _inputs(12)
     np.testing.assert_array_equal(self_attention(*inputs, "xla"), _whole(*inputs))
+
+
+def _branched(completions, count=2, prompt=70, width=80):
+    """Two rows of `count` branches, each of `completions` equal completions and some padding."""
+    places = jnp.arange(width)
+    branch = jnp.where(places < width - 3, 1 + places * completions // width, 0)
+    padded = (jnp.arange(prompt)[None] >= jnp.array([[0], [7]])).astype(jnp.int32)
+    segments = jnp.concatenate([padded, jnp.tile(branch, (2, count))], axis=1)
+    queries, keys, values, _ = _inputs(segments.shape[1])
+    return queries, keys, values, Branches(segments.astype(jnp.int32), prompt, count)
+
+
+def _each_alone(queries, keys, values, branches):
+    """Plain attention of every branch behind its own copy of the prompt."""
+    segments = branches.segments
+    width = (queries.shape[1] - branches.prompt) // branches.count
+    prompt = jnp.arange(branches.prompt)
+    own = segments[:, prompt]
+    pieces = [attend(queries[:, prompt], keys[:, prompt], values[:, prompt], visible(own, own))]
+    for i in range(branches.count):
+        at = jnp.arange(branches.prompt + i * width, branches.prompt + (i + 1) * width)
+        both = jnp.concatenate([prompt, at])
+        same = segments[:, at, None] == segments[:, None, at]
+        same = same & jnp.tril(jnp.ones((1, width, width), bool))
+        seen = jnp.broadcast_to((own > 0)[:, None], (2, width, branches.prompt))
+        seen = jnp.concatenate([seen, same], axis=2)
+        pieces.append(attend(queries[:, at], keys[:, both], values[:, both], seen))
+    return jnp.concatenate(pieces, axis=1)
+
+
+@pytest.mark.parametrize(("form", "completions"), [("xla", 1), ("xla", 3), ("splash", 1)], ids=str)
+def test_branches_behind_a_prompt_agree_with_each_behind_its_own(form, completions, monkeypatch):
+    monkeypatch.setitem(self_attention_module._KERNELS, "splash", splash_interpreted)
+    queries, keys, values, branches = _branched(completions)
+    real = (branches.segments > 0)[..., None, None]
+
+    def output_and_gradients(attention):
+        def loss(q, k, v):
+            mixed = jnp.where(real, attention(q, k, v, branches), 0.0)
+            return jnp.sum(jnp.sin(mixed)), mixed
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(queries, keys, values)
+
+    ours = output_and_gradients(lambda *x: self_attention(*x, form))
+    expected = output_and_gradients(_each_alone)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, expected)
