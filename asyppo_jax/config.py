@@ -154,7 +154,8 @@ class BatchingConfig:
     packing: bool = False
     # Rows of C completion tokens that share one pass over their prompt, forward and backward; 1: a
     # prompt is computed with every completion. Minibatches are then of whole groups; numbers change
-    # in rounding alone. It saves where prompts are long beside answers.
+    # in rounding alone. It saves where prompts are long beside answers. On TPU, together with
+    # `packing`, attention is XLA's own: splash knows no prompt that several completions see.
     rows_per_prompt: int = 1
     logits_chunk: int = 128  # completion positions whose logits exist at one time
 

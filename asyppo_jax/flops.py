@@ -76,11 +76,17 @@ class Sizes:
     actor_updates: int  # gradients of the actor a step
     critic_updates: int  # gradients of every critic a step
     data: int  # shards of `data`, each of which reads all parameters
+    rows_per_prompt: int = 1  # completions that share a pass over their prompt
 
     @property
     def length(self) -> int:
-        """Tokens of a row."""
+        """Tokens of a sequence."""
         return self.prompt + self.completion
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a pass over all sequences."""
+        return self.batch * self.completion + self.batch // self.rows_per_prompt * self.prompt
 
 
 def sizes_of(config: Config, data: int = 1) -> Sizes:
@@ -96,6 +102,7 @@ def sizes_of(config: Config, data: int = 1) -> Sizes:
         actor_updates=algorithm.actor_epochs * batch // batching.actor_minibatch_size,
         critic_updates=algorithm.critic_epochs * batch // batching.critic_minibatch_size,
         data=data,
+        rows_per_prompt=batching.rows_per_prompt,
     )
 
 
@@ -148,7 +155,7 @@ def _decode(actor: Actor, sizes: Sizes) -> Cost:
 
 
 def _values(config: Config, critic: Critic, sizes: Sizes) -> Cost:
-    count, tokens = config.algorithm.num_critics, sizes.batch * sizes.length
+    count, tokens = config.algorithm.num_critics, sizes.tokens
     keys = attended_keys(sizes.length, critic.attention)
     microbatches = sizes.batch // config.batching.microbatch_size
     forward = forward_flops(critic.config, tokens, keys)
@@ -159,7 +166,7 @@ def _critics(config: Config, critic: Critic, sizes: Sizes) -> Cost:
     # Each critic sees 1/K of the rows: all together cost one pass over the batch an epoch.
     epochs, count = config.algorithm.critic_epochs, config.algorithm.num_critics
     keys = attended_keys(sizes.length, critic.attention)
-    tokens = epochs * sizes.batch * sizes.length
+    tokens = epochs * sizes.tokens
     flops = gradient_flops(critic.config, tokens, keys, critic.remat)
     rows = count * config.batching.critic_microbatch(count)  # of a pass over all critics
     microbatches = epochs * sizes.batch // rows
@@ -173,13 +180,13 @@ def _actor(config: Config, actor: Actor, sizes: Sizes) -> Cost:
     epochs = config.algorithm.actor_epochs
     rows = epochs * sizes.batch
     keys = attended_keys(sizes.length, actor.attention)
-    trunk = gradient_flops(actor.config, rows * sizes.length, keys, actor.remat)
+    trunk = gradient_flops(actor.config, epochs * sizes.tokens, keys, actor.remat)
     head = head_flops(actor.config, rows * sizes.completion)
     repeat = passes(actor.remat)
-    # The head's chunks are always recomputed.
-    flops = trunk + 4 * head
+    # Several chunks of the head are recomputed, a single one is kept.
+    flops = trunk + (3 if config.batching.logits_chunk >= sizes.completion else 4) * head
     if config.algorithm.old_log_probs == "recompute":
-        flops += forward_flops(actor.config, sizes.batch * sizes.length, keys) + head / epochs
+        flops += forward_flops(actor.config, sizes.tokens, keys) + head / epochs
     microbatches = rows // config.batching.microbatch_size
     moved = microbatches * repeat * sizes.data * _param_bytes(actor)
     return Cost(flops, moved + sizes.actor_updates * _optimizer_bytes(actor))

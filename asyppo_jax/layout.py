@@ -85,7 +85,8 @@ def _completions(rows: AnyRows) -> AnyRows:
 
 def _unpacked(x: Array, completions: Rows, plan: Packing, group_size: int) -> Array:
     """A group's packed branches [B, C, …], as [B, C, …] of its completions."""
-    return _joined(jax.vmap(unpack)(*_in_groups((x, completions), group_size), plan))
+    x, completions = _in_groups((x, completions), group_size)
+    return _joined(jax.vmap(unpack)(x, completions, plan))
 
 
 def _in_groups(tree, group_size: int):

@@ -278,10 +278,12 @@ def describe_sizes(config: Config) -> str:
     sampling, batching, algorithm = config.sampling, config.batching, config.algorithm
     group, critics = sampling.group_size, algorithm.num_critics
     batch, length = sampling.num_prompts * group, sampling.max_completion_length
-    total = config.prompt.max_length + length
+    total, shared = config.prompt.max_length + length, batching.rows_per_prompt
+    shares = f"; {shared} completions share a pass over their prompt" if shared > 1 else ""
     lines = [
         f"step      {sampling.num_prompts:,} prompts x {group:,} responses = {batch:,} sequences",
-        f"sequence  prompt {config.prompt.max_length:,} + completion {length:,} = {total:,} tokens",
+        f"sequence  prompt {config.prompt.max_length:,} + completion {length:,} = {total:,} tokens"
+        + shares,
         f"tokens    {batch * length:,} sampled a step, at most",
         "",
     ]

@@ -107,6 +107,18 @@ def ensemble_values(params: Params, rollout: Rollout, networks: Networks, config
     return jnp.moveaxis(found, -1, 0)
 
 
+def of_each_critic(function: Callable[..., Array]) -> Callable[..., Array]:
+    """`function` of every critic's parts of its arguments, the critics first in both."""
+
+    def run(*arguments: Any) -> Array:
+        if jax.tree.leaves(arguments)[0].shape[0] > 1:
+            return jax.vmap(function)(*arguments)
+        # A single one needs no batched products, which are the slower ones.
+        return function(*jax.tree.map(lambda x: x[0], arguments))[None]
+
+    return run
+
+
 def update_critics(
     params: Params,
     opt_state: Any,
@@ -131,7 +143,7 @@ def update_critics(
         return masked_sum(squared_error(values, own.returns), own.mask) / count
 
     def stack_loss(stack, own, counts):
-        losses = jax.vmap(loss)(stack, own, counts)
+        losses = of_each_critic(loss)(stack, own, counts)
         return jnp.sum(losses), losses
 
     def minibatch(carry, index):  # index [K, m]: m rows for each critic

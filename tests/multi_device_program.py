@@ -1,7 +1,8 @@
 """Samples and takes two steps on however many devices there are, of one process or several.
 
 Run by test_multi_device.py and test_multi_host.py: MODEL SETTING OUT [ADDRESS PROCESSES INDEX],
-where SETTING is plain, packed (rows) or offloaded (idle state on the host).
+where SETTING is plain, packed (rows), branched (packed, prompts shared) or offloaded (idle state
+on the host).
 """
 
 import json
@@ -33,7 +34,8 @@ def main(model: int, setting: str, out: str) -> None:
     config = make_config(
         mesh__model=model,
         mesh__offload="idle" if setting == "offloaded" else "none",
-        batching__packing=setting == "packed",
+        batching__packing=setting in ("packed", "branched"),
+        batching__rows_per_prompt=2 if setting == "branched" else 1,
         sampling__num_prompts=8,
         sampling__group_size=4,
         actor_optimizer__eps=1e-3,  # Adam's sign-like first steps would blow up rounding

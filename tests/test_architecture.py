@@ -27,7 +27,7 @@ LAYERS = (
         "rollouts",
         "rollout_files",
         "experience",
-        "packing",
+        *("packing", "layout"),
         "microbatches",
         "checkpoint",
         "base_files",

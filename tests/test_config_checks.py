@@ -32,6 +32,19 @@ from tests.test_config import with_changes
         ({"sampling__min_p": 1.5}, "config.sampling.min_p is 1.5; it must be in"),
         ({"evaluation__top_p": 0.0}, "config.evaluation.top_p is 0.0; it must be in"),
         ({"batching__microbatch_size": 0}, "microbatch_size is 0"),
+        ({"batching__rows_per_prompt": 0}, "rows_per_prompt is 0, which does not divide a critic"),
+        (
+            {"batching__rows_per_prompt": 32},
+            "rows_per_prompt is 32, which does not divide a critic's share of a group",
+        ),
+        (
+            {"batching__rows_per_prompt": 16},
+            r"16, which does not divide .*critic_microbatch_size, = 8",
+        ),
+        (
+            {"batching__rows_per_prompt": 8, "batching__actor_minibatch_size": 16},
+            "actor_minibatch_size is 16; .* multiple of config.sampling.group_size = 32",
+        ),
         (
             {"batching__critic_microbatch_size": 48},
             r"critic_microbatch_size \(for each critic\) is 48, .*share .* = 64",

@@ -17,10 +17,25 @@ from tests.tiny import QWEN3, make_config
 WIDE = dataclasses.replace(QWEN3, vocab_size=512, embed_dim=128, mlp_dim=384, head_dim=32)
 
 
-@pytest.mark.parametrize("remat", ["none", pytest.param("dots", marks=pytest.mark.slow), "full"])
-def test_the_formula_gives_the_products_of_the_compiled_step(remat):
+@pytest.mark.parametrize(
+    ("remat", "changes"),
+    [
+        ("none", {"batching__rows_per_prompt": 4, "batching__logits_chunk": 48}),
+        pytest.param("none", {}, marks=pytest.mark.slow),
+        pytest.param("dots", {}, marks=pytest.mark.slow),
+        ("full", {}),
+    ],
+    ids=str,
+)
+def test_the_formula_gives_the_products_of_the_compiled_step(remat, changes):
     config = make_config(
-        sampling__max_completion_length=48, prompt__max_length=16, batching__logits_chunk=16
+        **{
+            "sampling__max_completion_length": 48,
+            "prompt__max_length": 16,
+            "batching__logits_chunk": 16,
+            "batching__microbatch_size": 8,
+        }
+        | changes
     )
     small = dataclasses.replace(WIDE, num_layers=2)
     networks = Networks(Actor(WIDE, remat=remat), Critic(small, remat=remat))

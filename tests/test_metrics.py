@@ -266,7 +266,7 @@ def _table(text):
 def test_sizes_of_the_default_run_by_hand():
     text = describe_sizes(_with_critics(2))
     assert "32 prompts x 32 responses = 1,024 sequences" in text
-    assert "prompt 512 + completion 8,192 = 8,704 tokens" in text
+    assert "prompt 512 + completion 8,192 = 8,704 tokens\n" in text
     table = _table(text)
     assert table["epoch (responses, one pass)"] == ["1,024", "1,024", "512"]
     assert table["minibatch (one gradient)"] == ["128", "128", "64"]
@@ -274,6 +274,13 @@ def test_sizes_of_the_default_run_by_hand():
     assert table["minibatches an epoch"] == ["8", "8", "8"]
     assert table["optimiser updates a step"] == ["32", "8", "8"]
     assert "the first 10 steps update the critics only" in text
+
+
+def test_sizes_tell_of_shared_prompts():
+    config = _with_critics(2)
+    batching = dataclasses.replace(config.batching, rows_per_prompt=8)
+    text = describe_sizes(dataclasses.replace(config, batching=batching))
+    assert "8,704 tokens; 8 completions share a pass over their prompt\n" in text
 
 
 def test_sizes_without_critics_name_none():

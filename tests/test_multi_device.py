@@ -42,7 +42,16 @@ def one(tmp_path_factory):
     ],
 )
 def test_eight_devices_equal_one(one, model, setting, tmp_path):
-    eight = _run(8, model, setting, tmp_path)
+    _assert_equal(one, _run(8, model, setting, tmp_path))
+
+
+@pytest.mark.slow
+def test_eight_devices_equal_one_where_rows_share_prompts(tmp_path):
+    """Whole groups make other minibatches, so that one device must do the same."""
+    _assert_equal(_run(1, 1, "branched", tmp_path), _run(8, 2, "branched", tmp_path))
+
+
+def _assert_equal(one: dict, eight: dict) -> None:
     assert eight["devices"] == 8 and one["devices"] == 1
     assert eight["tokens"] == one["tokens"]
     assert eight["masks"] == one["masks"]

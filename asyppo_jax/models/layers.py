@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from asyppo_jax.models.attention import Rotation, rotate
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.self_attention import Implementation, self_attention
-from asyppo_jax.ops.products import dense, gated_mlp
+from asyppo_jax.ops.products import dense, gated_mlp, without_ones
 from asyppo_jax.sharding import constrain
 
 # Queries, keys and values of the call's tokens -> what is mixed from values, and what is kept.
@@ -40,9 +40,10 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         scale = param(self, "scale", (self.axis,), x.shape[-1:], nn.initializers.ones)
-        x32 = x.astype(jnp.float32)
+        x32 = without_ones(x).astype(jnp.float32)
         scaled = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
-        return (scaled * jnp.reshape(scale, (1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+        scaled = scaled * jnp.reshape(scale, (1,) * (x32.ndim - 1) + (-1,))
+        return scaled.astype(x.dtype).reshape(x.shape)
 
 
 class Attention(nn.Module):

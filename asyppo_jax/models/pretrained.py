@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asyppo_jax.config import Config, NetworkConfig
+from asyppo_jax.config import BatchingConfig, Config, ConfigError, NetworkConfig
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_value_kernel
 from asyppo_jax.models.config import ModelConfig, ModelError
 from asyppo_jax.models.decode_attention import check_form, form_for
@@ -33,8 +33,8 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
     """
     if not config.actor.path:
         raise ModelError("config.actor.path is empty; give a model directory or a hub name")
-    packing, form = config.batching.packing, config.actor.decode_attention
-    network = _network(config.actor, platform, packing)
+    form = config.actor.decode_attention
+    network = _network(config.actor, platform, config.batching)
     platform = platform or jax.default_backend()
     if form == "auto":
         form = form_for(platform, network[0], network[1])
@@ -43,7 +43,7 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
     if config.algorithm.num_critics == 0:
         return Networks(actor, None)
     source = critic_source(config)
-    critic = Critic(*_network(source, platform, packing))
+    critic = Critic(*_network(source, platform, config.batching))
     if critic.config.vocab_size != actor.config.vocab_size:
         raise ModelError(
             f"the actor ({config.actor.path}) has a vocabulary of {actor.config.vocab_size}, the "
@@ -55,7 +55,7 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
 
 def load_critic_alone(source: NetworkConfig, platform: str | None = None) -> Networks:
     """A critic's architecture without its actor's: an actor of the critic's shape stands in."""
-    network = _network(source, platform, packing=False)
+    network = _network(source, platform, BatchingConfig())
     return Networks(Actor(*network), Critic(*network))
 
 
@@ -64,13 +64,21 @@ def _architecture(source: NetworkConfig) -> ModelConfig:
 
 
 def _network(
-    source: NetworkConfig, platform: str | None, packing: bool
+    source: NetworkConfig, platform: str | None, batching: BatchingConfig
 ) -> tuple[ModelConfig, Any, str, Implementation]:
     """Architecture, dtype, remat and attention: what `Actor` and `Critic` are made of."""
-    attention = source.attention
+    attention, shared = source.attention, batching.rows_per_prompt > 1
     if attention == "auto":
         attention = implementation_for(platform or jax.default_backend())
-    if attention == "cudnn" and packing:
+        if attention == "splash" and shared and batching.packing:
+            attention = "xla"
+    if attention == "splash" and shared and batching.packing:
+        raise ConfigError(
+            "attention='splash' cannot let several completions of a row see one prompt, as "
+            "config.batching.packing with rows_per_prompt > 1 needs; take 'auto' or 'xla', or one "
+            "of the two"
+        )
+    if attention == "cudnn" and (batching.packing or shared):
         attention = "cudnn_packed"
     return _architecture(source), jnp.dtype(source.dtype), source.remat, attention
 

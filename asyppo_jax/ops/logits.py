@@ -1,15 +1,16 @@
 """Log-probs and entropy without a [B, T, V] array: the vocabulary is met a few positions at a time.
 
-The backward pass rebuilds a chunk's logits instead of keeping them, so at most [B, chunk, V] exists
-in either direction. Both directions are loops of a length known at run time alone, for which
-autodiff has no rule; so the backward one is written out.
+With several chunks the backward pass rebuilds their logits instead of keeping them, so at most
+[B, chunk, V] exists in either direction; a single chunk's are kept, since the backward pass begins
+with them. Both directions are loops of a length known at run time alone, for which autodiff has no
+rule; so the backward one is written out.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from asyppo_jax.ops.products import made_once
+from asyppo_jax.ops.products import by_kernel, made_once, without_ones
 
 
 def log_probs_and_entropy(
@@ -29,7 +30,7 @@ def log_probs_and_entropy(
     batch, length, width = hidden.shape
     head = head.astype(hidden.dtype)
     if length <= chunk:  # a single chunk needs no loop, and XLA fuses it better
-        results = jax.checkpoint(_log_prob_and_entropy)(hidden, head, targets)
+        results = _log_prob_and_entropy(hidden, head, targets)
         return results if needed is None else _only(needed, results)
     num_chunks: Array | int = -(-length // chunk)
     order = None
@@ -96,15 +97,23 @@ def _backward(saved, by_results):
 _in_chunks.defvjp(_forward, _backward)
 
 
-@jax.custom_vjp
 def _log_prob_and_entropy(
     hidden: Float[Array, "B c D"], head: Float[Array, "D V"], targets: Int[Array, "B c"]
 ) -> tuple[Float[Array, "B c"], Float[Array, "B c"]]:
-    return _of_chunk(hidden, head, targets)[0]
+    few = without_ones(hidden)
+    results = _of_rows(few, head, targets.reshape(few.shape[:-1]))
+    return results[0].reshape(targets.shape), results[1].reshape(targets.shape)
 
 
-def _of_chunk(hidden, head, targets):
-    logits = jnp.einsum("bcd,dv->bcv", hidden, head, preferred_element_type=jnp.float32)
+@jax.custom_vjp
+def _of_rows(
+    hidden: Float[Array, "*c D"], head: Float[Array, "D V"], targets: Int[Array, "*c"]
+) -> tuple[Float[Array, "*c"], Float[Array, "*c"]]:
+    return _rows_forward(hidden, head, targets)[0]
+
+
+def _rows_forward(hidden, head, targets):
+    logits = jnp.einsum("...d,dv->...v", hidden, head, preferred_element_type=jnp.float32)
     log_total = jax.nn.logsumexp(logits, axis=-1)
     log_prob = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - log_total
     log_p, p = _log_p_and_p(logits, log_total)
@@ -112,26 +121,26 @@ def _of_chunk(hidden, head, targets):
     return (log_prob, entropy), (hidden, head, targets, logits, log_total, entropy)
 
 
-def _by_chunk(saved, by_results):
+def _rows_backward(saved, by_results):
     """∂ log π(a) / ∂ logit_v = [v = a] − π_v;  ∂H / ∂ logit_v = −π_v (log π_v + H)."""
     hidden, head, targets, logits, log_total, entropy = saved
     by_log_prob, by_entropy = (x[..., None] for x in by_results)
     log_p, p = _log_p_and_p(logits, log_total)
-    is_target = jnp.arange(logits.shape[-1])[None, None] == targets[..., None]
-    by_logits = jnp.where(is_target, by_log_prob, 0.0) - p * (
+    places = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    by_logits = jnp.where(places == targets[..., None], by_log_prob, 0.0) - p * (
         by_log_prob + by_entropy * (log_p + entropy[..., None])
     )
     by_logits = made_once(by_logits.astype(hidden.dtype))
-    by_hidden = jnp.einsum("bcv,dv->bcd", by_logits, head)
-    return by_hidden, jnp.einsum("bcd,bcv->dv", hidden, by_logits), None
+    by_hidden = jnp.einsum("...v,dv->...d", by_logits, head)
+    return by_hidden, by_kernel(hidden, by_logits), None
 
 
-_log_prob_and_entropy.defvjp(_of_chunk, _by_chunk)
+_of_rows.defvjp(_rows_forward, _rows_backward)
 
 
 def _log_p_and_p(
-    logits: Float[Array, "B c V"], log_total: Float[Array, "B c"]
-) -> tuple[Float[Array, "B c V"], Float[Array, "B c V"]]:
+    logits: Float[Array, "*c V"], log_total: Float[Array, "*c"]
+) -> tuple[Float[Array, "*c V"], Float[Array, "*c V"]]:
     log_p = logits - log_total[..., None]
     # exp(-inf) * -inf is NaN; a forbidden token has no part in the entropy.
     return jnp.where(jnp.isneginf(log_p), 0.0, log_p), jnp.exp(log_p)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from asyppo_jax.config import ConfigError
 from asyppo_jax.models.config import ModelError
 from asyppo_jax.models.huggingface import save_params
 from asyppo_jax.models.pretrained import load_actor_params, load_critic_params, load_networks
@@ -57,6 +58,36 @@ def test_without_critics_none_are_loaded(model):
     config = make_config(0, actor__path=model)
     networks = load_networks(config)
     assert networks.critic is None and load_critic_params(config, networks) == {}
+
+
+@pytest.mark.parametrize(
+    ("platform", "packing", "rows_per_prompt", "form"),
+    [
+        ("tpu", False, 1, "splash"),
+        ("tpu", True, 1, "splash"),
+        ("tpu", False, 4, "splash"),
+        ("tpu", True, 4, "xla"),
+        ("gpu", False, 1, "cudnn"),
+        ("gpu", True, 1, "cudnn_packed"),
+        ("gpu", False, 4, "cudnn_packed"),
+        ("cpu", True, 4, "xla"),
+    ],
+)
+def test_attention_is_one_that_serves_the_layout_of_rows(
+    model, platform, packing, rows_per_prompt, form
+):
+    layout = {"batching__packing": packing, "batching__rows_per_prompt": rows_per_prompt}
+    config = make_config(2, actor__path=model, batching__microbatch_size=8, **layout)
+    networks = load_networks(config, platform)
+    assert networks.critic is not None
+    assert networks.actor.attention == networks.critic.attention == form
+
+
+def test_splash_is_refused_where_packed_completions_share_a_prompt(model):
+    layout = {"batching__packing": True, "batching__rows_per_prompt": 2}
+    config = make_config(0, actor__path=model, actor__attention="splash", **layout)
+    with pytest.raises(ConfigError, match="splash.*take 'auto' or 'xla', or one of the two"):
+        load_networks(config)
 
 
 def test_an_empty_path_is_refused():

@@ -44,7 +44,7 @@ def _output_and_gradients(form, inputs):
 FORMS = {
     "blocked, length a multiple": (lambda *x: blocked_attention(*x, block=8), 24),
     "blocked, length no multiple": (lambda *x: blocked_attention(*x, block=8), 29),
-    "splash, interpreted": (lambda *x: splash_interpreted(*x, x[-1]), 150),
+    "splash, interpreted": (lambda q, k, v, s: splash_interpreted(q, k, v, s, s), 150),
 }
 
 
@@ -60,7 +60,7 @@ def test_rows_turned_until_their_padding_lies_behind_agree_in_bfloat16():
     queries, keys, values, segments = _inputs(24)
     one_each = (segments == segments[:, 11:12]).astype(jnp.int32)  # padding on both sides
     inputs = queries, keys, values, one_each
-    turned = lambda *x: turned_xla(*x, x[-1])  # noqa: E731
+    turned = lambda q, k, v, s: turned_xla(q, k, v, s, s)  # noqa: E731
     ours, expected = (_output_and_gradients(f, inputs) for f in (turned, _whole))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=4e-2), ours, expected)
 
@@ -138,6 +138,6 @@ def test_branches_behind_a_prompt_agree_with_each_behind_its_own(form, completio
 
         return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(queries, keys, values)
 
-    ours = output_and_gradients(lambda *x: self_attention(*x, form))
+    ours = output_and_gradients(lambda q, k, v, s: self_attention(q, k, v, s, form))
     expected = output_and_gradients(_each_alone)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, expected)
