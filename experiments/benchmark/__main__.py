@@ -4,7 +4,7 @@
         [--sequences=128 --group=8 --prompt=64 --completion=192] [--ragged=SEED | --lengths=FILE]
         [--microbatch=16] [--packing] [--rows_per_prompt=1] [--slots=0] [--cores=1] [--repeats=3]
         [--beside=transformers|tunix|torch|torch_compile --peer_python=PYTHON]
-        [--peer_microbatch=4] [--json]
+        [--peer_microbatch=4] [--devices=1] [--json]
 
 How the figures are made, the peers' environments, and a table: experiments/benchmark/README.md.
 """
@@ -38,6 +38,9 @@ _ROWS_PER_PROMPT = flags.DEFINE_integer(
 )
 _SLOTS = flags.DEFINE_integer("slots", 0, "Rows decoded at one time; 0: all.", lower_bound=0)
 _CORES = flags.DEFINE_integer("cores", None, "Cores of the process; all it may use if not given.")
+_DEVICES = flags.DEFINE_integer(
+    "devices", 1, "Of `sample`: CPU devices that its rows are spread over.", lower_bound=1
+)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs.", lower_bound=1)
 _BESIDE = flags.DEFINE_enum(
     "beside", None, ["transformers", "tunix", "torch", "torch_compile"], "The peer to run in turn."
@@ -55,6 +58,7 @@ def main(argv: list[str]) -> None:
     try:
         phase, setting = _read_phase(argv[1:]), _read_setting()
         cores = restrict_cores(_CORES.value)
+        spread_over(_DEVICES.value, phase, setting)
         # Late: XLA makes as many threads as the process may use when jax is first imported.
         from experiments.benchmark.measure import describe, measure
 
@@ -105,6 +109,23 @@ def _read_setting() -> Setting:
         peer_microbatch=_PEER_MICROBATCH.value or _MICROBATCH.value,
         slots=_SLOTS.value,
     )
+
+
+def spread_over(devices: int, phase: str, setting: Setting) -> None:
+    """Gives this process, and not its peer, so many CPU devices; before jax is first imported.
+
+    Raises:
+        ConfigError: another phase than `sample`, or prompts that cannot be dealt out evenly.
+    """
+    if devices == 1:
+        return
+    prompts = setting.sequences // setting.group_size
+    if phase != "sample" or prompts % devices:
+        raise ConfigError(
+            f"--devices={devices} spreads the {prompts} prompts of `sample`; their number must be "
+            f"a multiple of it, and {phase!r} runs on one device"
+        )
+    os.environ["JAX_NUM_CPU_DEVICES"] = str(devices)
 
 
 def restrict_cores(count: int | None) -> int:

@@ -45,7 +45,7 @@ class Peer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**os.environ, **threads, "JAX_PLATFORMS": "cpu"},
+                env={**os.environ, **threads, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
             )
         except OSError as error:
             raise ConfigError(f"--peer_python={python} cannot be started: {error}") from error

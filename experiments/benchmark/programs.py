@@ -15,7 +15,14 @@ from asyppo_jax.layout import lay_out
 from asyppo_jax.packing import Rows
 from asyppo_jax.rollouts import training_options
 from asyppo_jax.sampling import sample
-from asyppo_jax.train_step import critic_values, experience_of, step_actor, step_critics
+from asyppo_jax.sharding import batch_sharding, make_mesh
+from asyppo_jax.train_step import (
+    critic_values,
+    experience_of,
+    state_shardings,
+    step_actor,
+    step_critics,
+)
 from asyppo_jax.types import TrainState
 from asyppo_jax.updates import sequence_segments
 from experiments.benchmark.inputs import PAD, Inputs, drawn_experience
@@ -70,8 +77,12 @@ def _sampler(inputs: Inputs, setting: Setting):
             params, prompts, key, networks=inputs.networks, options=options, limits=limits
         )
 
-    arguments = inputs.state.actor_params, inputs.prompts, limits
-    program, seconds = compiled(draw, *arguments, jax.random.key(0))
+    mesh = make_mesh(inputs.config.mesh)
+    resting = state_shardings(inputs.config, inputs.networks, mesh).actor_params
+    rows = jax.device_put((inputs.prompts, limits), batch_sharding(mesh))
+    arguments = jax.device_put(inputs.state.actor_params, resting), *rows
+    with jax.set_mesh(mesh):
+        program, seconds = compiled(draw, *arguments, jax.random.key(0))
     return program, arguments, seconds
 
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 
 from asyppo_jax.config import ConfigError
 from asyppo_jax.flops import layer_params
 from experiments.benchmark import work
+from experiments.benchmark.__main__ import spread_over
 from experiments.benchmark.make_model import architecture, make_model
 from experiments.benchmark.measure import measure
 from experiments.benchmark.peers import program_of
@@ -110,6 +112,17 @@ def test_one_critic_has_no_masks_and_two_have():
     two = make_config(dataclasses.replace(SETTING, num_critics=2)).algorithm
     assert one.advantage_mask_fraction == one.entropy_mask_fraction == 0
     assert two.advantage_mask_fraction == two.entropy_mask_fraction == 0.2
+
+
+@pytest.mark.parametrize(("devices", "phase"), [(2, "update"), (3, "sample")])
+def test_rows_that_cannot_be_spread_are_refused_in_words(monkeypatch, devices, phase):
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    with pytest.raises(ConfigError, match=f"--devices={devices} spreads the 2 prompts of `sample`"):
+        spread_over(devices, phase, SETTING)
+    assert "JAX_NUM_CPU_DEVICES" not in os.environ
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "")  # so that what follows is undone
+    spread_over(2, "sample", SETTING)
+    assert os.environ["JAX_NUM_CPU_DEVICES"] == "2"
 
 
 def test_a_peer_is_named_for_the_phases_that_it_has():
