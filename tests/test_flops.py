@@ -23,7 +23,7 @@ WIDE = dataclasses.replace(QWEN3, vocab_size=512, embed_dim=128, mlp_dim=384, he
         ("none", {"batching__rows_per_prompt": 4, "batching__logits_chunk": 48}),
         pytest.param("none", {}, marks=pytest.mark.slow),
         pytest.param("dots", {}, marks=pytest.mark.slow),
-        ("full", {}),
+        pytest.param("full", {}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -64,9 +64,10 @@ def test_microbatches_change_no_number(num_critics):
     ("num_critics", "changes"),
     [
         (2, {}),
-        pytest.param(0, {"algorithm__old_log_probs": "recompute"}, marks=pytest.mark.slow),
+        (0, {"algorithm__old_log_probs": "recompute"}),
     ],
 )
+@pytest.mark.slow  # below are packed rows that share prompts besides
 def test_packing_changes_no_number(num_critics, changes):
     """Ragged prompts and answers, a row without a reward: parameters and metrics of two steps."""
     changes = changes | {"batching__microbatch_size": 4}
