@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from asyppo_jax.config import BatchingConfig
 from asyppo_jax.models.segments import Branches
-from asyppo_jax.packing import AnyRows, Packing, Rows, pack, plan_rows, unpack
+from asyppo_jax.packing import AnyRows, Rows, pack, plan_rows, unpack
 
 Back = Callable[[Array], Array]  # [R, n, …] of the rows laid out -> [m, C, …] of the sequences
 
@@ -25,8 +25,12 @@ def lay_out(
     Every `group_size` neighbours answer the same prompt. What lies under a false mask comes back as
     0 from packed rows, else as it was computed.
     """
-    if batching.rows_per_prompt > 1:
-        return _branched(rows, batching.rows_per_prompt, batching.packing, group_size)
+    count = batching.rows_per_prompt
+    if count > 1 and batching.packing:
+        return _packed_branches(rows, count, group_size)
+    if count > 1:
+        laid = _branches(rows, _completions(rows), count)
+        return laid, laid.tokens.shape[0], lambda x: _each_branch(x, count)
     if not batching.packing:
         return rows, rows.tokens.shape[0], lambda x: x
     packing = plan_rows(rows)
@@ -40,53 +44,45 @@ def before_completions(x: Array, rows: Rows) -> Array:
     return x[:, -rows.mask.shape[1] - 1 : -1]
 
 
-def _branched(
-    rows: AnyRows, count: int, packing: bool, group_size: int
-) -> tuple[AnyRows, Array | int, Back]:
-    """Rows [P | count · C]; a group's completions fill as many as they need."""
-    batch, width = rows.mask.shape
-    prompt = rows.tokens.shape[1] - width
-    completions = _completions(rows)
-    num_rows, order, plan = batch // count, None, None
-    if packing:
-        groups = _in_groups(completions, group_size)
-        plan = jax.vmap(plan_rows)(groups)
-        completions = _joined(jax.vmap(pack)(groups, plan))
-        used = jnp.arange(0, group_size, count)[None] < plan.num_rows[:, None]
-        num_rows = jnp.sum(used, dtype=jnp.int32)
-        order = jnp.argsort(~used.reshape(-1), stable=True)  # rows in use come first
-
-    def joined(x: Array) -> Array:
-        x = x.reshape(-1, count * width)
-        return x if order is None else x[order]
-
-    def behind_prompts(prompts: Array, x: Array) -> Array:
-        prompts = prompts[::count, :prompt]
-        prompts = prompts if order is None else prompts[order]
-        return jnp.concatenate([prompts, joined(x)], axis=1)
-
-    laid = jax.tree.map(joined, completions).replace(
-        tokens=behind_prompts(rows.tokens, completions.tokens),
-        segments=Branches(behind_prompts(rows.segments, completions.segments), prompt, count),
-    )
-
-    def back(x: Array) -> Array:
-        if plan is None or order is None:
-            return x.reshape(batch, width, *x.shape[2:])
-        x = x[jnp.argsort(order)].reshape(batch, width, *x.shape[2:])
-        return _unpacked(x, _completions(rows), plan, group_size)
-
-    return laid, num_rows, back
-
-
 def _completions(rows: AnyRows) -> AnyRows:
     return jax.tree.map(lambda x: x[:, -rows.mask.shape[1] :], rows)
 
 
-def _unpacked(x: Array, completions: Rows, plan: Packing, group_size: int) -> Array:
-    """A group's packed branches [B, C, …], as [B, C, …] of its completions."""
-    x, completions = _in_groups((x, completions), group_size)
-    return _joined(jax.vmap(unpack)(x, completions, plan))
+def _branches(rows: AnyRows, completions: AnyRows, count: int) -> AnyRows:
+    """Rows [P | count · C]: every `count` neighbours of `completions` behind their prompt."""
+    prompt = rows.tokens.shape[1] - completions.tokens.shape[1]
+
+    def joined(x: Array) -> Array:
+        return x.reshape(-1, count * x.shape[1])
+
+    def behind_prompts(whole: Array, x: Array) -> Array:
+        return jnp.concatenate([whole[::count, :prompt], joined(x)], axis=1)
+
+    return jax.tree.map(joined, completions).replace(
+        tokens=behind_prompts(rows.tokens, completions.tokens),
+        segments=Branches(behind_prompts(rows.segments, completions.segments), prompt, count),
+    )
+
+
+def _each_branch(x: Array, count: int) -> Array:
+    """[R, count · C, …] of rows as [R · count, C, …] of their branches."""
+    return x.reshape(x.shape[0] * count, -1, *x.shape[2:])
+
+
+def _packed_branches(rows: AnyRows, count: int, group_size: int) -> tuple[AnyRows, Array, Back]:
+    """A group's completions in as few branches as first-fit finds; rows in use come first."""
+    completions = _in_groups(_completions(rows), group_size)
+    plan = jax.vmap(plan_rows)(completions)
+    packed = _joined(jax.vmap(pack)(completions, plan))
+    used = jnp.arange(0, group_size, count)[None] < plan.num_rows[:, None]
+    order = jnp.argsort(~used.reshape(-1), stable=True)
+    laid = jax.tree.map(lambda x: x[order], _branches(rows, packed, count))
+
+    def back(x: Array) -> Array:
+        branches = _in_groups(_each_branch(x[jnp.argsort(order)], count), group_size)
+        return _joined(jax.vmap(unpack)(branches, completions, plan))
+
+    return laid, jnp.sum(used, dtype=jnp.int32), back
 
 
 def _in_groups(tree, group_size: int):

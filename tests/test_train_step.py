@@ -91,18 +91,21 @@ def test_sharing_prompts_changes_no_number(num_critics, changes):
     sizes = {"actor_minibatch_size": 32, "critic_minibatch_size": 32, "microbatch_size": 8}
     changes = changes | {f"batching__{name}": size for name, size in sizes.items()}
     changes["actor_optimizer__eps"] = 1e-3  # Adam's sign-like first steps would blow up rounding
-    _, whole, metrics = _run_twice(num_critics, **changes)
-    _, shared, others = _run_twice(num_critics, batching__rows_per_prompt=4, **changes)
+    _, whole, metrics = _run_twice(num_critics, _sampled, **changes)
+    _, shared, others = _run_twice(num_critics, _sampled, batching__rows_per_prompt=4, **changes)
     assert_trees_close(whole.actor_params, shared.actor_params, atol=1e-5)
     assert_trees_close(whole.critic_params, shared.critic_params, atol=1e-5)
     assert_trees_close(metrics, others, atol=1e-5)
 
 
-def _run_twice(num_critics, **changes):
+def _sampled(config, seed):
+    return with_one_prompt_a_group(make_rollout(config, seed), config)
+
+
+def _run_twice(num_critics, draw=make_rollout, **changes):
     config, networks = make_config(num_critics, **changes), make_networks(num_critics)
-    rollouts = (with_one_prompt_a_group(make_rollout(config, i), config) for i in (0, 1))
-    state, after, _ = _run(num_critics, rollout=next(rollouts), **changes)
-    return state, *jit_step(config, networks)(after, next(rollouts))
+    state, after, _ = _run(num_critics, rollout=draw(config, 0), **changes)
+    return state, *jit_step(config, networks)(after, draw(config, 1))
 
 
 def test_the_largest_gap_is_that_of_one_token_however_the_rollout_is_cut():

@@ -68,11 +68,12 @@ def _network(
 ) -> tuple[ModelConfig, Any, str, Implementation]:
     """Architecture, dtype, remat and attention: what `Actor` and `Critic` are made of."""
     attention, shared = source.attention, batching.rows_per_prompt > 1
+    splash_serves = not (shared and batching.packing)
     if attention == "auto":
         attention = implementation_for(platform or jax.default_backend())
-        if attention == "splash" and shared and batching.packing:
+        if attention == "splash" and not splash_serves:
             attention = "xla"
-    if attention == "splash" and shared and batching.packing:
+    elif attention == "splash" and not splash_serves:
         raise ConfigError(
             "attention='splash' cannot let several completions of a row see one prompt, as "
             "config.batching.packing with rows_per_prompt > 1 needs; take 'auto' or 'xla', or one "

@@ -30,20 +30,15 @@ class Branches(struct.PyTreeNode):
 
         Before a completion's first token that is the prompt's last, which lies at P − 1.
         """
-        branches = self.split(self.segments)
-        ahead = jnp.pad(branches[..., :-1], ((0, 0), (0, 0), (1, 0)))
+        branches = self.queries(self.segments)
+        ahead = jnp.pad(branches[:, :-1], ((0, 0), (1, 0)))
         first = (branches != ahead).reshape(x.shape[0], -1, *[1] * (x.ndim - 2))
         return jnp.where(first, x[:, self.prompt - 1 : self.prompt], x[:, self.prompt - 1 : -1])
 
-    def split(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "R count C ..."]:
-        """What lies behind the prompts, by branch."""
-        behind = x[:, self.prompt :]
-        return behind.reshape(x.shape[0], self.count, -1, *x.shape[2:])
-
     def queries(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "branches C ..."]:
         """Every branch as a row of its own."""
-        branches = self.split(x)
-        return branches.reshape(-1, *branches.shape[2:])
+        behind = x[:, self.prompt :]
+        return behind.reshape(x.shape[0] * self.count, -1, *x.shape[2:])
 
     def keys(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "branches S ..."]:
         """Every branch behind its prompt, S = P + C."""

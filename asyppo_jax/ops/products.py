@@ -21,8 +21,8 @@ def made_once(x: Array) -> Array:
 
 
 def without_ones(x: Array) -> Array:
-    """`x` without its leading axes of length 1, along which a CPU sums products four to nine times
-    as slowly.
+    """`x` without axes of length 1 before its last: a CPU sums products four to nine times as
+    slowly where one leads.
     """
     return x.reshape(*(n for n in x.shape[:-1] if n > 1), x.shape[-1])
 
