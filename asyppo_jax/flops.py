@@ -183,8 +183,12 @@ def _actor(config: Config, actor: Actor, sizes: Sizes) -> Cost:
     trunk = gradient_flops(actor.config, epochs * sizes.tokens, keys, actor.remat)
     head = head_flops(actor.config, rows * sizes.completion)
     repeat = passes(actor.remat)
-    # Several chunks of the head are recomputed, a single one is kept.
-    flops = trunk + (3 if config.batching.logits_chunk >= sizes.completion else 4) * head
+    # Several chunks of the head are recomputed, a single one is kept. Packed sequences with their
+    # own prompts leave a row's completions no place of their own.
+    batching = config.batching
+    own_prompts = batching.packing and batching.rows_per_prompt == 1
+    spoken = sizes.length - 1 if own_prompts else sizes.completion
+    flops = trunk + (3 if batching.logits_chunk >= spoken else 4) * head
     if config.algorithm.old_log_probs == "recompute":
         flops += forward_flops(actor.config, sizes.tokens, keys) + head / epochs
     microbatches = rows // config.batching.microbatch_size
