@@ -4,10 +4,11 @@ import os
 import typing
 from pathlib import Path
 
+from tests.simulated import FLAGS
+
 # Before the first import of jax, which reads them once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the suite's time is compilation, of programs that run once: LLVM need not try hard.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 import hypothesis
 import jax

@@ -1,6 +1,5 @@
 """Checkpoints: equal to the bit, the latest and the best kept."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from asyppo_jax.config import CheckpointConfig, MeshConfig
 from asyppo_jax.sharding import make_mesh, placed
 from asyppo_jax.train_step import create_train_state, state_shardings
 from tests.reshard_program import restore
+from tests.simulated import environment
 from tests.tiny import assert_trees_equal, make_config, make_networks
 
 
@@ -38,11 +38,10 @@ def test_a_restored_state_is_the_saved_one_to_the_last_bit(tmp_path, state_and_s
 
 
 def test_a_state_saved_on_eight_devices_is_the_same_bits_on_four_times_two_and_on_one(tmp_path):
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     subprocess.run(
         [sys.executable, "-m", "tests.reshard_program", str(tmp_path)],
         cwd=Path(__file__).parents[1],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=environment(8),
         check=True,
         timeout=300,
     )

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from asyppo_jax.models.huggingface import save_params
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.sharding import make_mesh
 from asyppo_jax.train_step import create_train_state, state_shardings
+from tests.simulated import environment
 from tests.tiny import assert_trees_equal, make_config, save_model_directory
 
 TOKENS = np.arange(14).reshape(2, 7) % 5
@@ -189,12 +189,11 @@ def test_a_run_without_critics_and_one_without_a_checkpoint_say_so(tmp_path):
 
 @pytest.mark.parametrize("devices", [8])
 def test_networks_load_onto_another_mesh_with_the_same_numbers(run, tmp_path, devices):
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     out = tmp_path / "out.npz"
     subprocess.run(
         [sys.executable, "-m", "tests.load_program", run[0], str(out)],
         cwd=Path(__file__).parents[1],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=environment(devices),
         check=True,
         timeout=300,
     )

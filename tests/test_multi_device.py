@@ -4,7 +4,6 @@ Each count of devices needs a process of its own: XLA reads the number once.
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,16 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.simulated import environment
+
 ROOT = Path(__file__).parents[1]
 
 
 def _run(devices: int, model: int, setting: str, tmp_path: Path) -> dict:
     out = tmp_path / f"{devices}x{model}.json"
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     subprocess.run(
         [sys.executable, "-m", "tests.multi_device_program", str(model), setting, str(out)],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=environment(devices),
         check=True,
         timeout=600,
     )

@@ -1,7 +1,6 @@
 """Two processes with four simulated devices each give what one process with eight gives."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -17,14 +16,10 @@ from asyppo_jax.config import ConfigError
 from asyppo_jax.metrics import read_metrics
 from asyppo_jax.multi_host import initialize
 from tests.multi_host_program import answers_and_evaluation
+from tests.simulated import environment
 
 ROOT = Path(__file__).parents[1]
 HOSTS = 2
-
-
-def _environment(devices: int) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
 def _free_address() -> str:
@@ -42,7 +37,7 @@ def _started(commands: list[list[str]], devices: int):
             process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=ROOT,
-                env=_environment(devices),
+                env=environment(devices),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -106,7 +101,7 @@ def test_a_process_whose_peer_is_missing_says_so_in_one_sentence_and_ends(index)
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env=_environment(1),
+        env=environment(1),
         capture_output=True,
         text=True,
         timeout=60,

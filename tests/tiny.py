@@ -94,8 +94,22 @@ def make_actor_params(networks: Networks, seed: int = 0):
     return create()
 
 
-@functools.cache
 def make_state(config: Config, networks: Networks):
+    """The state before the first step, made once for all settings that begin with the same one."""
+    like, own = make_config(), config.algorithm
+    algorithm = dataclasses.replace(
+        like.algorithm, num_critics=own.num_critics, critic_optimizer=own.critic_optimizer
+    )
+    optimizers = config.actor_optimizer, config.critic_optimizer
+    actor, critic = (
+        dataclasses.replace(like.actor_optimizer, moment_dtype=o.moment_dtype) for o in optimizers
+    )
+    changes = {"seed": config.seed, "actor_optimizer": actor, "critic_optimizer": critic}
+    return _make_state(dataclasses.replace(like, algorithm=algorithm, **changes), networks)
+
+
+@functools.cache
+def _make_state(config: Config, networks: Networks):
     return jax.jit(lambda: create_train_state(config, networks))()
 
 

@@ -1,6 +1,5 @@
 """The decoding kernels: the TPU's interpreted, cuDNN's with XLA in its place."""
 
-import os
 import subprocess
 import sys
 from functools import partial
@@ -19,6 +18,7 @@ from asyppo_jax.models.decode_attention import BY_LAYER, Form, make_cache
 from asyppo_jax.models.decode_kernels import PAGE, attend_to_pages, attend_with_cudnn
 from asyppo_jax.sampling import DecodingOptions, sample
 from asyppo_jax.types import PromptBatch
+from tests.simulated import environment
 from tests.tiny import VOCABULARY, jit_logits, make_actor_params, make_networks
 
 ROWS, KV, WIDTH, LAYERS = 3, 2, 128, 2
@@ -102,11 +102,10 @@ def test_the_engine_samples_with_a_kernel(form, monkeypatch):
 
 def test_rows_and_heads_spread_over_a_mesh_change_nothing():
     """Four simulated devices, which need a process of their own; both forms, one line each."""
-    flags = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.decode_kernel_program"],
         cwd=Path(__file__).parents[2],
-        env=flags | {"JAX_PLATFORMS": "cpu"},
+        env=environment(4),
         check=True,
         timeout=300,
         capture_output=True,

@@ -1,0 +1,19 @@
+"""XLA's settings for the suite, and the environment of programs on simulated devices."""
+
+import os
+from importlib.metadata import version
+
+_QUICK = ["--xla_backend_optimization_level=0"]
+# XLA ends the process at a flag that it does not know; these two are those of 0.10.
+if version("jaxlib").startswith("0.10."):
+    # The kernels that MLIR writes take three times as long to compile as those of plain LLVM.
+    _QUICK += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+
+# Most of the suite is compilation, of programs that run once: the compiler need not try hard.
+FLAGS = " ".join(_QUICK)
+
+
+def environment(devices: int) -> dict[str, str]:
+    """That of a program of its own with so many devices: XLA reads the number once a process."""
+    flags = f"{FLAGS} --xla_force_host_platform_device_count={devices}"
+    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
