@@ -3,7 +3,7 @@
 SEED ?= 0
 WORKDIR ?= runs/quickstart
 ARGS ?=
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist worksteal
 
 VENV := .venv
 BIN := $(VENV)/bin

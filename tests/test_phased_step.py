@@ -1,5 +1,7 @@
 """The phases of a step apart, with what is idle on the host: the numbers of one program."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,12 @@ def _begin(num_critics=2, **changes):
         (plain.actor_params, plain.critic_params),
         (at_rest.actor_params, at_rest.critic_params),
     )
-    return config, networks, mesh, plain, initial_state(config, networks, mesh, *params)
+    return config, networks, plain, initial_state(config, networks, mesh, *params)
+
+
+@functools.cache
+def _apart(networks, config):
+    return make_train_step(networks, config, make_mesh(config.mesh))
 
 
 def _kinds(tree):
@@ -31,7 +38,7 @@ def _kinds(tree):
 
 @pytest.mark.parametrize("offload", ["none", "optimizers", "idle"])
 def test_the_state_begins_as_if_it_were_made_at_once(offload):
-    _, _, _, plain, state = _begin(mesh__offload=offload)
+    _, _, plain, state = _begin(mesh__offload=offload)
     assert_trees_close(plain, state, atol=0)
 
 
@@ -45,11 +52,11 @@ def test_the_state_begins_as_if_it_were_made_at_once(offload):
     ],
 )
 def test_two_steps_apart_are_two_steps_in_one_program(offload, num_critics, values):
-    config, networks, mesh, plain, state = _begin(
+    config, networks, plain, state = _begin(
         num_critics, mesh__offload=offload, algorithm__values=values
     )
     rollout = make_rollout(config)
-    apart, whole = make_train_step(networks, config, mesh), jit_step(config, networks)
+    apart, whole = _apart(networks, config), jit_step(config, networks)
     for _ in range(2):
         plain, expected = whole(plain, rollout)
         with jax.transfer_guard("disallow"):  # nothing crosses unseen, as in a run
@@ -61,15 +68,15 @@ def test_two_steps_apart_are_two_steps_in_one_program(offload, num_critics, valu
 
 
 def test_between_steps_the_host_holds_what_sampling_does_not_read():
-    config, networks, mesh, _, state = _begin(mesh__offload="idle")
-    for now in (state, make_train_step(networks, config, mesh)(state, make_rollout(config))[0]):
+    config, networks, _, state = _begin(mesh__offload="idle")
+    for now in (state, _apart(networks, config)(state, make_rollout(config))[0]):
         assert _kinds(now.actor_params) == {"device"}
         waiting = now.critic_params, now.critic_opt_state, now.actor_opt_state
         assert _kinds(waiting) == {"pinned_host"}
 
 
 def test_optimizers_alone_leave_the_networks_on_the_devices():
-    config, networks, mesh, _, state = _begin(mesh__offload="optimizers")
-    state, _ = make_train_step(networks, config, mesh)(state, make_rollout(config))
+    config, networks, _, state = _begin(mesh__offload="optimizers")
+    state, _ = _apart(networks, config)(state, make_rollout(config))
     assert _kinds((state.actor_params, state.critic_params)) == {"device"}
     assert _kinds((state.actor_opt_state, state.critic_opt_state)) == {"pinned_host"}

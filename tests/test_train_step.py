@@ -20,6 +20,7 @@ from tests.tiny import (
     with_one_prompt_a_group,
 )
 
+_WARMING_UP = {"algorithm__critic_warmup_steps": 2, "batching__packing": True}
 GOLDEN = Path(__file__).parent / "fixtures" / "golden_step.json"
 
 
@@ -30,6 +31,7 @@ def _run(num_critics=2, rollout_seed=0, rollout=None, **changes):
     return state, *jit_step(config, networks)(state, rollout)
 
 
+@pytest.mark.slow  # tests/test_experience.py shows it for the masks
 def test_with_one_critic_the_mask_fractions_change_nothing():
     """K = 1 has no disagreement: AsyPPO is then PPO, whatever the fractions say."""
     _, masked, _ = _run(1)
@@ -67,7 +69,7 @@ def test_microbatches_change_no_number(num_critics):
         (0, {"algorithm__old_log_probs": "recompute"}),
     ],
 )
-@pytest.mark.slow  # below are packed rows that share prompts besides
+@pytest.mark.slow  # tests/test_updates.py shows it for a loss and its gradient
 def test_packing_changes_no_number(num_critics, changes):
     """Ragged prompts and answers, a row without a reward: parameters and metrics of two steps."""
     changes = changes | {"batching__microbatch_size": 4}
@@ -82,10 +84,11 @@ def test_packing_changes_no_number(num_critics, changes):
     ("num_critics", "changes"),
     [
         (2, {"batching__packing": True}),
-        pytest.param(2, {}, marks=pytest.mark.slow),
-        pytest.param(0, {"algorithm__old_log_probs": "recompute"}, marks=pytest.mark.slow),
+        (2, {}),
+        (0, {"algorithm__old_log_probs": "recompute"}),
     ],
 )
+@pytest.mark.slow  # tests/test_updates.py shows it for a loss and its gradient
 def test_sharing_prompts_changes_no_number(num_critics, changes):
     """The same minibatches, which are all rows: parameters and metrics of two steps."""
     sizes = {"actor_minibatch_size": 32, "critic_minibatch_size": 32, "microbatch_size": 8}
@@ -138,6 +141,7 @@ def test_what_lies_under_a_false_mask_changes_no_parameter():
     assert_trees_equal(before.critic_params, after.critic_params)
 
 
+@pytest.mark.slow
 def test_an_epoch_at_learning_rate_zero_moves_nothing_but_the_step():
     before, after, _ = _run(
         2, actor_optimizer__learning_rate=0.0, critic_optimizer__learning_rate=0.0
@@ -148,7 +152,7 @@ def test_an_epoch_at_learning_rate_zero_moves_nothing_but_the_step():
 
 
 def test_during_the_critics_warm_up_only_the_critics_learn():
-    before, after, metrics = _run(2, algorithm__critic_warmup_steps=1)
+    before, after, metrics = _run(**_WARMING_UP)
     assert_trees_equal(before.actor_params, after.actor_params)
     assert_trees_equal(before.actor_opt_state, after.actor_opt_state)
     assert not np.array_equal(
@@ -186,7 +190,7 @@ def _experience_shards(config, networks, state, rollout):
 @pytest.mark.parametrize("packing", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_one_trace_serves_the_whole_run(packing):
     """The critics' warm-up and after it, answers of any length."""
-    changes = {"algorithm__critic_warmup_steps": 2, "batching__packing": packing}
+    changes = _WARMING_UP | {"batching__packing": packing}
     config, networks = make_config(**changes), make_networks()
     state = make_state(config, networks)
     step = jit_step(config, networks)
@@ -235,6 +239,7 @@ def test_every_choice_where_the_paper_is_silent_has_its_other_branch(changes):
     assert all(np.isfinite(x) for x in metrics.values())
 
 
+@pytest.mark.slow
 def test_recomputed_old_log_probs_have_no_gap():
     _, _, metrics = _run(algorithm__old_log_probs="recompute")
     assert metrics["rollout/log_prob_gap"] < 1e-6

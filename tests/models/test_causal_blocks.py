@@ -22,7 +22,7 @@ def _inputs(length, dtype=jnp.float32):
 def test_the_block_does_not_change_the_result(block):
     queries, keys, values, segments = _inputs(12)
     expected = attend(queries, keys, values, visible(segments, segments))
-    ours = blocked_attention(queries, keys, values, segments, block)
+    ours = jax.jit(blocked_attention, static_argnums=4)(queries, keys, values, segments, block)
     np.testing.assert_allclose(ours, expected, atol=2e-6)
 
 

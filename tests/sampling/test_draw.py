@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyppo_jax.sampling.draw import DecodingOptions, draw, inverse_cdf, truncate
@@ -65,6 +65,7 @@ def test_the_nucleus_is_that_of_what_top_k_left():
     np.testing.assert_array_equal(_kept(P, top_k=2, top_p=0.6), [[1, 0, 0, 0]])
 
 
+@settings(max_examples=25)  # each is a program of its own
 @given(seed=st.integers(0, 1000), top_k=st.integers(1, 40), top_p=st.floats(0.05, 0.95))
 def test_thresholds_are_those_of_sorting(seed, top_k, top_p):
     logits = np.random.default_rng(seed).normal(size=(1, 37)).astype(np.float32) * 3
