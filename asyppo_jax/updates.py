@@ -100,8 +100,8 @@ def ensemble_values(params: Params, rollout: Rollout, networks: Networks, config
     rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
 
     def values(some):
-        stacked = jax.vmap(completion_values, in_axes=(0, None, None), out_axes=-1)
-        return stacked(params, some, networks)
+        each = of_each_critic(lambda p: completion_values(p, some, networks))
+        return jnp.moveaxis(each(params), 0, -1)
 
     found = of_each_sequence(values, rows, config.batching, config.sampling.group_size)
     return jnp.moveaxis(found, -1, 0)
