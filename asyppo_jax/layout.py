@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from asyppo_jax.config import BatchingConfig
-from asyppo_jax.models.segments import Branches
+from asyppo_jax.models.segments import Branches, each_branch
 from asyppo_jax.packing import AnyRows, Rows, pack, plan_rows, unpack
 
 Back = Callable[[Array], Array]  # [R, n, …] of the rows laid out -> [m, C, …] of the sequences
@@ -30,7 +30,7 @@ def lay_out(
         return _packed_branches(rows, count, group_size)
     if count > 1:
         laid = _branches(rows, _completions(rows), count)
-        return laid, laid.tokens.shape[0], lambda x: _each_branch(x, count)
+        return laid, laid.tokens.shape[0], lambda x: each_branch(x, count)
     if not batching.packing:
         return rows, rows.tokens.shape[0], lambda x: x
     packing = plan_rows(rows)
@@ -64,11 +64,6 @@ def _branches(rows: AnyRows, completions: AnyRows, count: int) -> AnyRows:
     )
 
 
-def _each_branch(x: Array, count: int) -> Array:
-    """[R, count · C, …] of rows as [R · count, C, …] of their branches."""
-    return x.reshape(x.shape[0] * count, -1, *x.shape[2:])
-
-
 def _packed_branches(rows: AnyRows, count: int, group_size: int) -> tuple[AnyRows, Array, Back]:
     """A group's completions in as few branches as first-fit finds; rows in use come first."""
     completions = _in_groups(_completions(rows), group_size)
@@ -79,7 +74,7 @@ def _packed_branches(rows: AnyRows, count: int, group_size: int) -> tuple[AnyRow
     laid = jax.tree.map(lambda x: x[order], _branches(rows, packed, count))
 
     def back(x: Array) -> Array:
-        branches = _in_groups(_each_branch(x[jnp.argsort(order)], count), group_size)
+        branches = _in_groups(each_branch(x[jnp.argsort(order)], count), group_size)
         return _joined(jax.vmap(unpack)(branches, completions, plan))
 
     return laid, jnp.sum(used, dtype=jnp.int32), back

@@ -13,6 +13,7 @@ os.environ.setdefault("XLA_FLAGS", FLAGS)
 import hypothesis
 import jax
 import jaxtyping
+import pytest
 from beartype import beartype
 
 
@@ -38,3 +39,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # A machine that is shared is slow at times: no limits on time, and the same examples each run.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
+
+
+@pytest.fixture
+def one_sampler(monkeypatch):
+    """A sampler on a CPU is one program to compile, not a smaller one too for each few that end."""
+    monkeypatch.setattr("asyppo_jax.sampling.engine._FEWEST_SLOTS", 10**6)

@@ -9,8 +9,6 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 
-from asyppo_jax.sampling import engine
-
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 MAX_BYTES = 300_000
@@ -41,8 +39,8 @@ def test_the_losses_are_those_worked_by_hand(tmp_path, monkeypatch):
 
 
 # The three share one short run; each test's worker would have to train its own.
+@pytest.mark.usefixtures("one_sampler")
 def test_a_run_is_trained_looked_into_and_evaluated(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(engine, "_FEWEST_SLOTS", 10**6)  # one sampler to compile each, not six
     shorter = {"RUNS": f"Path({str(tmp_path / 'runs')!r})", "NUM_STEPS": "2"}
     trained = run("02_train_in_a_notebook", tmp_path, monkeypatch, **shorter)
     assert trained["summary"]["steps"] == 2 and len(trained["answers"]) == 32

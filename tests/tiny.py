@@ -94,23 +94,20 @@ def make_actor_params(networks: Networks, seed: int = 0):
     return create()
 
 
+@functools.cache
 def make_state(config: Config, networks: Networks):
-    """The state before the first step, made once for all settings that begin with the same one."""
-    like, own = make_config(), config.algorithm
-    algorithm = dataclasses.replace(
-        like.algorithm, num_critics=own.num_critics, critic_optimizer=own.critic_optimizer
-    )
-    optimizers = config.actor_optimizer, config.critic_optimizer
-    actor, critic = (
-        dataclasses.replace(like.actor_optimizer, moment_dtype=o.moment_dtype) for o in optimizers
-    )
-    changes = {"seed": config.seed, "actor_optimizer": actor, "critic_optimizer": critic}
-    return _make_state(dataclasses.replace(like, algorithm=algorithm, **changes), networks)
+    """The state before the first step."""
+    actor, critics = _random_params(config.seed, config.algorithm.num_critics, networks)
+    create = functools.partial(create_train_state, config, networks)
+    return jax.jit(create)(actor_params=actor, critic_params=critics)
 
 
 @functools.cache
-def _make_state(config: Config, networks: Networks):
-    return jax.jit(lambda: create_train_state(config, networks))()
+def _random_params(seed: int, num_critics: int, networks: Networks):
+    """The parameters that every state of this seed begins with: they are what takes long."""
+    config = make_config(num_critics, seed=seed)
+    state = jax.jit(lambda: create_train_state(config, networks))()
+    return state.actor_params, state.critic_params
 
 
 @functools.cache

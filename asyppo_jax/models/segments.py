@@ -37,8 +37,7 @@ class Branches(struct.PyTreeNode):
 
     def queries(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "branches C ..."]:
         """Every branch as a row of its own."""
-        behind = x[:, self.prompt :]
-        return behind.reshape(x.shape[0] * self.count, -1, *x.shape[2:])
+        return each_branch(x[:, self.prompt :], self.count)
 
     def keys(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "branches S ..."]:
         """Every branch behind its prompt, S = P + C."""
@@ -49,6 +48,11 @@ class Branches(struct.PyTreeNode):
         """The segments of `keys`: a prompt's real tokens are seen by all that lie behind it."""
         in_prompt = jnp.arange(self.segments.shape[1])[None] < self.prompt
         return self.keys(jnp.where(in_prompt & (self.segments > 0), EVERY, self.segments))
+
+
+def each_branch(x: Shaped[Array, "R count_C ..."], count: int) -> Shaped[Array, "branches C ..."]:
+    """What lies side by side in `count` branches, every branch as a row of its own."""
+    return x.reshape(x.shape[0] * count, -1, *x.shape[2:])
 
 
 # The mask of real tokens is the case of one sequence a row.

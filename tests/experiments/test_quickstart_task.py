@@ -10,7 +10,6 @@ from asyppo_jax.models.actor_critic import Actor, Networks, init_actor
 from asyppo_jax.models.huggingface import load_config, load_params
 from asyppo_jax.prompts import load_tokenizer
 from asyppo_jax.rewards.graders import exact
-from asyppo_jax.sampling import engine
 from experiments.quickstart import corpus, make_model, task
 from experiments.quickstart.tokenizer import make_tokenizer
 
@@ -155,10 +154,8 @@ def test_a_chat_with_the_problem_is_the_plain_prompt(shipped_tokenizer):
     assert text == task.PROMPT_TEMPLATE.format(problem="7+25+18")
 
 
-def test_the_shipped_model_mostly_guesses_and_is_mostly_right_when_it_writes_the_steps(
-    monkeypatch,
-):
-    monkeypatch.setattr(engine, "_FEWEST_SLOTS", 10**6)  # one sampler to compile each, not eight
+@pytest.mark.usefixtures("one_sampler")
+def test_the_shipped_model_mostly_guesses_and_is_mostly_right_when_it_writes_the_steps():
     config = load_config(str(MODEL_DIRECTORY))
     assert config == make_model.MODEL
     params = load_params(str(MODEL_DIRECTORY), config, "actor")

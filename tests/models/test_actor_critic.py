@@ -12,8 +12,8 @@ from tests.tiny import QWEN2, VOCABULARY, make_actor_params, make_networks
 
 def test_the_stack_names_its_first_axis_critic_in_every_leaf():
     networks = make_networks()
-    assert networks.critic is not None
     critic = networks.critic
+    assert critic is not None
     stack = jax.eval_shape(lambda: init_critics(critic, jax.random.key(0), 3))
     boxes = jax.tree.leaves(stack, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
     assert boxes
