@@ -4,6 +4,7 @@ Everything here is `init`/`apply` inside; outside this folder parameters are nes
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from asyppo_jax.models.attention import rotation_at
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.decode_attention import BY_LAYER, IN_ONE, Cache, Form
+from asyppo_jax.models.decode_blocks import SharedPrompts, attend_to_blocks
 from asyppo_jax.models.decoder import Decoder
 from asyppo_jax.models.layers import Block, RMSNorm, param
 from asyppo_jax.models.segments import Segments, positions_of
@@ -128,11 +130,13 @@ class Networks:
         lengths: Int[Array, " R"],
         longest: Int[Array, ""],
         cache: Cache,
+        prompts: SharedPrompts | None = None,
     ) -> tuple[Float[Array, "R V"], Cache]:
         """The logits after one more token a row, float32, and the cache that holds it.
 
-        `params` are `step_params`. `lengths` counts the tokens that a row's cache holds so far,
-        `longest` is the largest that matters.
+        `params` are `step_params`. `lengths` counts a row's tokens so far, `longest` is the largest
+        number of them that a cache holds. With `prompts` ("blocks" alone) these hold a row's first
+        tokens, the cache those that follow.
         """
         actor, decoder = self.actor, params["decoder"]
         block = Block(actor.config, actor.attention)
@@ -140,15 +144,20 @@ class Networks:
         x = constrain(x, ("batch", None, None))
         rotation = jax.tree.map(lambda x: jnp.take(x[0], lengths[:, None], 0), decoder["rotation"])
 
+        held = lengths if prompts is None else lengths - prompts.seating.starts
+
         def one_layer(x, params, attend, *cache):
             def mix(*of_token):
-                return attend(*cache, *of_token, lengths, longest)
+                return attend(*cache, *of_token, held, longest)
 
             return _apply(block, params, x, rotation, None, mix)
 
         if actor.decode in BY_LAYER:
             attend, layers = BY_LAYER[actor.decode], []
-            for own, kept in zip(decoder["layers"], cache, strict=True):
+            for i, (own, kept) in enumerate(zip(decoder["layers"], cache, strict=True)):
+                if prompts is not None:
+                    shared = prompts.layers[i], prompts.seating
+                    attend = partial(attend_to_blocks, prompts=shared)
                 x, kept = one_layer(x, own, attend, kept)
                 layers.append(kept)
             cache = tuple(layers)

@@ -3,15 +3,11 @@
 Place s of a row's cache holds the token at position s, so a row sees its first `length` places and
 nothing else. What is read follows the longest row of the batch, not the cache's size.
 
-"blocks" is the form for CPUs. XLA's batched products are as fast as memory there while one operand
-is no wider than 64 columns, so keys lie as [head_dim, 64] blocks; every layer has arrays of its own
-and is compiled for itself, because a slice of a larger array is a copy there.
-
+"blocks" is the form for CPUs, see `decode_blocks`.
 "dense" is for any device: all layers in one array, looped over, so that a deep model compiles once.
 "pages" (TPU) and "layers" (GPU) are kernels, see `decode_kernels`.
 """
 
-import math
 from typing import Any, Literal
 
 import jax
@@ -21,20 +17,18 @@ from jaxtyping import Array, Bool, Float, Int
 from asyppo_jax.config import ConfigError
 from asyppo_jax.models.attention import attend
 from asyppo_jax.models.config import ModelConfig
+from asyppo_jax.models.decode_blocks import as_pieces, attend_to_blocks
 from asyppo_jax.models.decode_kernels import PAGE, attend_to_pages, attend_with_cudnn
 from asyppo_jax.sharding import constrain
 
 Form = Literal["blocks", "dense", "pages", "layers"]
-# "blocks": a tuple of layers, each a tuple of pieces; a piece is (keys [R, KV, n, head_dim, 64],
-# values [R, KV, n, 64, head_dim]). "layers": a tuple of layers, each (keys, values), both
+# "blocks": a tuple of layers, each `Pieces`. "layers": a tuple of layers, each (keys, values), both
 # [R, S, KV, head_dim]. The others: (keys, values) of all layers, "dense" [L, R, S, KV, head_dim],
 # "pages" [KV, L, R, S, head_dim].
 Cache = tuple[Any, ...]
 _ROW_AXIS = {"blocks": 0, "layers": 0, "dense": 1, "pages": 2}
 
-BLOCK = 64  # places of a row that lie together in the "blocks" form
-_PIECES = 4  # into which a cache is cut, each read only if some row is so long
-_FLOOR = -1e30  # finite: a row that sees nothing must not become NaN
+_WINDOWS = 4  # parts of a row, read only so far as the longest row needs it
 
 
 def form_for(platform: str, config: ModelConfig, dtype: jnp.dtype) -> Form:
@@ -93,25 +87,8 @@ def make_cache(
         order = (3, 0, 1, 2, 4) if form == "pages" else range(5)
         names = [names[i] for i in order]
         return tuple(constrain(x.transpose(tuple(order)), names) for x in padded)
-    size = -(-_blocks(length) // _PIECES)
     layers = zip(keys, values, strict=True)
-    return tuple(_pieces(k, v, _blocks(wanted), size) for k, v in layers)
-
-
-def _blocks(length: int) -> int:
-    return -(-length // BLOCK)
-
-
-def _pieces(
-    keys: Float[Array, "R P KV d"], values: Float[Array, "R P KV d"], count: int, size: int
-) -> Any:
-    """One layer's places as `count` blocks, in pieces of `size`."""
-    blocks = []
-    for x in (keys, values):
-        x = jnp.pad(x, ((0, 0), (0, count * BLOCK - x.shape[1]), (0, 0), (0, 0)))
-        blocks.append(x.reshape(x.shape[0], count, BLOCK, *x.shape[2:]))
-    by_block = blocks[0].transpose(0, 3, 1, 4, 2), blocks[1].transpose(0, 3, 1, 2, 4)
-    return tuple(tuple(x[:, :, i : i + size] for x in by_block) for i in range(0, count, size))
+    return tuple(as_pieces(k, v, length, wanted) for k, v in layers)
 
 
 def take_rows(form: Form, cache: Cache, rows: Int[Array, " n"]) -> Cache:
@@ -145,71 +122,6 @@ def copy_row(
     return tuple(layers)
 
 
-def attend_to_blocks(
-    pieces: Any,
-    queries: Float[Array, "R 1 H d"],
-    keys: Float[Array, "R 1 KV d"],
-    values: Float[Array, "R 1 KV d"],
-    lengths: Int[Array, " R"],
-    longest: Int[Array, ""],
-) -> tuple[Float[Array, "R 1 H d"], Any]:
-    """Writes each row's new token at place lengths[r] of a layer; softmax(q·k / √d) · v up to it.
-
-    A piece gives its share of the softmax's numerator and denominator and the maximum that they are
-    relative to (arXiv 2205.14135); one that starts after the longest row is not read.
-    """
-    rows, head_dim = queries.shape[0], queries.shape[-1]
-    num_kv, index = keys.shape[2], jnp.arange(rows)
-    grouped = queries.reshape(rows, num_kv, -1, head_dim) / math.sqrt(head_dim)
-    start, written, parts = 0, [], []
-    for key_blocks, value_blocks in pieces:
-        block, place = (lengths - start) // BLOCK, lengths % BLOCK
-        # Outside of this piece: negative indices would count from the end.
-        block = jnp.where(block < 0, key_blocks.shape[2], block)
-        key_blocks = key_blocks.at[index, :, block, :, place].set(keys[:, 0], mode="drop")
-        value_blocks = value_blocks.at[index, :, block, place].set(values[:, 0], mode="drop")
-        written.append((key_blocks, value_blocks))
-        shares = _share, _no_share
-        inputs = grouped, key_blocks, value_blocks, lengths - start
-        parts.append(jax.lax.cond(longest >= start, *shares, *inputs) if start else _share(*inputs))
-        start += key_blocks.shape[2] * BLOCK
-    highest = jnp.stack([p[2] for p in parts]).max(axis=0)
-    scales = [jnp.exp(p[2] - highest) for p in parts]
-    mixed: Any = sum(p[0] * s[..., None] for p, s in zip(parts, scales, strict=True))
-    total: Any = sum(p[1] * s for p, s in zip(parts, scales, strict=True))
-    mixed = (mixed / total[..., None]).astype(queries.dtype)
-    return mixed.reshape(queries.shape), tuple(written)
-
-
-def _share(
-    queries: Float[Array, "R KV g d"],
-    keys: Float[Array, "R KV n d block"],
-    values: Float[Array, "R KV n block d"],
-    lengths: Int[Array, " R"],
-) -> tuple[Float[Array, "R KV g d"], Float[Array, "R KV g"], Float[Array, "R KV g"]]:
-    """Σ_s exp(x_s − max x) · v_s over the places up to lengths[r], Σ_s exp(x_s − max x), max x."""
-    rows, num_kv, count, head_dim, block = keys.shape
-    group = queries.shape[2]
-    per_block = jnp.broadcast_to(queries[:, :, None], (rows, num_kv, count, group, head_dim))
-    scores = jnp.einsum("rkngd,rknds->rkngs", per_block, keys, preferred_element_type=jnp.float32)
-    scores = scores.swapaxes(2, 3).reshape(rows, num_kv, group, count * block)
-    seen = jnp.arange(count * block)[None] <= lengths[:, None]
-    scores = jnp.where(seen[:, None, None], scores, _FLOOR)
-    highest = jnp.max(scores, axis=-1)
-    weights = jnp.exp(scores - highest[..., None])
-    whole = values.reshape(rows, num_kv, count * block, head_dim)
-    mixed = jnp.einsum(
-        "rkgs,rksd->rkgd", weights.astype(values.dtype), whole, preferred_element_type=jnp.float32
-    )
-    return mixed, jnp.sum(weights, axis=-1), highest
-
-
-def _no_share(queries, keys, values, lengths):
-    """The share of a piece that no row has reached."""
-    none = jnp.zeros(queries.shape, jnp.float32)
-    return none, none[..., 0], jnp.full_like(none[..., 0], _FLOOR)
-
-
 def attend_to_layer(
     cache: Cache,
     layer: Int[Array, ""],
@@ -225,7 +137,7 @@ def attend_to_layer(
         whole.at[layer, rows, lengths].set(new[:, 0], mode="drop")
         for whole, new in zip(cache, (keys, values), strict=True)
     )
-    step = -(-size // _PIECES)
+    step = -(-size // _WINDOWS)
 
     def within(window: int):
         def run(cache):
@@ -243,7 +155,8 @@ def attend_to_layer(
     ), written
 
 
-# Of forms whose layers have arrays of their own: attend(layer's cache, q, k, v, lengths, longest).
+# Of forms whose layers have arrays of their own: attend(layer's cache, q, k, v, lengths, longest),
+# and of "blocks" the prompts that rows share, if they do.
 BY_LAYER = {"blocks": attend_to_blocks, "layers": attend_with_cudnn}
 # Of the others: attend(cache, layer, q, k, v, lengths, longest).
 IN_ONE = {"dense": attend_to_layer, "pages": attend_to_pages}

@@ -6,61 +6,31 @@ row costs, the live ones go on in ever smaller programs once nothing waits. The 
 everything: row b's token t depends on the key, b and t alone, and not on slots or devices.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from asyppo_jax.models.actor_critic import Networks, in_compute_dtype, init_actor
-from asyppo_jax.models.decode_attention import Cache, copy_row, make_cache, take_rows
+from asyppo_jax.models.decode_attention import make_cache
 from asyppo_jax.sampling.draw import DecodingOptions, Draw, draw
 from asyppo_jax.sampling.prefill import prefill
+from asyppo_jax.sampling.slots import (
+    Answers,
+    Progress,
+    Requests,
+    all_at_once,
+    fewer,
+    in_turn,
+    refill,
+    while_any,
+)
 from asyppo_jax.sharding import by_data_shard, gather_params, largest_of_shards
 from asyppo_jax.types import Params, PromptBatch, Rollout
 
 _FEWEST_SLOTS = 16  # a smaller program wins less than its compilation costs
 _FEWEST_SPARED = 16  # and so does one of fewer rows less than the one before
-
-
-class Requests(NamedTuple):
-    """Everything that the B responses of one shard ask for; constant while they are decoded."""
-
-    keys: Key[Array, " B"]
-    limits: Int[Array, " B"]  # completion tokens at the most, 1 … C
-    prompt_lengths: Int[Array, " N"]
-    prompts: Cache  # every prompt's keys and values
-    over: Bool[Array, " B"]  # ended by its first token, drawn before the loop
-    stop_table: Int[Array, "states V"] | None
-
-
-class Answers(NamedTuple):
-    """What has been sampled so far, by request."""
-
-    tokens: Int[Array, "B C"]
-    log_probs: Float[Array, "B C"]
-    sampled_log_probs: Float[Array, "B C"] | None
-    lengths: Int[Array, " B"]
-    stop_states: Int[Array, " B"]
-
-
-class Slots(NamedTuple):
-    """What the R slots are at."""
-
-    request: Int[Array, " R"]  # B: none, the slot is free
-    token: Int[Array, " R"]  # the last one drawn, not in the cache yet
-    length: Int[Array, " R"]  # tokens in the cache; 0 if free
-    cache: Cache
-
-
-class Progress(NamedTuple):
-    """The carry of the loop."""
-
-    next: Int[Array, ""]  # the request that is served next
-    slots: Slots
-    answers: Answers
 
 
 def sample(
@@ -124,26 +94,19 @@ def _sample_shard(
     slots: int,
 ) -> Rollout:
     """The rollout of one shard's prompts."""
-    lengths, prompt_logits, (keys, values) = prefill(params, prompts, networks)
+    lengths, prompt_logits, kept = prefill(params, prompts, networks)
     form, batch = networks.actor.decode, row_keys.shape[0]
     width = prompts.tokens.shape[1]
     length = width + options.max_completion_length
     answers = _first_tokens(prompt_logits, row_keys, stop_table, options)
     first = answers.tokens[:, 0]
     over = _ends(first, answers.lengths >= limits, answers.stop_states, stop_table, options)
-    store = make_cache(form, keys, values, length, part=width)
-    requests = Requests(row_keys, limits, lengths, store, over, stop_table)
-    slots = min(slots, batch)
-    # Free at first: the loop's own refilling puts the first requests in, and no second copy of
-    # their prompts waits beside the cache.
-    none = jnp.zeros((keys.shape[0], slots, 0, *keys.shape[3:]), keys.dtype)
-    free = Slots(
-        request=jnp.full(slots, batch, jnp.int32),
-        token=jnp.zeros(slots, jnp.int32),
-        length=jnp.zeros(slots, jnp.int32),
-        cache=make_cache(form, none, none, length),
-    )
-    progress = Progress(jnp.int32(0), free, answers)
+    requests = Requests(row_keys, limits, lengths, over, stop_table, None)
+    if form == "blocks" and slots >= batch:
+        progress = all_at_once(form, kept, requests, answers)
+    else:
+        requests = requests._replace(waiting=make_cache(form, *kept, length, part=width))
+        progress = in_turn(form, kept[0], requests, answers, min(slots, batch), length)
     answers = _decode(networks.step_params(params, length), progress, requests, networks, options)
     return _to_rollout(prompts, answers, options)
 
@@ -212,8 +175,8 @@ def _decode(
 ) -> Answers:
     """Every request to its end: the loop, in ever smaller programs once nothing waits."""
     batch = requests.keys.shape[0]
-    step = partial(_step, params, requests=requests, networks=networks, options=options)
     form, size = networks.actor.decode, progress.slots.request.shape[0]
+    step = partial(_step, params, networks=networks, options=options)
     scope = "decode"
     while True:
         # An accelerator reads all weights for every token, whatever the number of rows.
@@ -224,15 +187,12 @@ def _decode(
             return (progress.next < batch) | (live > smaller)
 
         with jax.named_scope(scope):
-            progress = _while_any(more, step, progress)
+            progress = while_any(more, partial(step, requests=requests), progress)
         if not smaller:
             return progress.answers
-        scope = "decode_tail"
-        slots, size = progress.slots, smaller
-        rows = jnp.argsort(slots.request)[:size]  # free slots are last
-        request, token, length = (x[rows] for x in (slots.request, slots.token, slots.length))
-        cache = take_rows(form, slots.cache, rows)
-        progress = progress._replace(slots=Slots(request, token, length, cache))
+        scope, size = "decode_tail", smaller
+        progress = progress._replace(slots=fewer(form, progress.slots, size))
+        requests = requests._replace(waiting=None)
 
 
 def _next_size(size: int) -> int:
@@ -252,10 +212,13 @@ def _step(
 ) -> Progress:
     """Fills free slots, then one more token of every live request."""
     batch = requests.keys.shape[0]
-    next_request, slots, answers = _refill(progress, requests, networks, options)
+    form, group = networks.actor.decode, options.group_size
+    next_request, slots, answers = refill(progress, requests, form, group)
     request, live = slots.request, slots.request < batch
-    longest = largest_of_shards(jnp.max(slots.length))
-    logits, cache = networks.actor_step(params, slots.token, slots.length, longest, slots.cache)
+    longest = largest_of_shards(jnp.max(slots.held()))
+    logits, cache = networks.actor_step(
+        params, slots.token, slots.length, longest, slots.cache, slots.shared
+    )
     t = answers.lengths[request]
     drawn: Draw = draw(logits, _uniform(requests.keys[request], t), options)
     state = answers.stop_states[request]
@@ -274,56 +237,13 @@ def _step(
         stop_states=answers.stop_states.at[request].set(state, mode="drop"),
     )
     goes_on = live & ~ends
-    slots = Slots(
+    slots = slots._replace(
         request=jnp.where(goes_on, request, batch),
         token=drawn.token,
         length=jnp.where(goes_on, slots.length + 1, 0),
         cache=cache,
     )
     return Progress(next_request, slots, answers)
-
-
-def _refill(
-    progress: Progress, requests: Requests, networks: Networks, options: DecodingOptions
-) -> Progress:
-    """Gives free slots the next requests, one a turn, until none is free or none waits."""
-    batch, form = requests.keys.shape[0], networks.actor.decode
-
-    def possible(progress: Progress):
-        return (progress.next < batch) & jnp.any(progress.slots.request == batch)
-
-    def fill(progress: Progress) -> Progress:
-        real = possible(progress)  # not where only another shard has something to fill
-        request, slots, answers = progress
-        slot, prompt = jnp.argmax(slots.request == batch), request // options.group_size
-        over, length = requests.over[request], requests.prompt_lengths[prompt]
-
-        def put(x, new):
-            return x.at[slot].set(jnp.where(real, new, x[slot]))
-
-        slots = Slots(
-            request=put(slots.request, jnp.where(over, batch, request)),
-            token=put(slots.token, answers.tokens[request, 0]),
-            length=put(slots.length, jnp.where(over, 0, length)),
-            cache=copy_row(form, slots.cache, slot, requests.prompts, prompt, real),
-        )
-        return Progress(request + real, slots, answers)
-
-    with jax.named_scope("refill"):
-        return _while_any(possible, fill, progress)
-
-
-def _while_any(
-    more: Callable[[Progress], Array], step: Callable[[Progress], Progress], progress: Progress
-) -> Progress:
-    """`step` while there is more on any shard: as many turns on each of them."""
-
-    def turn(carry):
-        progress = step(carry[0])
-        return progress, largest_of_shards(more(progress))
-
-    first = progress, largest_of_shards(more(progress))
-    return jax.lax.while_loop(lambda carry: carry[1], turn, first)[0]
 
 
 def _to_rollout(prompts: PromptBatch, answers: Answers, options: DecodingOptions) -> Rollout:

@@ -12,7 +12,6 @@ from asyppo_jax.config import ConfigError
 from asyppo_jax.models.attention import attend
 from asyppo_jax.models.decode_attention import (
     Form,
-    attend_to_blocks,
     attend_to_layer,
     check_form,
     copy_row,
@@ -20,6 +19,7 @@ from asyppo_jax.models.decode_attention import (
     make_cache,
     take_rows,
 )
+from asyppo_jax.models.decode_blocks import attend_to_blocks
 from tests.tiny import QWEN3
 
 ROWS, LENGTH, KV, WIDTH = 3, 500, 2, 8

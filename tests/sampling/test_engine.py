@@ -61,7 +61,7 @@ def test_the_number_of_slots_changes_no_token(params, prompts, sampler, slots):
 def test_ever_smaller_programs_change_no_token(params, prompts, sampler, monkeypatch):
     expected = sampler(params, prompts, jax.random.key(0), options=OPTIONS)
     monkeypatch.setattr(engine, "_FEWEST_SLOTS", 1)
-    monkeypatch.setattr(engine, "_FEWEST_SPARED", 4)
+    monkeypatch.setattr(engine, "_FEWEST_SPARED", 2)
     shrinking = jax.jit(partial(sample, networks=NETWORKS, options=OPTIONS))
     rollout = shrinking(params, prompts, jax.random.key(0))
     np.testing.assert_array_equal(expected.tokens, rollout.tokens)
@@ -79,14 +79,14 @@ def test_programs_shrink_by_enough_rows_and_not_below_the_fewest():
 def test_each_request_is_served_once_and_by_one_slot(params, prompts, monkeypatch):
     """Watched from inside: which request each slot decodes, at every token."""
     limits = np.random.default_rng(0).integers(1, 9, 12).astype(np.int32)
-    seen, refill = [], engine._refill
+    seen, refill = [], engine.refill
 
     def watched(*arguments):
         progress = refill(*arguments)
         jax.debug.callback(lambda r: seen.append(np.array(r)), progress.slots.request, ordered=True)
         return progress
 
-    monkeypatch.setattr(engine, "_refill", watched)
+    monkeypatch.setattr(engine, "refill", watched)
     options = replace(OPTIONS, stop_ids=(), slots=3)
     program = jax.jit(partial(sample, networks=NETWORKS, options=options))
     rollout = program(params, prompts, jax.random.key(0), limits=jnp.asarray(limits))
@@ -147,14 +147,14 @@ def test_log_probs_are_the_teacher_forced_ones_of_the_plain_policy(
     assert not jnp.any(jnp.where(real, 0.0, rollout.log_probs))
 
 
-@pytest.mark.parametrize("form", ["blocks", "dense"])
-def test_long_answers_of_ragged_rows_are_the_teacher_forced_ones(params, form):
-    """Long enough for several blocks and pieces of the cache, refilled in between."""
+@pytest.mark.parametrize(("form", "slots"), [("blocks", 4), ("blocks", 0), ("dense", 4)])
+def test_long_answers_of_ragged_rows_are_the_teacher_forced_ones(params, form, slots):
+    """Long enough for several blocks and pieces, refilled in between or all at once."""
     networks = Networks(NETWORKS.actor.clone(decode=form), None)
     width, length = 70, 200
     tokens = jax.random.randint(jax.random.key(3), (3, width), 0, VOCABULARY)
     mask = jnp.arange(width)[None] >= jnp.array([[69], [40], [0]])  # the last is copied in
-    options = replace(OPTIONS, max_completion_length=length, stop_ids=(), slots=4, group_size=2)
+    options = replace(OPTIONS, max_completion_length=length, stop_ids=(), slots=slots, group_size=2)
     limits = jnp.array([200, 3, 150, 90, 200, 64])
     rollout = jax.jit(partial(sample, networks=networks, options=options))(
         params, PromptBatch(tokens, mask), jax.random.key(0), limits=limits
