@@ -37,6 +37,11 @@ def lay_out(
     return pack(rows, packing), packing.num_rows, lambda x: unpack(x, rows, packing)
 
 
+def rows_of(sequences: int, batching: BatchingConfig) -> int:
+    """The rows that so many sequences are laid out in, unless they are packed."""
+    return sequences // batching.rows_per_prompt
+
+
 def before_completions(x: Array, rows: Rows) -> Array:
     """Of every token of which `rows` speaks, `x` [R, L, …] of the token before it: [R, n, …]."""
     if isinstance(rows.segments, Branches):

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from asyppo_jax.config import Config, ConfigError
+from asyppo_jax.layout import rows_of
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.multi_host import own_rows, read_rows
 from asyppo_jax.prompts import Prompt, Tokenizer, pad_prompts
@@ -201,14 +202,16 @@ def with_rewards(rollout: Rollout, rewards: np.ndarray, valid: np.ndarray, mesh:
 
 def check_divides_data_axis(config: Config, data: int) -> None:
     """Raises `ConfigError` where prompts or microbatches cannot be spread over `data` devices."""
-    batching, shared = config.batching, config.batching.rows_per_prompt
+    batching = config.batching
     sizes = {
         "config.sampling.num_prompts": config.sampling.num_prompts,
         "config.sampling.num_prompts / parts": config.sampling.num_prompts // config.sampling.parts,
         "config.evaluation.batch_size": config.evaluation.batch_size,
         "config.batching.microbatch_size": batching.microbatch_size,
         "config.batching.critic_microbatch_size": batching.critic_microbatch_size,
-        "config.batching.microbatch_size / rows_per_prompt": batching.microbatch_size // shared,
+        "config.batching.microbatch_size / rows_per_prompt": rows_of(
+            batching.microbatch_size, batching
+        ),
     }
     for name, size in sizes.items():
         if size % data:

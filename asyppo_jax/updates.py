@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from asyppo_jax.config import BatchingConfig, Config
-from asyppo_jax.layout import before_completions, lay_out
+from asyppo_jax.layout import before_completions, lay_out, rows_of
 from asyppo_jax.microbatches import (
     accumulate,
     actor_minibatches,
@@ -91,7 +91,7 @@ def of_each_sequence(
 ) -> Array:
     """`function` (rows to [R, n, ...]) of all sequences, a microbatch at a time: [B, C, ...]."""
     laid, num_rows, back = lay_out(rows, batching, group_size)
-    size = batching.microbatch_size // batching.rows_per_prompt
+    size = rows_of(batching.microbatch_size, batching)
     return back(in_microbatches(function, laid, size, num_rows))
 
 
@@ -158,7 +158,7 @@ def update_critics(
             grads, losses = jax.grad(stack_loss, has_aux=True)(compute_stack, some, counts)
             return (as_float32(grads), losses), ()
 
-        size = batching.critic_microbatch(num_critics) // batching.rows_per_prompt
+        size = rows_of(batching.critic_microbatch(num_critics), batching)
         (grads, losses), _ = accumulate(microbatch, own, size, num_rows, axis=1)
         norms = jax.vmap(optax.tree.norm)(grads)
         stack, opt = apply_gradients(optimizer, grads, opt, stack)
@@ -209,7 +209,7 @@ def update_actor(
             )
             return (as_float32(grads), sums), peaks
 
-        size = batching.microbatch_size // batching.rows_per_prompt
+        size = rows_of(batching.microbatch_size, batching)
         (grads, sums), peaks = accumulate(microbatch, some, size, num_rows)
         metrics = _actor_metrics(sums) | peaks | {"actor/grad_norm": optax.tree.norm(grads)}
         actor, opt = apply_gradients(optimizer, grads, opt, actor)

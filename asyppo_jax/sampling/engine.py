@@ -31,6 +31,7 @@ from asyppo_jax.types import Params, PromptBatch, Rollout
 
 _FEWEST_SLOTS = 16  # a smaller program wins less than its compilation costs
 _FEWEST_SPARED = 16  # and so does one of fewer rows less than the one before
+_FEWEST_TOKENS = 16  # or one for fewer of an answer's tokens, of the greatest number
 
 
 def sample(
@@ -174,29 +175,38 @@ def _decode(
     options: DecodingOptions,
 ) -> Answers:
     """Every request to its end: the loop, in ever smaller programs once nothing waits."""
-    batch = requests.keys.shape[0]
-    form, size = networks.actor.decode, progress.slots.request.shape[0]
+    batch, form = requests.keys.shape[0], networks.actor.decode
     step = partial(_step, params, networks=networks, options=options)
-    scope = "decode"
-    while True:
-        # An accelerator reads all weights for every token, whatever the number of rows.
-        smaller = _next_size(size) if form == "blocks" else 0
+    sizes = [progress.slots.request.shape[0]]
+    if form == "blocks":  # an accelerator reads all weights for every token, however few the rows
+        sizes = _program_sizes(*sizes, options.max_completion_length)
+    for i, smaller in enumerate([*sizes[1:], 0]):
 
         def more(progress: Progress, smaller=smaller):
             live = jnp.sum(progress.slots.request < batch)
             return (progress.next < batch) | (live > smaller)
 
-        with jax.named_scope(scope):
+        with jax.named_scope("decode_tail" if i else "decode"):
             progress = while_any(more, partial(step, requests=requests), progress)
-        if not smaller:
-            return progress.answers
-        scope, size = "decode_tail", smaller
-        progress = progress._replace(slots=fewer(form, progress.slots, size))
-        requests = requests._replace(waiting=None)
+        if smaller:
+            progress = progress._replace(slots=fewer(form, progress.slots, smaller))
+            requests = requests._replace(waiting=None)
+    return progress.answers
+
+
+def _program_sizes(slots: int, completion: int) -> list[int]:
+    """The rows of the first program and of each that follows: powers of two and 3/4 of them.
+
+    Of short answers not all sizes that there are: a program must have tokens to decode.
+    """
+    sizes = [slots]
+    while smaller := _next_size(sizes[-1]):
+        sizes.append(smaller)
+    most = max(1, completion // _FEWEST_TOKENS)
+    return sizes[:: -(-len(sizes) // most)]
 
 
 def _next_size(size: int) -> int:
-    """The rows of the next smaller program, a power of two or 3/4 of one; 0: there is none."""
     power = 2 ** (size.bit_length() - 1)
     sizes = (x for x in (power, power // 4 * 3, power // 2) if size - x >= _FEWEST_SPARED)
     return next((x for x in sizes if x >= _FEWEST_SLOTS), 0)

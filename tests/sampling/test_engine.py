@@ -62,6 +62,7 @@ def test_ever_smaller_programs_change_no_token(params, prompts, sampler, monkeyp
     expected = sampler(params, prompts, jax.random.key(0), options=OPTIONS)
     monkeypatch.setattr(engine, "_FEWEST_SLOTS", 1)
     monkeypatch.setattr(engine, "_FEWEST_SPARED", 2)
+    monkeypatch.setattr(engine, "_FEWEST_TOKENS", 1)
     shrinking = jax.jit(partial(sample, networks=NETWORKS, options=OPTIONS))
     rollout = shrinking(params, prompts, jax.random.key(0))
     np.testing.assert_array_equal(expected.tokens, rollout.tokens)
@@ -69,11 +70,15 @@ def test_ever_smaller_programs_change_no_token(params, prompts, sampler, monkeyp
 
 
 def test_programs_shrink_by_enough_rows_and_not_below_the_fewest():
-    sizes = [100]
-    while smaller := engine._next_size(sizes[-1]):
-        sizes.append(smaller)
-    assert sizes == [100, 64, 48, 32, 16]
-    assert engine._next_size(65) == 48 and engine._next_size(31) == 0
+    assert engine._program_sizes(100, 1024) == [100, 64, 48, 32, 16]
+    assert engine._program_sizes(65, 1024)[:2] == [65, 48]
+    assert engine._program_sizes(31, 1024) == [31]
+
+
+def test_short_answers_are_decoded_in_fewer_programs():
+    whole = [128, 96, 64, 48, 32, 16]
+    expected = {192: whole, 96: whole, 95: whole[::2], 44: whole[::3], 31: [128], 1: [128]}
+    assert {c: engine._program_sizes(128, c) for c in expected} == expected
 
 
 def test_each_request_is_served_once_and_by_one_slot(params, prompts, monkeypatch):
