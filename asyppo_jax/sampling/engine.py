@@ -179,7 +179,7 @@ def _decode(
     step = partial(_step, params, networks=networks, options=options)
     sizes = [progress.slots.request.shape[0]]
     if form == "blocks":  # an accelerator reads all weights for every token, however few the rows
-        sizes = _program_sizes(*sizes, options.max_completion_length)
+        sizes = _program_sizes(sizes[0], options.max_completion_length)
     for i, smaller in enumerate([*sizes[1:], 0]):
 
         def more(progress: Progress, smaller=smaller):
