@@ -170,6 +170,10 @@ class MeshConfig:
 
     data: int = -1  # -1: all devices that `model` leaves
     model: int = 1
+    # When parameters that lie spread over `data` are made whole there: "layer", each layer's as it
+    # is computed; "minibatch", all of a network's once for all microbatches of a gradient, which
+    # spares most of the traffic between devices and costs a copy in the compute dtype.
+    gather: Literal["layer", "minibatch"] = "layer"
     # What waits in the host's memory (`pinned_host`) while it has no part in a phase: the
     # optimisers' states, or the idle networks too. It costs two transfers of each a step, and runs
     # the phases of a step as programs of their own.

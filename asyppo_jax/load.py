@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from asyppo_jax.base_files import with_kept_base
 from asyppo_jax.checkpoint import CheckpointError, choose_step, is_run, read_settings, restore_parts
 from asyppo_jax.config import Config, MeshConfig, NetworkConfig, PromptConfig, SamplingConfig
-from asyppo_jax.models.actor_critic import Networks, init_actor, init_critics
+from asyppo_jax.models.actor_critic import Networks, actor_shapes, critic_shapes
 from asyppo_jax.models.config import ModelConfig, ModelError
 from asyppo_jax.models.huggingface import load_config, load_params, resolve_directory
 from asyppo_jax.models.pretrained import critic_source, load_critic_alone, load_networks
@@ -203,7 +203,7 @@ def load_actor(
     without_critics = dataclasses.replace(config.algorithm, num_critics=0)
     networks = load_networks(dataclasses.replace(config, algorithm=without_critics))
     tokenizer = load_tokenizer(source.path)
-    boxed = jax.eval_shape(lambda: init_actor(networks.actor, jax.random.key(0)))
+    boxed = actor_shapes(networks.actor)
     if found is None:
         config = dataclasses.replace(config, prompt=_plain_prompt(tokenizer))
         params = load_params(path, networks.actor.config, "actor")
@@ -246,7 +246,7 @@ def load_critics(
     networks = load_critic_alone(source)
     critic = networks.critic
     assert critic is not None
-    boxed = jax.eval_shape(lambda: init_critics(critic, jax.random.key(0), count))
+    boxed = critic_shapes(critic, count)
     if found is None:
         each = [_critic_params(one, paths[0], critic.config) for one in paths]
         params = jax.tree.map(lambda *x: np.stack(x), *each)

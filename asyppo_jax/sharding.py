@@ -73,16 +73,24 @@ def param_shardings(boxed: Params, mesh: Mesh) -> Params:
 def gather_params(params: Params, boxed: Params) -> Params:
     """Inside jit: parameters whole over `data`, still spread over `model` (see `RULES`).
 
-    A decoding loop reads every parameter for every token; gathered layer by layer, as FSDP does,
-    they would cross the network each time.
+    A loop reads every parameter at every turn; gathered layer by layer, as FSDP does, they would
+    cross the network each time.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    return _constrain_params(params, boxed, whole="embed")
+
+
+def spread_params(params: Params, boxed: Params) -> Params:
+    """Inside jit: parameters, or gradients of gathered ones, where they rest (see `RULES`)."""
+    return _constrain_params(params, boxed)
+
+
+def _constrain_params(params: Params, boxed: Params, whole: str = "") -> Params:
+    if jax.sharding.get_abstract_mesh().empty:
         return params
     specs = meta.get_partition_spec(boxed)
 
     def one(spec: PartitionSpec, x):
-        return constrain(x, [None if name == "embed" else name for name in tuple(spec)])
+        return constrain(x, [None if name == whole else name for name in tuple(spec)])
 
     return jax.tree.map(one, specs, params, is_leaf=lambda x: isinstance(x, PartitionSpec))
 

@@ -11,7 +11,13 @@ from jaxtyping import Array, PRNGKeyArray
 
 from asyppo_jax.config import Config
 from asyppo_jax.experience import make_experience, summarize
-from asyppo_jax.models.actor_critic import Networks, init_actor, init_critics
+from asyppo_jax.models.actor_critic import (
+    Networks,
+    actor_shapes,
+    critic_shapes,
+    init_actor,
+    init_critics,
+)
 from asyppo_jax.optimizer import make_optimizer, stack_optimizer
 from asyppo_jax.sharding import batch_sharding, like_params, param_shardings, replicated
 from asyppo_jax.types import Experience, Rollout, TrainState
@@ -138,12 +144,10 @@ def _critic_optimizer(config: Config):
 
 def state_shardings(config: Config, networks: Networks, mesh: Mesh) -> TrainState:
     """A sharding for every leaf of the state on the devices, by the rules table."""
-    boxed = jax.eval_shape(lambda: init_actor(networks.actor, jax.random.key(0)))
-    actor = param_shardings(boxed, mesh)
+    actor = param_shardings(actor_shapes(networks.actor), mesh)
     critics: Any = {}
     if networks.critic is not None:
-        critic, count = networks.critic, config.algorithm.num_critics
-        boxed = jax.eval_shape(lambda: init_critics(critic, jax.random.key(0), count))
+        boxed = critic_shapes(networks.critic, config.algorithm.num_critics)
         critics = param_shardings(boxed, mesh)
     shapes = jax.eval_shape(lambda: create_train_state(config, networks))
     whole: Any = replicated(mesh)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from asyppo_jax.config import BatchingConfig, Config
+from asyppo_jax.config import BatchingConfig, Config, MeshConfig
 from asyppo_jax.layout import before_completions, lay_out, rows_of
 from asyppo_jax.microbatches import (
     accumulate,
@@ -22,12 +22,18 @@ from asyppo_jax.microbatches import (
     critic_minibatches,
     in_microbatches,
 )
-from asyppo_jax.models.actor_critic import Networks, in_compute_dtype
+from asyppo_jax.models.actor_critic import (
+    Networks,
+    actor_shapes,
+    critic_shapes,
+    in_compute_dtype,
+)
 from asyppo_jax.ops.logits import log_probs_and_entropy
 from asyppo_jax.ops.losses import asyppo_loss, clipped_surrogate, squared_error
 from asyppo_jax.ops.masked import masked_sum, sequence_weights, token_sum
 from asyppo_jax.optimizer import apply_gradients, make_optimizer, stack_optimizer
 from asyppo_jax.packing import Rows
+from asyppo_jax.sharding import gather_params, spread_params
 from asyppo_jax.types import Experience, Params, Rollout
 
 Metrics = dict[str, Array]
@@ -98,10 +104,13 @@ def of_each_sequence(
 def ensemble_values(params: Params, rollout: Rollout, networks: Networks, config: Config) -> Array:
     """V_k(s_t) of every critic on every response: [K, B, C], float32."""
     rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
+    critic, num_critics = networks.critic, jax.tree.leaves(params)[0].shape[0]
+    assert critic is not None, "there are no critics to ask"
+    stack = to_compute(params, critic_shapes(critic, num_critics), critic.dtype, config.mesh)
 
     def values(some):
         each = of_each_critic(lambda p: completion_values(p, some, networks))
-        return jnp.moveaxis(each(params), 0, -1)
+        return jnp.moveaxis(each(stack), 0, -1)
 
     found = of_each_sequence(values, rows, config.batching, config.sampling.group_size)
     return jnp.moveaxis(found, -1, 0)
@@ -137,6 +146,7 @@ def update_critics(
     rows = update_rows(experience)
     tx = make_optimizer(config.critic_optimizer)
     optimizer = stack_optimizer(tx, joint=config.algorithm.critic_optimizer == "joint")
+    shapes = critic_shapes(critic, num_critics)
 
     def loss(p, own: UpdateRows, count):
         values = completion_values(p, own, networks)
@@ -152,11 +162,11 @@ def update_critics(
         counts = jnp.maximum(jnp.sum(own.mask, axis=(1, 2)), 1).astype(jnp.float32)
         own, used = jax.vmap(lambda few: lay_out(few, batching, share)[:2])(own)
         num_rows = jnp.max(used) if batching.packing else own.tokens.shape[1]
-        compute_stack = in_compute_dtype(stack, critic.dtype)
+        compute_stack = to_compute(stack, shapes, critic.dtype, config.mesh)
 
         def microbatch(some):
             grads, losses = jax.grad(stack_loss, has_aux=True)(compute_stack, some, counts)
-            return (as_float32(grads), losses), ()
+            return (to_add(grads, shapes, config.mesh), losses), ()
 
         size = rows_of(batching.critic_microbatch(num_critics), batching)
         (grads, losses), _ = accumulate(microbatch, own, size, num_rows, axis=1)
@@ -186,9 +196,9 @@ def update_actor(
     """Maximises E (1/|o|) Σ_t [ I^A·min(ρA, clip(ρ)A) + β·I^H·H ] (arXiv 2510.01656)."""
     batching, algorithm, group = config.batching, config.algorithm, config.sampling.group_size
     rows = update_rows(experience)
-    optimizer = make_optimizer(config.actor_optimizer)
+    optimizer, shapes = make_optimizer(config.actor_optimizer), actor_shapes(networks.actor)
     if algorithm.old_log_probs == "recompute":
-        frozen = in_compute_dtype(params, networks.actor.dtype)
+        frozen = to_compute(params, shapes, networks.actor.dtype, config.mesh)
 
         def recompute(some):
             return completion_log_probs(frozen, some, networks, batching)[0]
@@ -201,13 +211,13 @@ def update_actor(
         count = jnp.sum(jnp.any(some.mask, axis=-1))
         count = jnp.maximum(count, 1).astype(jnp.float32)
         some, num_rows, _ = lay_out(some, batching, group)
-        compute_params = in_compute_dtype(actor, networks.actor.dtype)
+        compute_params = to_compute(actor, shapes, networks.actor.dtype, config.mesh)
 
         def microbatch(few):
             grads, (sums, peaks) = jax.grad(actor_loss, has_aux=True)(
                 compute_params, few, count, networks, config
             )
-            return (as_float32(grads), sums), peaks
+            return (to_add(grads, shapes, config.mesh), sums), peaks
 
         size = rows_of(batching.microbatch_size, batching)
         (grads, sums), peaks = accumulate(microbatch, some, size, num_rows)
@@ -231,8 +241,19 @@ def update_actor(
     return params, opt_state, jax.tree.map(jnp.mean, metrics) | gap
 
 
-def as_float32(grads: Params) -> Params:
-    """Gradients in the dtype in which microbatches add up: small terms must not be lost."""
+def to_compute(params: Params, shapes: Params, dtype: jnp.dtype, mesh: MeshConfig) -> Params:
+    """The parameters as the products of all microbatches read them; `shapes` are boxed ones."""
+    params = in_compute_dtype(params, dtype)
+    return gather_params(params, shapes) if mesh.gather == "minibatch" else params
+
+
+def to_add(grads: Params, shapes: Params, mesh: MeshConfig) -> Params:
+    """Gradients of `to_compute`'s parameters as microbatches add up: each device its own part.
+
+    In float32, in which small terms are not lost.
+    """
+    if mesh.gather == "minibatch":
+        grads = spread_params(grads, shapes)
     return jax.tree.map(lambda x: x.astype(jnp.float32), grads)
 
 

@@ -1,8 +1,8 @@
 """Samples and takes two steps on however many devices there are, of one process or several.
 
 Run by test_multi_device.py and test_multi_host.py: MODEL SETTING OUT [ADDRESS PROCESSES INDEX],
-where SETTING is plain, packed (rows), branched (packed, prompts shared) or offloaded (idle state
-on the host).
+where SETTING is plain, packed (rows), branched (packed, prompts shared), offloaded (idle state on
+the host) or gathered (parameters whole over data for all microbatches of a gradient).
 """
 
 import json
@@ -34,6 +34,7 @@ def main(model: int, setting: str, out: str) -> None:
     config = make_config(
         mesh__model=model,
         mesh__offload="idle" if setting == "offloaded" else "none",
+        mesh__gather="minibatch" if setting == "gathered" else "layer",
         batching__packing=setting in ("packed", "branched"),
         batching__rows_per_prompt=2 if setting == "branched" else 1,
         sampling__num_prompts=8,

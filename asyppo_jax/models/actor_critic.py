@@ -214,6 +214,11 @@ def init_actor(actor: Actor, key: PRNGKeyArray) -> Params:
     return actor.init(key, *_example())["params"]
 
 
+def actor_shapes(actor: Actor) -> Params:
+    """The shapes of `init_actor`, boxed; nothing is computed."""
+    return jax.eval_shape(lambda: init_actor(actor, jax.random.key(0)))
+
+
 def init_critics(critic: Critic, key: PRNGKeyArray, num_critics: int) -> Params:
     """Random parameters of K critics as one stack, with the axis name "critic" in front.
 
@@ -230,6 +235,11 @@ def init_critics(critic: Critic, key: PRNGKeyArray, num_critics: int) -> Params:
         metadata_params={nn.PARTITION_NAME: "critic"},
     )(critic.config, critic.dtype, critic.remat)
     return stack.init(key, *_example())["params"]
+
+
+def critic_shapes(critic: Critic, num_critics: int) -> Params:
+    """The shapes of `init_critics`, boxed; nothing is computed."""
+    return jax.eval_shape(lambda: init_critics(critic, jax.random.key(0), num_critics))
 
 
 def _example() -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from asyppo_jax.models.actor_critic import Networks, in_compute_dtype, init_actor
+from asyppo_jax.models.actor_critic import Networks, actor_shapes, in_compute_dtype
 from asyppo_jax.models.decode_attention import make_cache
 from asyppo_jax.sampling.draw import DecodingOptions, Draw, draw
 from asyppo_jax.sampling.prefill import prefill
@@ -78,9 +78,8 @@ def decoding_params(params: Params, networks: Networks) -> Params:
 
     Both once a rollout instead of once a token.
     """
-    actor = networks.actor
-    boxed = jax.eval_shape(lambda: init_actor(actor, jax.random.key(0)))
-    return gather_params(in_compute_dtype(params, actor.dtype), boxed)
+    params = in_compute_dtype(params, networks.actor.dtype)
+    return gather_params(params, actor_shapes(networks.actor))
 
 
 def _sample_shard(

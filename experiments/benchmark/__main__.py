@@ -17,7 +17,7 @@ from absl import app, flags
 
 from asyppo_jax.config import ConfigError
 from asyppo_jax.errors import UserError
-from experiments.benchmark.setting import Setting, ragged_lengths, read_lengths
+from experiments.benchmark.setting import Setting, ragged_lengths, read_lengths, rows_at_once
 
 _MODEL = flags.DEFINE_string("model", None, "The actor's Hugging Face directory (no tokenizer).")
 _CRITIC = flags.DEFINE_string("critic", "", "The critics' directory; empty: the actor's.")
@@ -39,7 +39,10 @@ _ROWS_PER_PROMPT = flags.DEFINE_integer(
 _SLOTS = flags.DEFINE_integer("slots", 0, "Rows decoded at one time; 0: all.", lower_bound=0)
 _CORES = flags.DEFINE_integer("cores", None, "Cores of the process; all it may use if not given.")
 _DEVICES = flags.DEFINE_integer(
-    "devices", 1, "Of `sample`: CPU devices that its rows are spread over.", lower_bound=1
+    "devices",
+    1,
+    "Of `sample` and `update`: CPU devices that their rows are spread over.",
+    lower_bound=1,
 )
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs.", lower_bound=1)
 _BESIDE = flags.DEFINE_enum(
@@ -115,15 +118,20 @@ def spread_over(devices: int, phase: str, setting: Setting) -> None:
     """Gives this process, and not its peer, so many CPU devices; before jax is first imported.
 
     Raises:
-        ConfigError: another phase than `sample`, or prompts that cannot be dealt out evenly.
+        ConfigError: the phase `step`, or rows that cannot be dealt out evenly.
     """
     if devices == 1:
         return
-    prompts = setting.sequences // setting.group_size
-    if phase != "sample" or prompts % devices:
+    if phase == "step":
+        raise ConfigError(f"--devices={devices} spreads `sample` and `update`; step runs on one")
+    spread = {
+        "sample": ("--sequences / --group", setting.sequences // setting.group_size),
+        "update": ("--microbatch / --rows_per_prompt", rows_at_once(setting)),
+    }
+    name, count = spread[phase]
+    if count % devices:
         raise ConfigError(
-            f"--devices={devices} spreads the {prompts} prompts of `sample`; their number must be "
-            f"a multiple of it, and {phase!r} runs on one device"
+            f"--devices={devices} spreads {name}, which is {count}; make it a multiple of that"
         )
     os.environ["JAX_NUM_CPU_DEVICES"] = str(devices)
 

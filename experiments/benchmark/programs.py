@@ -26,7 +26,7 @@ from asyppo_jax.train_step import (
 from asyppo_jax.types import TrainState
 from asyppo_jax.updates import sequence_segments
 from experiments.benchmark.inputs import PAD, Inputs, drawn_experience
-from experiments.benchmark.setting import Setting
+from experiments.benchmark.setting import Setting, rows_at_once
 
 Seconds = dict[str, float]  # by phase
 
@@ -41,10 +41,10 @@ class Program:
     notes: Callable[[], dict[str, float]]  # what to tell besides, once it has run
 
 
-def compiled(function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()):
+def compiled(function: Callable[..., Any], *arguments: Any, **options: Any):
     """The program for these arguments, and the seconds that tracing and compiling took."""
     start = time.perf_counter()
-    program = jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
+    program = jax.jit(function, **options).lower(*arguments).compile()
     return program, time.perf_counter() - start
 
 
@@ -88,9 +88,8 @@ def _sampler(inputs: Inputs, setting: Setting):
 
 def update_program(inputs: Inputs, setting: Setting) -> Program:
     """The critics' update, then the actor's: one gradient of each over all rows."""
-    experience = drawn_experience(inputs)
-    critics, actor, seconds = _updates(inputs, experience)
-    states, metrics = [inputs.state], []
+    state, experience, (critics, actor), seconds = _updates(inputs)
+    states, metrics = [state], []
 
     def run() -> Seconds:
         (after, of_critics), critics_seconds = timed(critics, states.pop(), experience)
@@ -108,15 +107,21 @@ def update_program(inputs: Inputs, setting: Setting) -> Program:
     return Program(seconds, run, setting.real_tokens, notes)
 
 
-def _updates(inputs: Inputs, experience):
-    chosen = {"networks": inputs.networks, "config": inputs.config}
-    critics, critics_seconds = compiled(
-        partial(step_critics, **chosen), inputs.state, experience, donate=(0,)
-    )
-    actor, actor_seconds = compiled(
-        partial(step_actor, **chosen), inputs.state, experience, donate=(0,)
-    )
-    return critics, actor, {"critics": critics_seconds, "actor": actor_seconds}
+def _updates(inputs: Inputs):
+    """State and experience where they rest, both updates, and their compile seconds."""
+    mesh = make_mesh(inputs.config.mesh)
+    resting = state_shardings(inputs.config, inputs.networks, mesh)
+    state = jax.device_put(inputs.state, resting)
+    rollout = jax.device_put(inputs.rollout, batch_sharding(mesh))
+    programs, seconds = [], {}
+    with jax.set_mesh(mesh):
+        experience = drawn_experience(inputs._replace(rollout=rollout))
+        for name, step in (("critics", step_critics), ("actor", step_actor)):
+            update = partial(step, networks=inputs.networks, config=inputs.config)
+            options = {"donate_argnums": (0,), "out_shardings": (resting, None)}
+            program, seconds[name] = compiled(update, state, experience, **options)
+            programs.append(program)
+    return state, experience, programs, seconds
 
 
 def step_program(inputs: Inputs, setting: Setting) -> Program:
@@ -135,8 +140,8 @@ def step_program(inputs: Inputs, setting: Setting) -> Program:
     value, valuing = compiled(partial(critic_values, **chosen), inputs.state, inputs.rollout)
     values = jax.eval_shape(partial(critic_values, **chosen), inputs.state, inputs.rollout)
     judge, judging = compiled(experience_and_summary, inputs.state, inputs.rollout, values)
-    critics, actor, updating = _updates(inputs, drawn_experience(inputs))
-    box: dict[str, TrainState] = {"state": inputs.state}
+    state, _, (critics, actor), updating = _updates(inputs)
+    box: dict[str, TrainState] = {"state": state}
 
     def run() -> Seconds:
         seconds: Seconds = {}
@@ -164,7 +169,7 @@ def row_use(inputs: Inputs, setting: Setting) -> float:
     rollout, batching = inputs.rollout, inputs.config.batching
     rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
     laid, used, _ = lay_out(rows, batching, setting.group_size)
-    size = setting.microbatch // setting.rows_per_prompt
+    size = rows_at_once(setting)
     computed = -(-int(used) // size) * size
     (segments,) = jax.tree.leaves(laid.segments)
     return float(jnp.mean(segments[:computed] > 0))

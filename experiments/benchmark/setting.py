@@ -37,6 +37,11 @@ class Setting:
         return self.sequences * self.prompt + sum(self.lengths)
 
 
+def rows_at_once(setting: Setting) -> int:
+    """The rows of one forward pass of an update."""
+    return setting.microbatch // setting.rows_per_prompt
+
+
 def ragged_lengths(seed: int, count: int, cap: int) -> tuple[int, ...]:
     """Lognormal lengths (median 40, σ 1), at least 1 and at most `cap`: as answers come."""
     drawn = np.random.default_rng(seed).lognormal(np.log(MEDIAN_LENGTH), SPREAD, count)
@@ -76,6 +81,7 @@ def make_config(setting: Setting) -> Config:
     values.actor.path, values.critic.path = setting.model, setting.critic
     for network in (values.actor, values.critic):
         network.remat = "none"
+    values.mesh.gather = "minibatch"
     values.prompt.max_length = setting.prompt
     sampling, batching, algorithm = values.sampling, values.batching, values.algorithm
     sampling.num_prompts = setting.sequences // setting.group_size

@@ -114,10 +114,17 @@ def test_one_critic_has_no_masks_and_two_have():
     assert two.advantage_mask_fraction == two.entropy_mask_fraction == 0.2
 
 
-@pytest.mark.parametrize(("devices", "phase"), [(2, "update"), (3, "sample")])
-def test_rows_that_cannot_be_spread_are_refused_in_words(monkeypatch, devices, phase):
+@pytest.mark.parametrize(
+    ("devices", "phase", "said"),
+    [
+        (2, "step", "spreads `sample` and `update`; step runs on one"),
+        (3, "sample", "spreads --sequences / --group, which is 2;"),
+        (3, "update", "spreads --microbatch / --rows_per_prompt, which is 2;"),
+    ],
+)
+def test_rows_that_cannot_be_spread_are_refused_in_words(monkeypatch, devices, phase, said):
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
-    with pytest.raises(ConfigError, match=f"--devices={devices} spreads the 2 prompts of `sample`"):
+    with pytest.raises(ConfigError, match=f"--devices={devices} {said}"):
         spread_over(devices, phase, SETTING)
     assert "JAX_NUM_CPU_DEVICES" not in os.environ
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "")  # so that what follows is undone
