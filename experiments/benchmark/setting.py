@@ -81,7 +81,6 @@ def make_config(setting: Setting) -> Config:
     values.actor.path, values.critic.path = setting.model, setting.critic
     for network in (values.actor, values.critic):
         network.remat = "none"
-    values.mesh.gather = "minibatch"
     values.prompt.max_length = setting.prompt
     sampling, batching, algorithm = values.sampling, values.batching, values.algorithm
     sampling.num_prompts = setting.sequences // setting.group_size
