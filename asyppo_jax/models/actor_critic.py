@@ -143,7 +143,6 @@ class Networks:
         x = jnp.take(decoder["embedding"], tokens[:, None], axis=0).astype(actor.dtype)
         x = constrain(x, ("batch", None, None))
         rotation = jax.tree.map(lambda x: jnp.take(x[0], lengths[:, None], 0), decoder["rotation"])
-
         held = lengths if prompts is None else lengths - prompts.seating.starts
 
         def one_layer(x, params, attend, *cache):

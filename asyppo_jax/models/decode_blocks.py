@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 BLOCK = 64  # places of a row that lie together; fewer where rows are shorter
-_PIECES = 4  # into which a row's blocks are cut
+_PIECES = 4  # into which a row's blocks are cut: each costs compilation, and spares reading
+_PROMPT_PIECES = 2  # of a prompt that several rows share, and so is read less
 _FLOOR = -1e30  # finite: a row that sees nothing must not become NaN
 
 # One layer: a tuple of pieces, each (keys [R, KV, n, d, block], values [R, KV, n, block, d]).
@@ -63,19 +64,32 @@ class SharedPrompts(NamedTuple):
 
 
 def share_prompts(
-    layers: tuple[Pieces, ...], lengths: Int[Array, " N"], longest: Int[Array, ""], group: int
+    keys: Float[Array, "L N P KV d"],
+    values: Float[Array, "L N P KV d"],
+    lengths: Int[Array, " N"],
+    longest: Int[Array, ""],
+    group: int,
 ) -> SharedPrompts:
     """The prompts of N · `group` rows, each in its own seat."""
+    width, each = keys.shape[2], zip(keys, values, strict=True)
+    layers = tuple(as_pieces(k, v, width, width, _PROMPT_PIECES) for k, v in each)
     return SharedPrompts(layers, Seating(lengths, longest, jnp.repeat(lengths, group), None, None))
 
 
 def as_pieces(
-    keys: Float[Array, "R P KV d"], values: Float[Array, "R P KV d"], length: int, places: int
+    keys: Float[Array, "R P KV d"],
+    values: Float[Array, "R P KV d"],
+    length: int,
+    places: int,
+    most: int = _PIECES,
 ) -> Pieces:
-    """The first `places` places of rows of `length`, whose first P are these."""
+    """The first `places` places of rows of `length`, whose first P are these.
+
+    Whole rows would be `most` pieces, if they have as many blocks.
+    """
     block = min(BLOCK, length)
     whole, count = (-(-n // block) for n in (length, places))
-    size = -(-whole // _PIECES)
+    size = -(-whole // most)
     blocks = []
     for x in (keys, values):
         x = jnp.pad(x, ((0, 0), (0, count * block - x.shape[1]), (0, 0), (0, 0)))

@@ -67,16 +67,20 @@ def all_at_once(
     answers: Answers,
 ) -> Progress:
     """Every request in a slot of its own, the prompts shared by the slots of their group."""
-    batch, width = requests.keys.shape[0], kept[0].shape[2]
-    lengths, completion = requests.prompt_lengths, answers.tokens.shape[1]
-    longest = largest_of_shards(jnp.max(lengths))
+    batch, lengths = answers.tokens.shape[0], requests.prompt_lengths
+    width, completion = kept[0].shape[2], answers.tokens.shape[1]
     group = batch // len(lengths)
-    shared = share_prompts(make_cache(form, *kept, width), lengths, longest, group)
+    if group == 1:
+        shared, cache = None, make_cache(form, *kept, width + completion)
+    else:
+        longest = largest_of_shards(jnp.max(lengths))
+        shared = share_prompts(*kept, lengths, longest, group)
+        cache = _empty(form, kept[0], batch, completion)
     slots = Slots(
         request=jnp.where(requests.over, batch, jnp.arange(batch)),
         token=answers.tokens[:, 0],
-        length=jnp.where(requests.over, 0, shared.seating.starts),
-        cache=_empty(form, kept[0], batch, completion),
+        length=jnp.where(requests.over, 0, jnp.repeat(lengths, group)),
+        cache=cache,
         shared=shared,
     )
     return Progress(jnp.int32(batch), slots, answers)

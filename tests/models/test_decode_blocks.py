@@ -40,8 +40,8 @@ def new():
 
 
 def _shared(prompts, longest=PROMPT) -> SharedPrompts:
-    layers = (as_pieces(*prompts, length=PROMPT, places=PROMPT),)
-    return share_prompts(layers, PROMPT_LENGTHS, jnp.int32(longest), GROUP)
+    keys, values = (x[None] for x in prompts)  # of one layer
+    return share_prompts(keys, values, PROMPT_LENGTHS, jnp.int32(longest), GROUP)
 
 
 def _attend(shared, own, new, rows):
@@ -98,9 +98,9 @@ def test_prompts_are_held_once_until_a_row_each_is_less(prompts):
 
 def test_what_is_behind_the_longest_prompt_is_not_read(prompts, own, new):
     """NaN there would show even with weight 0; the longest decides, and here it is said wrongly."""
-    keys, values = (jnp.where(jnp.arange(PROMPT)[:, None, None] < 256, x, jnp.nan) for x in prompts)
+    keys, values = (jnp.where(jnp.arange(PROMPT)[:, None, None] < 192, x, jnp.nan) for x in prompts)
     rows = jnp.array(ALL)
-    assert jnp.isfinite(_attend(_shared((keys, values), longest=256), own, new, rows)).all()
+    assert jnp.isfinite(_attend(_shared((keys, values), longest=192), own, new, rows)).all()
     assert not jnp.isfinite(_attend(_shared((keys, values)), own, new, rows)).all()
 
 

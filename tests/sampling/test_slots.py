@@ -53,6 +53,16 @@ def test_all_at_once_prompts_take_no_room_in_the_rows(kept, requests, answers):
     assert size(slots.cache) == BATCH * LENGTH * place
 
 
+def test_all_at_once_a_prompt_of_one_response_begins_its_row(kept, requests, answers):
+    requests = requests._replace(keys=requests.keys[:N], over=OVER[:N], limits=requests.limits[:N])
+    slots = all_at_once("blocks", kept, requests, jax.tree.map(lambda x: x[:N], answers)).slots
+    assert slots.shared is None
+    np.testing.assert_array_equal(slots.request, [0, N])
+    np.testing.assert_array_equal(slots.length, [5, 0])
+    for (keys, _), *_ in slots.cache:
+        assert keys.shape == (N, KV, 1, WIDTH, PROMPT + LENGTH)
+
+
 def test_fewer_slots_are_those_at_work_in_their_order(kept, requests, answers):
     slots = all_at_once("blocks", kept, requests, answers).slots
     four = fewer("blocks", slots, 4)
