@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from asyppo_jax.models.attention import rotation_at
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.decode_attention import BY_LAYER, IN_ONE, Cache, Form
-from asyppo_jax.models.decode_blocks import SharedPrompts, attend_to_blocks
+from asyppo_jax.models.decode_blocks import SharedPrompts
 from asyppo_jax.models.decoder import Decoder
 from asyppo_jax.models.layers import Block, RMSNorm, param
 from asyppo_jax.models.segments import Segments, positions_of
@@ -152,12 +152,13 @@ class Networks:
             return _apply(block, params, x, rotation, None, mix)
 
         if actor.decode in BY_LAYER:
-            attend, layers = BY_LAYER[actor.decode], []
+            attend: Any = BY_LAYER[actor.decode]
+            layers = []
             for i, (own, kept) in enumerate(zip(decoder["layers"], cache, strict=True)):
+                see = attend
                 if prompts is not None:
-                    shared = prompts.layers[i], prompts.seating
-                    attend = partial(attend_to_blocks, prompts=shared)
-                x, kept = one_layer(x, own, attend, kept)
+                    see = partial(attend, prompts=(prompts.layers[i], prompts.seating))
+                x, kept = one_layer(x, own, see, kept)
                 layers.append(kept)
             cache = tuple(layers)
         else:

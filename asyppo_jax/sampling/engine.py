@@ -103,7 +103,7 @@ def _sample_shard(
     over = _ends(first, answers.lengths >= limits, answers.stop_states, stop_table, options)
     requests = Requests(row_keys, limits, lengths, over, stop_table, None)
     if form == "blocks" and slots >= batch:
-        progress = all_at_once(form, kept, requests, answers)
+        progress = all_at_once(kept, requests, answers)
     else:
         requests = requests._replace(waiting=make_cache(form, *kept, length, part=width))
         progress = in_turn(form, kept[0], requests, answers, min(slots, batch), length)

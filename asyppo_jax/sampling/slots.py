@@ -60,22 +60,17 @@ class Progress(NamedTuple):
     answers: Answers
 
 
-def all_at_once(
-    form: Form,
-    kept: tuple[Array, Array],
-    requests: Requests,
-    answers: Answers,
-) -> Progress:
-    """Every request in a slot of its own, the prompts shared by the slots of their group."""
+def all_at_once(kept: tuple[Array, Array], requests: Requests, answers: Answers) -> Progress:
+    """Every request in a slot of its own, in "blocks"; the slots of a group share its prompt."""
     batch, lengths = answers.tokens.shape[0], requests.prompt_lengths
     width, completion = kept[0].shape[2], answers.tokens.shape[1]
     group = batch // len(lengths)
     if group == 1:
-        shared, cache = None, make_cache(form, *kept, width + completion)
+        shared, cache = None, make_cache("blocks", *kept, width + completion)
     else:
         longest = largest_of_shards(jnp.max(lengths))
         shared = share_prompts(*kept, lengths, longest, group)
-        cache = _empty(form, kept[0], batch, completion)
+        cache = _empty("blocks", kept[0], batch, completion)
     slots = Slots(
         request=jnp.where(requests.over, batch, jnp.arange(batch)),
         token=answers.tokens[:, 0],
