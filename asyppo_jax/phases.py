@@ -23,7 +23,7 @@ from asyppo_jax.rollouts import training_options
 from asyppo_jax.sampling import decoding_params, prefill, sample
 from asyppo_jax.sharding import batch_sharding, by_data_shard, placed, replicated
 from asyppo_jax.train_step import (
-    create_train_state,
+    state_shapes,
     state_shardings,
     train_step,
 )
@@ -53,7 +53,7 @@ def phase_programs(
     runs without `config.mesh.offload`.
     """
     shardings = state_shardings(config, networks, mesh)
-    shapes = jax.eval_shape(lambda: create_train_state(config, networks))
+    shapes = state_shapes(config, networks)
     state = placed(shapes, shardings)
     programs = _sampling_programs(config, networks, mesh, state)
     rollout = rollout_shapes(config, mesh)

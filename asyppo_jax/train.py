@@ -63,7 +63,7 @@ from asyppo_jax.rollouts import (
     with_rewards,
 )
 from asyppo_jax.sharding import make_mesh, placed, put
-from asyppo_jax.train_step import create_train_state, phase_key, warmup_steps
+from asyppo_jax.train_step import phase_key, state_shapes, warmup_steps
 from asyppo_jax.types import TrainState
 
 
@@ -165,7 +165,7 @@ def _restore_or_start(run: Run, manager, data) -> TrainState:
     if manager.latest_step() is None:
         return first_state(run)
     shardings = resting_shardings(run.config, run.networks, run.mesh)
-    shapes = jax.eval_shape(lambda: create_train_state(run.config, run.networks))
+    shapes = state_shapes(run.config, run.networks)
     like = placed(shapes, shardings)
     state, data_state = checkpoints.restore(manager, like)
     data.set_state(data_state)

@@ -1,6 +1,6 @@
 """One step of AsyPPO as one pure function, and the state that it turns into the next."""
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import jax
@@ -95,6 +95,7 @@ def step_actor(
 ) -> tuple[TrainState, Metrics]:
     """The actor's update; during the critics' warm-up nothing changes and its metrics are NaN."""
 
+    @partial(jax.jit, inline=True)  # traced once for both of its uses
     def update(params, opt_state):
         key = phase_key(state, "actor")
         return update_actor(params, opt_state, experience, key, networks, config)
@@ -142,6 +143,12 @@ def _critic_optimizer(config: Config):
     return stack_optimizer(make_optimizer(config.critic_optimizer), joint=joint)
 
 
+@lru_cache(maxsize=16)
+def state_shapes(config: Config, networks: Networks) -> TrainState:
+    """The shapes of `create_train_state`; nothing is computed, and traced once a process."""
+    return jax.eval_shape(lambda: create_train_state(config, networks))
+
+
 def state_shardings(config: Config, networks: Networks, mesh: Mesh) -> TrainState:
     """A sharding for every leaf of the state on the devices, by the rules table."""
     actor = param_shardings(actor_shapes(networks.actor), mesh)
@@ -149,7 +156,7 @@ def state_shardings(config: Config, networks: Networks, mesh: Mesh) -> TrainStat
     if networks.critic is not None:
         boxed = critic_shapes(networks.critic, config.algorithm.num_critics)
         critics = param_shardings(boxed, mesh)
-    shapes = jax.eval_shape(lambda: create_train_state(config, networks))
+    shapes = state_shapes(config, networks)
     whole: Any = replicated(mesh)
     return TrainState(
         step=whole,

@@ -3,9 +3,10 @@
 Everything here is `init`/`apply` inside; outside this folder parameters are nested dicts.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeVar, cast
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,8 @@ from asyppo_jax.models.segments import Segments, positions_of
 from asyppo_jax.models.self_attention import Implementation
 from asyppo_jax.sharding import constrain
 from asyppo_jax.types import Params
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Actor(nn.Module):
@@ -209,11 +212,17 @@ def _apply(module: nn.Module, params: Params, *inputs: Any) -> Any:
     return module.apply({"params": params}, *inputs)
 
 
+def _traced_once(function: _F) -> _F:
+    """`lru_cache`, which by its type would refuse linen modules: they do have a hash."""
+    return cast("_F", lru_cache(maxsize=16)(function))
+
+
 def init_actor(actor: Actor, key: PRNGKeyArray) -> Params:
     """Random parameters with their axis names (`nn.LogicallyPartitioned` boxes)."""
     return actor.init(key, *_example())["params"]
 
 
+@_traced_once
 def actor_shapes(actor: Actor) -> Params:
     """The shapes of `init_actor`, boxed; nothing is computed."""
     return jax.eval_shape(lambda: init_actor(actor, jax.random.key(0)))
@@ -237,6 +246,7 @@ def init_critics(critic: Critic, key: PRNGKeyArray, num_critics: int) -> Params:
     return stack.init(key, *_example())["params"]
 
 
+@_traced_once
 def critic_shapes(critic: Critic, num_critics: int) -> Params:
     """The shapes of `init_critics`, boxed; nothing is computed."""
     return jax.eval_shape(lambda: init_critics(critic, jax.random.key(0), num_critics))
