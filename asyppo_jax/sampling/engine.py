@@ -30,7 +30,7 @@ from asyppo_jax.sharding import by_data_shard, gather_params, largest_of_shards
 from asyppo_jax.types import Params, PromptBatch, Rollout
 
 _FEWEST_SLOTS = 16  # a smaller program wins less than its compilation costs
-_FEWEST_SPARED = 16  # and so does one of fewer rows less than the one before
+_FEWEST_SPARED = 8  # and so does one of fewer rows less than the one before
 _FEWEST_TOKENS = 16  # or one for fewer of an answer's tokens, of the greatest number
 
 

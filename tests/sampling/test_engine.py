@@ -70,14 +70,14 @@ def test_ever_smaller_programs_change_no_token(params, prompts, sampler, monkeyp
 
 
 def test_programs_shrink_by_enough_rows_and_not_below_the_fewest():
-    assert engine._program_sizes(100, 1024) == [100, 64, 48, 32, 16]
+    assert engine._program_sizes(100, 1024) == [100, 64, 48, 32, 24, 16]
     assert engine._program_sizes(65, 1024)[:2] == [65, 48]
-    assert engine._program_sizes(31, 1024) == [31]
+    assert engine._program_sizes(23, 1024) == [23]
 
 
 def test_short_answers_are_decoded_in_fewer_programs():
-    whole = [128, 96, 64, 48, 32, 16]
-    expected = {192: whole, 96: whole, 95: whole[::2], 44: whole[::3], 31: [128], 1: [128]}
+    whole = [128, 96, 64, 48, 32, 24, 16]
+    expected = {192: whole, 112: whole, 111: whole[::2], 44: whole[::4], 31: [128], 1: [128]}
     assert {c: engine._program_sizes(128, c) for c in expected} == expected
 
 
