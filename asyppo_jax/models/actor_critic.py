@@ -18,9 +18,10 @@ from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.decode_attention import BY_LAYER, IN_ONE, Cache, Form
 from asyppo_jax.models.decode_blocks import SharedPrompts
 from asyppo_jax.models.decoder import Decoder
-from asyppo_jax.models.layers import Block, RMSNorm, param
+from asyppo_jax.models.layers import Block, RMSNorm, param, with_outputs_first
 from asyppo_jax.models.segments import Segments, positions_of
 from asyppo_jax.models.self_attention import Implementation
+from asyppo_jax.ops.products import few_rows_dense
 from asyppo_jax.sharding import constrain
 from asyppo_jax.types import Params
 
@@ -116,7 +117,8 @@ class Networks:
 
         To be done before a loop: inside it, every layer would compute the turns of its tokens anew,
         and XLA's CPU backend copy every layer's slice of the stacked arrays for every token.
-        Where layers have caches of their own, so have they parameters.
+        Where layers have caches of their own, so have they parameters; with "blocks" all kernels
+        lie with their outputs first (`few_rows_dense`), and "head" is one of them.
         """
         decoder = dict(params["decoder"])
         decoder["rotation"] = rotation_at(jnp.arange(length)[None], self.actor.config)
@@ -124,7 +126,11 @@ class Networks:
             stacked, count = decoder["layers"], self.actor.config.num_layers
             layers = (jax.tree.map(lambda p: p[i], stacked) for i in range(count))  # noqa: B023
             decoder["layers"] = tuple(layers)
-        return params | {"decoder": decoder}
+        params = params | {"decoder": decoder}
+        if self.actor.decode == "blocks":
+            decoder["layers"] = tuple(with_outputs_first(own) for own in decoder["layers"])
+            params["head"] = self.actor_head(params).T
+        return params
 
     def actor_step(
         self,
@@ -142,7 +148,8 @@ class Networks:
         tokens, the cache those that follow.
         """
         actor, decoder = self.actor, params["decoder"]
-        block = Block(actor.config, actor.attention)
+        outputs_first = actor.decode == "blocks"
+        block = Block(actor.config, actor.attention, outputs_first=outputs_first)
         x = jnp.take(decoder["embedding"], tokens[:, None], axis=0).astype(actor.dtype)
         x = constrain(x, ("batch", None, None))
         rotation = jax.tree.map(lambda x: jnp.take(x[0], lengths[:, None], 0), decoder["rotation"])
@@ -173,8 +180,10 @@ class Networks:
 
             index = jnp.arange(actor.config.num_layers, dtype=jnp.int32)
             (x, cache), _ = jax.lax.scan(loop, (x, cache), (decoder["layers"], index))
-        norm = RMSNorm(actor.config.norm_eps)
-        return self._logits(params, _apply(norm, decoder["final_norm"], x)), cache
+        x = _apply(RMSNorm(actor.config.norm_eps), decoder["final_norm"], x)
+        if outputs_first:
+            return few_rows_dense(x[:, 0], params["head"], jnp.float32), cache
+        return self._logits(params, x), cache
 
     def _logits(self, params: Params, hidden: Float[Array, "B 1 D"]) -> Float[Array, "B V"]:
         head = self.actor_head(params).astype(hidden.dtype)

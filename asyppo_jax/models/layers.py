@@ -1,5 +1,6 @@
 """The parts of a decoder block, with every parameter's axes named where it is made."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,13 @@ from jaxtyping import Array, Float
 from asyppo_jax.models.attention import Rotation, rotate
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.self_attention import Implementation, self_attention
-from asyppo_jax.ops.products import dense, gated_mlp, without_ones
+from asyppo_jax.ops.products import (
+    dense,
+    few_rows_dense,
+    few_rows_gated_mlp,
+    gated_mlp,
+    without_ones,
+)
 from asyppo_jax.sharding import constrain
 
 # Queries, keys and values of the call's tokens -> what is mixed from values, and what is kept.
@@ -46,10 +53,43 @@ class RMSNorm(nn.Module):
         return scaled.astype(x.dtype).reshape(x.shape)
 
 
-class Attention(nn.Module):
-    """Grouped-query attention: `mix` says what the tokens of the call attend to."""
+class _Products(nn.Module):
+    """What multiplies with kernels.
+
+    With `outputs_first` kernels lie as `with_outputs_first` makes them, and x is one token a row.
+    """
 
     config: ModelConfig
+    outputs_first: bool = False
+
+    def kernel(self, name: str, dtype: Any, into: dict[str, int], out: dict[str, int]) -> jax.Array:
+        """The kernel as a matrix; `into` and `out` are its axes' names and sizes."""
+        first, last = (out, into) if self.outputs_first else (into, out)
+        axes = first | last
+        made = param(self, f"{name}_kernel", tuple(axes), tuple(axes.values()))
+        return made.astype(dtype).reshape(math.prod(first.values()), -1)
+
+    def times(self, x: Float[Array, "B T D"], kernel: Any) -> Float[Array, "B T F"]:
+        """x · W for a `kernel` of this module."""
+        if self.outputs_first:
+            return few_rows_dense(x[:, 0], kernel)[:, None]
+        return dense(x, kernel)
+
+
+def with_outputs_first(params: Any) -> Any:
+    """A layer's parameters for a `Block` with `outputs_first`: kernels [*out, *into]."""
+
+    def one(path, x):
+        name = path[-1].key
+        if not name.endswith("_kernel"):
+            return x
+        return jnp.moveaxis(x, -1, 0) if name == "o_kernel" else jnp.moveaxis(x, 0, -1)
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+class Attention(_Products):
+    """Grouped-query attention: `mix` says what the tokens of the call attend to."""
 
     @nn.compact
     def __call__(
@@ -64,54 +104,50 @@ class Attention(nn.Module):
             keys = RMSNorm(c.norm_eps, "head_dim", name="k_norm")(keys)
         queries, keys = rotate(queries, rotation), rotate(keys, rotation)
         mixed, kept = mix(queries, keys, values)
-        kernel = param(
-            self,
-            "o_kernel",
-            ("heads", "head_dim", "embed"),
-            (c.num_heads, c.head_dim, c.embed_dim),
-        )
-        kernel = kernel.astype(x.dtype).reshape(-1, c.embed_dim)
-        return dense(mixed.reshape(*x.shape[:2], -1), kernel), kept
+        heads = {"heads": c.num_heads, "head_dim": c.head_dim}
+        kernel = self.kernel("o", x.dtype, heads, {"embed": c.embed_dim})
+        return self.times(mixed.reshape(*x.shape[:2], -1), kernel), kept
 
     def project(
         self, x: Float[Array, "B T D"], name: str, axis: str, num_heads: int
     ) -> Float[Array, "B T H k"]:
         c = self.config
-        shape = (c.embed_dim, num_heads, c.head_dim)
-        kernel = param(self, f"{name}_kernel", ("embed", axis, "head_dim"), shape)
-        out = dense(x, kernel.astype(x.dtype).reshape(c.embed_dim, -1))
+        heads = {axis: num_heads, "head_dim": c.head_dim}
+        out = self.times(x, self.kernel(name, x.dtype, {"embed": c.embed_dim}, heads))
         out = out.reshape(*x.shape[:2], num_heads, c.head_dim)
         if c.attention_bias:
             zeros = nn.initializers.zeros
-            bias = param(self, f"{name}_bias", (axis, "head_dim"), shape[1:], zeros)
+            bias = param(self, f"{name}_bias", tuple(heads), tuple(heads.values()), zeros)
             out = out + bias.astype(x.dtype)[None, None]
         return out
 
 
-class GatedMLP(nn.Module):
+class GatedMLP(_Products):
     """down( silu(gate(x)) · up(x) ) (arXiv 2002.05202)."""
-
-    config: ModelConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        embed, mlp = self.config.embed_dim, self.config.mlp_dim
-        gate = param(self, "gate_kernel", ("embed", "mlp"), (embed, mlp))
-        up = param(self, "up_kernel", ("embed", "mlp"), (embed, mlp))
-        down = param(self, "down_kernel", ("mlp", "embed"), (mlp, embed))
-        return gated_mlp(x, *(kernel.astype(x.dtype) for kernel in (gate, up, down)))
+        embed, mlp = {"embed": self.config.embed_dim}, {"mlp": self.config.mlp_dim}
+        gate = self.kernel("gate", x.dtype, embed, mlp)
+        up = self.kernel("up", x.dtype, embed, mlp)
+        down = self.kernel("down", x.dtype, mlp, embed)
+        if self.outputs_first:
+            return few_rows_gated_mlp(x[:, 0], gate, up, down)[:, None]
+        return gated_mlp(x, gate, up, down)
 
 
 class Block(nn.Module):
     """One pre-norm layer, in the form that `nn.scan` wants: carry in, carry and output out.
 
     Tokens see the earlier ones of their segment, and `keep` puts out their keys and values; a
-    decoding step gives its own `mix` instead, which knows the cache.
+    decoding step gives its own `mix` instead, which knows the cache, and may have kernels with
+    `outputs_first`.
     """
 
     config: ModelConfig
     implementation: Implementation = "xla"
     keep: bool = False
+    outputs_first: bool = False
 
     @nn.compact
     def __call__(self, x, rotation, segments: Any = None, mix: Mix | None = None):
@@ -121,9 +157,10 @@ class Block(nn.Module):
 
         eps = self.config.norm_eps
         normed = RMSNorm(eps, name="attention_norm")(x)
-        attention = Attention(self.config, name="attention")
+        attention = Attention(self.config, self.outputs_first, name="attention")
         mixed, kept = attention(normed, rotation, mix or own)
         x = x + mixed
-        x = x + GatedMLP(self.config, name="mlp")(RMSNorm(eps, name="mlp_norm")(x))
+        mlp = GatedMLP(self.config, self.outputs_first, name="mlp")
+        x = x + mlp(RMSNorm(eps, name="mlp_norm")(x))
         # Said at every layer, so that the partitioner gathers weights and not activations.
         return constrain(x, ("batch", "kept_time", None)), kept

@@ -3,7 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asyppo_jax.ops.products import dense, gated_mlp, made_once
+from asyppo_jax.ops.products import (
+    dense,
+    few_rows_dense,
+    few_rows_gated_mlp,
+    gated_mlp,
+    made_once,
+)
 
 D, F = 6, 10
 
@@ -62,3 +68,30 @@ def test_the_mlp_keeps_two_wide_arrays_for_its_backward_pass():
     _, pull = jax.vjp(gated_mlp, *inputs)
     wide = [x for x in jax.tree.leaves(pull) if x.shape == (2, 5, F)]
     assert len(wide) == 2
+
+
+@pytest.mark.parametrize("rows", [1, 64, 65, 129])
+def test_products_of_few_rows_are_those_of_any(rows):
+    x, kernel, up, down = _draw((rows, D), (F, D), (F, D), (D, F))
+    few = jax.jit(few_rows_dense)(x, kernel)
+    np.testing.assert_allclose(few, x @ kernel.T, rtol=2e-5, atol=2e-5)
+    few = jax.jit(few_rows_gated_mlp)(x, kernel, up, down)
+    expected = _plain_mlp(x, kernel.T, up.T, down.T)
+    np.testing.assert_allclose(few, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("rows", [3, 65])
+def test_products_of_few_rows_have_the_dtype_asked_for(rows):
+    x, kernel = _draw((rows, D), (F, D), dtype=jnp.bfloat16)
+    assert few_rows_dense(x, kernel).dtype == jnp.bfloat16
+    assert few_rows_dense(x, kernel, jnp.float32).dtype == jnp.float32
+
+
+def test_the_weights_are_the_left_operand_of_few_rows_alone():
+    def first_operand(rows):
+        x, kernel = jnp.zeros((rows, D)), jnp.zeros((F, D))
+        text = str(jax.jit(few_rows_dense).lower(x, kernel).compile().as_text())
+        return next(line for line in text.splitlines() if " dot(" in line)
+
+    assert f"f32[{F},64]" in first_operand(64)
+    assert f"f32[65,{F}]" in first_operand(65)
