@@ -187,6 +187,7 @@ def test_a_run_without_critics_and_one_without_a_checkpoint_say_so(tmp_path):
         load_actor(str(tmp_path / "new"))
 
 
+@pytest.mark.slow  # tests/test_checkpoint.py shows it for a state
 @pytest.mark.parametrize("devices", [8])
 def test_networks_load_onto_another_mesh_with_the_same_numbers(run, tmp_path, devices):
     out = tmp_path / "out.npz"

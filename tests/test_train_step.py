@@ -42,6 +42,7 @@ def test_with_one_critic_the_mask_fractions_change_nothing():
     assert_trees_equal(masked.critic_params, plain.critic_params)
 
 
+@pytest.mark.slow  # tests/test_updates.py shows it for the losses
 def test_with_two_critics_the_mask_fractions_change_the_actor_only():
     _, masked, _ = _run(2)
     _, plain, _ = _run(
