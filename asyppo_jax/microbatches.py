@@ -59,7 +59,7 @@ def accumulate(
 
     Rows lie along `axis`, and those from `num_rows` on are left out.
     """
-    pieces, function = _cut(rows, size, axis), _traced_once(function)
+    pieces, function = _cut(rows, size, axis), traced_once(function)
     shapes = jax.eval_shape(function, _piece(pieces, 0))
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
@@ -75,7 +75,7 @@ def in_microbatches(
     function: Callable[[Any], Array], rows: Any, size: int, num_rows: Array | int
 ) -> Array:
     """`function` of `size` rows at a time, its outputs (rows first) joined; 0 past `num_rows`."""
-    pieces, function = _cut(rows, size, 0), _traced_once(function)
+    pieces, function = _cut(rows, size, 0), traced_once(function)
     batch = jax.tree.leaves(rows)[0].shape[0]
     shape = jax.eval_shape(function, _piece(pieces, 0))
     out = constrain_batch(jnp.zeros((batch // size, *shape.shape), shape.dtype), axis=1)
@@ -88,8 +88,8 @@ def in_microbatches(
     return out.reshape(batch, *shape.shape[1:])
 
 
-def _traced_once(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The same inside a trace: its shapes and the loop's body come from one tracing of it."""
+def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same inside a trace, where its shapes and its results then come from one tracing."""
     return jax.jit(function, inline=True)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from asyppo_jax.config import Config
 from asyppo_jax.experience import make_experience, summarize
+from asyppo_jax.microbatches import traced_once
 from asyppo_jax.models.actor_critic import (
     Networks,
     actor_shapes,
@@ -95,7 +96,7 @@ def step_actor(
 ) -> tuple[TrainState, Metrics]:
     """The actor's update; during the critics' warm-up nothing changes and its metrics are NaN."""
 
-    @partial(jax.jit, inline=True)  # traced once for both of its uses
+    @traced_once
     def update(params, opt_state):
         key = phase_key(state, "actor")
         return update_actor(params, opt_state, experience, key, networks, config)

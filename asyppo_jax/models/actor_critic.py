@@ -126,11 +126,11 @@ class Networks:
             stacked, count = decoder["layers"], self.actor.config.num_layers
             layers = (jax.tree.map(lambda p: p[i], stacked) for i in range(count))  # noqa: B023
             decoder["layers"] = tuple(layers)
-        params = params | {"decoder": decoder}
-        if self.actor.decode == "blocks":
-            decoder["layers"] = tuple(with_outputs_first(own) for own in decoder["layers"])
-            params["head"] = self.actor_head(params).T
-        return params
+        if self.actor.decode != "blocks":
+            return params | {"decoder": decoder}
+        decoder["layers"] = tuple(with_outputs_first(own) for own in decoder["layers"])
+        head = self.actor_head(params).T.astype(self.actor.dtype)
+        return params | {"decoder": decoder, "head": head}
 
     def actor_step(
         self,
@@ -221,7 +221,7 @@ def _apply(module: nn.Module, params: Params, *inputs: Any) -> Any:
     return module.apply({"params": params}, *inputs)
 
 
-def _traced_once(function: _F) -> _F:
+def _remembered(function: _F) -> _F:
     """`lru_cache`, which by its type would refuse linen modules: they do have a hash."""
     return cast("_F", lru_cache(maxsize=16)(function))
 
@@ -231,7 +231,7 @@ def init_actor(actor: Actor, key: PRNGKeyArray) -> Params:
     return actor.init(key, *_example())["params"]
 
 
-@_traced_once
+@_remembered
 def actor_shapes(actor: Actor) -> Params:
     """The shapes of `init_actor`, boxed; nothing is computed."""
     return jax.eval_shape(lambda: init_actor(actor, jax.random.key(0)))
@@ -255,7 +255,7 @@ def init_critics(critic: Critic, key: PRNGKeyArray, num_critics: int) -> Params:
     return stack.init(key, *_example())["params"]
 
 
-@_traced_once
+@_remembered
 def critic_shapes(critic: Critic, num_critics: int) -> Params:
     """The shapes of `init_critics`, boxed; nothing is computed."""
     return jax.eval_shape(lambda: init_critics(critic, jax.random.key(0), num_critics))
