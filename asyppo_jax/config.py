@@ -174,6 +174,10 @@ class MeshConfig:
     # is computed; "minibatch", all of a network's once for all microbatches of a gradient, which
     # spares most of the traffic between devices and costs a copy in the compute dtype.
     gather: Literal["layer", "minibatch"] = "layer"
+    # When devices of `data` add up their gradients: "microbatch", at each one, and every device
+    # keeps its own part; "minibatch", once, until when each adds up those of its own rows, which
+    # costs a copy in float32 that is whole over `data` and wants gather = "minibatch".
+    reduce: Literal["microbatch", "minibatch"] = "microbatch"
     # What waits in the host's memory (`pinned_host`) while it has no part in a phase: the
     # optimisers' states, or the idle networks too. It costs two transfers of each a step, and runs
     # the phases of a step as programs of their own.

@@ -42,6 +42,12 @@ def check_config(config: Section) -> None:
         _check_critic_microbatch(batching, critics)
     if batching.rows_per_prompt != 1:
         _check_rows_per_prompt(batching, group, critics)
+    mesh = config.mesh
+    if mesh.reduce == "minibatch" and mesh.gather != "minibatch":
+        raise ConfigError(
+            f"config.mesh.reduce is 'minibatch' with gather = {mesh.gather!r}: gradients that meet "
+            "once are those of whole parameters; set config.mesh.gather = 'minibatch' too"
+        )
 
 
 def _check_rows_per_prompt(batching: Section, group: int, critics: int) -> None:

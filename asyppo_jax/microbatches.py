@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from asyppo_jax.sharding import constrain_batch
+from asyppo_jax.sharding import by_data_shard, constrain_batch
 
 
 def actor_minibatches(
@@ -48,27 +48,48 @@ def critic_minibatches(
 
 
 def accumulate(
-    function: Callable[[Any], tuple[Any, Any]],
+    function: Callable[..., tuple[Any, Any]],
+    whole: tuple[Any, ...],
     rows: Any,
     size: int,
     num_rows: Array | int,
     *,
     axis: int = 0,
+    apart: bool = False,
 ) -> tuple[Any, Any]:
-    """`function` of `size` rows at a time gives (terms, peaks ≥ 0): the sums and the largest ones.
+    """`function(*whole, rows)` of `size` rows at a time gives (terms, peaks ≥ 0): the sums and the
+    largest ones.
 
-    Rows lie along `axis`, and those from `num_rows` on are left out.
+    Rows lie along `axis`, and those from `num_rows` on are left out. `apart`: each device of `data`
+    goes through all microbatches by itself, with its own rows of them and `whole`, and what they
+    have found meets once, at the end.
     """
-    pieces, function = _cut(rows, size, axis), traced_once(function)
-    shapes = jax.eval_shape(function, _piece(pieces, 0))
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    once, turns = traced_once(function), _trips(num_rows, size)
 
-    def one(i, total):
-        terms, peaks = function(_piece(pieces, i))
-        return jax.tree.map(jnp.add, total[0], terms), jax.tree.map(jnp.maximum, total[1], peaks)
+    def own(whole, turns, pieces):
+        shapes = jax.eval_shape(once, *whole, _piece(pieces, 0))
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
-    with jax.named_scope("microbatches"):
-        return jax.lax.fori_loop(0, _trips(num_rows, size), one, zero)
+        def one(i, total):
+            terms, peaks = once(*whole, _piece(pieces, i))
+            sums = jax.tree.map(jnp.add, total[0], terms)
+            return sums, jax.tree.map(jnp.maximum, total[1], peaks)
+
+        with jax.named_scope("microbatches"):
+            return jax.lax.fori_loop(0, turns, one, zero)
+
+    pieces = _cut(rows, size, axis)
+    if not apart:
+        return own(whole, turns, pieces)
+
+    def of_shard(given, pieces):
+        whole, turns = given
+        return jax.tree.map(lambda x: x[None], own(whole, turns, pieces))
+
+    run = by_data_shard(of_shard, size, axis=axis + 1)
+    terms, peaks = run((whole, turns), pieces)
+    sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), terms)
+    return sums, jax.tree.map(lambda x: jnp.max(x, axis=0), peaks)
 
 
 def in_microbatches(

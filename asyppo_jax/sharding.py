@@ -168,23 +168,26 @@ def constrain_batch(tree, axis: int = 0):
     return jax.tree.map(one, tree)
 
 
-def by_data_shard(function: Callable[..., Any], num_rows: int) -> Callable[..., Any]:
+def by_data_shard(
+    function: Callable[..., Any], num_rows: int, *, axis: int = 0
+) -> Callable[..., Any]:
     """Inside jit: function(params, *rows) run by each device of `data` on its own rows alone.
 
-    `params` are whole over `data`; all axes but `data` are the partitioner's. Without a mesh, or
+    Rows go in along `axis` and come out along the first one; `params` are whole over `data`, and
+    all axes but `data` are the partitioner's. Without a mesh, or
     where `data` does not divide `num_rows`, the function itself. Loops and branches in it must
     follow `largest_of_shards`.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape["data"] == 1 or num_rows % mesh.shape["data"]:
         return function
-    rows, whole = PartitionSpec("data"), PartitionSpec()
+    rows, whole = PartitionSpec(*[None] * axis, "data"), PartitionSpec()
 
     def run(params: Params, *arrays):
         return jax.shard_map(
             function,
             in_specs=(whole, *[rows] * len(arrays)),
-            out_specs=rows,
+            out_specs=PartitionSpec("data"),
             axis_names={"data"},
             check_vma=False,  # a loop's first carry is equal on all devices, later ones are not
         )(params, *arrays)

@@ -162,14 +162,17 @@ def update_critics(
         counts = jnp.maximum(jnp.sum(own.mask, axis=(1, 2)), 1).astype(jnp.float32)
         own, used = jax.vmap(lambda few: lay_out(few, batching, share)[:2])(own)
         num_rows = jnp.max(used) if batching.packing else own.tokens.shape[1]
-        compute_stack = to_compute(stack, shapes, critic.dtype, config.mesh)
+        whole = to_compute(stack, shapes, critic.dtype, config.mesh), counts
 
-        def microbatch(some):
-            grads, losses = jax.grad(stack_loss, has_aux=True)(compute_stack, some, counts)
+        def microbatch(stack, counts, some):
+            grads, losses = jax.grad(stack_loss, has_aux=True)(stack, some, counts)
             return (to_add(grads, shapes, config.mesh), losses), ()
 
         size = rows_of(batching.critic_microbatch(num_critics), batching)
-        (grads, losses), _ = accumulate(microbatch, own, size, num_rows, axis=1)
+        apart = config.mesh.reduce == "minibatch"
+        added = accumulate(microbatch, whole, own, size, num_rows, axis=1, apart=apart)
+        (grads, losses), _ = added
+        grads = to_apply(grads, shapes, config.mesh)
         norms = jax.vmap(optax.tree.norm)(grads)
         stack, opt = apply_gradients(optimizer, grads, opt, stack)
         return (stack, opt), {"critic/loss": jnp.mean(losses), "critic/grad_norm": jnp.mean(norms)}
@@ -211,16 +214,18 @@ def update_actor(
         count = jnp.sum(jnp.any(some.mask, axis=-1))
         count = jnp.maximum(count, 1).astype(jnp.float32)
         some, num_rows, _ = lay_out(some, batching, group)
-        compute_params = to_compute(actor, shapes, networks.actor.dtype, config.mesh)
+        whole = to_compute(actor, shapes, networks.actor.dtype, config.mesh), count
 
-        def microbatch(few):
+        def microbatch(actor, count, few):
             grads, (sums, peaks) = jax.grad(actor_loss, has_aux=True)(
-                compute_params, few, count, networks, config
+                actor, few, count, networks, config
             )
             return (to_add(grads, shapes, config.mesh), sums), peaks
 
         size = rows_of(batching.microbatch_size, batching)
-        (grads, sums), peaks = accumulate(microbatch, some, size, num_rows)
+        apart = config.mesh.reduce == "minibatch"
+        (grads, sums), peaks = accumulate(microbatch, whole, some, size, num_rows, apart=apart)
+        grads = to_apply(grads, shapes, config.mesh)
         metrics = _actor_metrics(sums) | peaks | {"actor/grad_norm": optax.tree.norm(grads)}
         actor, opt = apply_gradients(optimizer, grads, opt, actor)
         return (actor, opt), metrics
@@ -248,13 +253,19 @@ def to_compute(params: Params, shapes: Params, dtype: jnp.dtype, mesh: MeshConfi
 
 
 def to_add(grads: Params, shapes: Params, mesh: MeshConfig) -> Params:
-    """Gradients of `to_compute`'s parameters as microbatches add up: each device its own part.
+    """Gradients of `to_compute`'s parameters as microbatches add up, in float32, in which small
+    terms are not lost.
 
-    In float32, in which small terms are not lost.
+    Each device adds up its own part; or, where they meet once a minibatch, those of its own rows.
     """
     if mesh.gather == "minibatch":
         grads = spread_params(grads, shapes)
     return jax.tree.map(lambda x: x.astype(jnp.float32), grads)
+
+
+def to_apply(grads: Params, shapes: Params, mesh: MeshConfig) -> Params:
+    """The sums of `to_add`'s gradients as the optimiser takes them: where the parameters rest."""
+    return spread_params(grads, shapes) if mesh.reduce == "minibatch" else grads
 
 
 def actor_loss(

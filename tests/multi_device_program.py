@@ -2,7 +2,8 @@
 
 Run by test_multi_device.py and test_multi_host.py: MODEL SETTING OUT [ADDRESS PROCESSES INDEX],
 where SETTING is plain, packed (rows), branched (packed, prompts shared), offloaded (idle state on
-the host) or gathered (parameters whole over data for all microbatches of a gradient).
+the host), gathered (parameters whole over data for all microbatches of a gradient) or apart (and
+gradients added up once for them all).
 """
 
 import json
@@ -34,7 +35,8 @@ def main(model: int, setting: str, out: str) -> None:
     config = make_config(
         mesh__model=model,
         mesh__offload="idle" if setting == "offloaded" else "none",
-        mesh__gather="minibatch" if setting == "gathered" else "layer",
+        mesh__gather="minibatch" if setting in ("gathered", "apart") else "layer",
+        mesh__reduce="minibatch" if setting == "apart" else "microbatch",
         batching__packing=setting in ("packed", "branched"),
         batching__rows_per_prompt=2 if setting == "branched" else 1,
         sampling__num_prompts=8,

@@ -49,6 +49,7 @@ from tests.test_config import with_changes
             {"batching__critic_microbatch_size": 48},
             r"critic_microbatch_size \(for each critic\) is 48, .*share .* = 64",
         ),
+        ({"mesh__reduce": "minibatch"}, "set config.mesh.gather = 'minibatch' too"),
         (
             {"algorithm__num_critics": 32, "batching__microbatch_size": 16},
             r"num_critics is 32, which does not divide config\.batching\.microbatch_size = 16",

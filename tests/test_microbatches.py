@@ -40,10 +40,11 @@ def _sum_and_peak(rows):
     return (jnp.sum(rows), jnp.ones(())), jnp.max(rows)
 
 
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("num_rows", [1, 4, 5, 11, 12])
-def test_sums_add_up_peaks_stay_and_unused_microbatches_are_never_met(num_rows):
+def test_sums_add_up_peaks_stay_and_unused_microbatches_are_never_met(num_rows, apart):
     rows = jnp.where(jnp.arange(12.0) < num_rows, 1 + jnp.arange(12.0), 0.0)
-    run = jax.jit(lambda n: accumulate(_sum_and_peak, rows, 4, n))
+    run = jax.jit(lambda n: accumulate(_sum_and_peak, (), rows, 4, n, apart=apart))
     (total, trips), peak = run(num_rows)
     assert total == num_rows * (num_rows + 1) / 2
     assert peak == num_rows
@@ -57,7 +58,7 @@ def test_rows_behind_an_axis_of_critics_are_cut_along_their_own_axis():
         assert some.shape == (2, 4)
         return jnp.sum(some, axis=1), ()
 
-    totals, _ = accumulate(by_critic, rows, 4, 12, axis=1)
+    totals, _ = accumulate(by_critic, (), rows, 4, 12, axis=1)
     np.testing.assert_array_equal(totals, jnp.sum(rows, axis=1))
 
 

@@ -38,6 +38,7 @@ def one(tmp_path_factory):
     [
         pytest.param(1, "packed", marks=pytest.mark.slow),
         pytest.param(2, "gathered", marks=pytest.mark.slow),
+        pytest.param(2, "apart", marks=pytest.mark.slow),
         pytest.param(2, "offloaded", marks=pytest.mark.slow),
         (2, "plain"),
     ],

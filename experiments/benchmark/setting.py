@@ -98,4 +98,5 @@ def make_config(setting: Setting) -> Config:
     batching.packing = setting.packing
     batching.rows_per_prompt = setting.rows_per_prompt
     batching.logits_chunk = setting.completion
+    values.mesh.gather = values.mesh.reduce = "minibatch"  # of several devices: one message each
     return from_config_dict(values)
