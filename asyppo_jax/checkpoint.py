@@ -227,14 +227,8 @@ def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
 _MAY_CHANGE = frozenset(
     {"num_steps", "checkpoint.every", "checkpoint.keep", "log.tensorboard", "log.wandb_project"}
     | {"log.samples_every", "log.num_samples", "log.rollouts_every", "log.rollout_prompts"}
-    | {
-        "mesh.data",
-        "mesh.model",
-        "mesh.gather",
-        "mesh.reduce",
-        "mesh.offload",
-        "reward.num_workers",
-    }
+    | {"mesh.data", "mesh.model", "mesh.gather", "mesh.reduce", "mesh.offload"}
+    | {"reward.num_workers"}
 )
 
 

@@ -23,6 +23,7 @@ from asyppo_jax.hlo import collectives, read_program
 from asyppo_jax.hlo_traffic import moved_bytes
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.phases import PhaseProgram, bytes_per_chip, phase_programs
+from asyppo_jax.rollouts import check_divides_data_axis
 from asyppo_jax.sharding import make_mesh
 
 
@@ -132,7 +133,7 @@ def plan(
 
     Raises:
         PlanError: see `topology_devices`; or an unknown phase.
-        ConfigError: the mesh does not fit the slice.
+        ConfigError: the mesh does not fit the slice, or rows cannot be spread over it.
     """
     unknown = sorted(set(phases) - set(PHASES))
     if unknown:
@@ -140,6 +141,7 @@ def plan(
     devices = topology_devices(topology)
     chip = CHIPS[topology.split(":")[0]]
     mesh = make_mesh(config.mesh, devices)
+    check_divides_data_axis(config, mesh.shape["data"])
     networks = load_networks(config, "tpu")
     costs = phase_costs(config, networks, mesh.shape["data"])
     programs, state = phase_programs(config, networks, mesh)

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from asyppo_jax import plan as planning
-from asyppo_jax.config import MeshConfig, default_config, from_config_dict
+from asyppo_jax.config import ConfigError, MeshConfig, default_config, from_config_dict
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.phases import phase_programs
 from asyppo_jax.plan import GIB, PhasePlan, Plan, PlanError, plan, ratios, table, topology_devices
@@ -89,6 +89,26 @@ def test_every_phase_is_compiled_for_a_slice_that_is_not_there():
     decode = found.phases["decode"]
     assert decode.moved_bytes < decode.compiled_bytes < 2 * decode.moved_bytes
     assert "decode as compiled moves" in table(found)
+
+
+@pytest.mark.tpu
+@needs_compiler
+def test_rows_that_a_run_would_refuse_to_spread_are_not_planned():
+    with pytest.raises(ConfigError, match="batch_size is 63; make it a multiple of the data axis"):
+        plan(_config(evaluation__batch_size=63), "v5e:2x2", name="odd")
+
+
+@pytest.mark.tpu
+@needs_compiler
+def test_gradients_that_meet_once_a_minibatch_send_less():
+    sent = {}
+    for reduce in ("microbatch", "minibatch"):
+        config = _config(mesh__gather="minibatch", mesh__reduce=reduce)
+        found = plan(config, "v5e:2x2", name=reduce, phases=["critics", "actor"])
+        for name, phase in found.phases.items():
+            sent[name, reduce] = sum(x["bytes"] for x in phase.collectives.values())
+    for name in ("critics", "actor"):
+        assert sent[name, "minibatch"] < sent[name, "microbatch"], sent
 
 
 @pytest.mark.tpu
