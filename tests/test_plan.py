@@ -100,15 +100,13 @@ def test_rows_that_a_run_would_refuse_to_spread_are_not_planned():
 
 @pytest.mark.tpu
 @needs_compiler
-def test_gradients_that_meet_once_a_minibatch_send_less():
+def test_an_actors_gradients_that_meet_once_a_minibatch_send_less():
     sent = {}
     for reduce in ("microbatch", "minibatch"):
         config = _config(mesh__gather="minibatch", mesh__reduce=reduce)
-        found = plan(config, "v5e:2x2", name=reduce, phases=["critics", "actor"])
-        for name, phase in found.phases.items():
-            sent[name, reduce] = sum(x["bytes"] for x in phase.collectives.values())
-    for name in ("critics", "actor"):
-        assert sent[name, "minibatch"] < sent[name, "microbatch"], sent
+        found = plan(config, "v5e:2x2", name=reduce, phases=["actor"])
+        sent[reduce] = sum(x["bytes"] for x in found.phases["actor"].collectives.values())
+    assert sent["minibatch"] < sent["microbatch"] / 2  # 19.3 and 49.8 GB when this was written
 
 
 @pytest.mark.tpu
