@@ -66,7 +66,8 @@ def accumulate(
     """
     once, turns = traced_once(function), _trips(num_rows, size)
 
-    def own(whole, turns, pieces):
+    def own(given, pieces):
+        whole, turns = given
         shapes = jax.eval_shape(once, *whole, _piece(pieces, 0))
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
@@ -80,11 +81,10 @@ def accumulate(
 
     pieces = _cut(rows, size, axis)
     if not apart:
-        return own(whole, turns, pieces)
+        return own((whole, turns), pieces)
 
     def of_shard(given, pieces):
-        whole, turns = given
-        return jax.tree.map(lambda x: x[None], own(whole, turns, pieces))
+        return jax.tree.map(lambda x: x[None], own(given, pieces))
 
     run = by_data_shard(of_shard, size, axis=axis + 1)
     terms, peaks = run((whole, turns), pieces)

@@ -174,9 +174,8 @@ def by_data_shard(
     """Inside jit: function(params, *rows) run by each device of `data` on its own rows alone.
 
     Rows go in along `axis` and come out along the first one; `params` are whole over `data`, and
-    all axes but `data` are the partitioner's. Without a mesh, or
-    where `data` does not divide `num_rows`, the function itself. Loops and branches in it must
-    follow `largest_of_shards`.
+    all axes but `data` are the partitioner's. Without a mesh, or where `data` does not divide
+    `num_rows`, the function itself. Loops and branches in it must follow `largest_of_shards`.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape["data"] == 1 or num_rows % mesh.shape["data"]:

@@ -170,9 +170,8 @@ def update_critics(
 
         size = rows_of(batching.critic_microbatch(num_critics), batching)
         apart = config.mesh.reduce == "minibatch"
-        added = accumulate(microbatch, whole, own, size, num_rows, axis=1, apart=apart)
-        (grads, losses), _ = added
-        grads = to_apply(grads, shapes, config.mesh)
+        sums, _ = accumulate(microbatch, whole, own, size, num_rows, axis=1, apart=apart)
+        grads, losses = to_apply(sums[0], shapes, config.mesh), sums[1]
         norms = jax.vmap(optax.tree.norm)(grads)
         stack, opt = apply_gradients(optimizer, grads, opt, stack)
         return (stack, opt), {"critic/loss": jnp.mean(losses), "critic/grad_norm": jnp.mean(norms)}
