@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from asyppo_jax.models.attention import Rotation, rotate
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.self_attention import Implementation, self_attention
+from asyppo_jax.ops.norm import rms_norm
 from asyppo_jax.ops.products import (
     dense,
     few_rows_dense,
@@ -39,7 +40,7 @@ def param(
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) · scale over the last axis, in float32 (arXiv 1910.07467)."""
+    """See `rms_norm`."""
 
     eps: float
     axis: str = "embed"
@@ -47,10 +48,8 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         scale = param(self, "scale", (self.axis,), x.shape[-1:], nn.initializers.ones)
-        x32 = without_ones(x).astype(jnp.float32)
-        scaled = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
-        scaled = scaled * jnp.reshape(scale, (1,) * (x32.ndim - 1) + (-1,))
-        return scaled.astype(x.dtype).reshape(x.shape)
+        scaled: Any = rms_norm(without_ones(x), scale, self.eps)
+        return scaled.reshape(x.shape)
 
 
 class _Products(nn.Module):

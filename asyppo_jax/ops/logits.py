@@ -114,10 +114,13 @@ def _of_rows(
 
 def _rows_forward(hidden, head, targets):
     logits = jnp.einsum("...d,dv->...v", hidden, head, preferred_element_type=jnp.float32)
-    log_total = jax.nn.logsumexp(logits, axis=-1)
+    highest = jnp.max(logits, axis=-1, keepdims=True)
+    below, weight = _log_p_and_p(logits, highest[..., 0])
+    total, mean = jnp.sum(weight, axis=-1), jnp.sum(weight * below, axis=-1)
+    log_total = highest[..., 0] + jnp.log(total)
     log_prob = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - log_total
-    log_p, p = _log_p_and_p(logits, log_total)
-    entropy = -jnp.sum(p * log_p, axis=-1)
+    # −Σ π log π with π = w / Σw, w = exp(x − max x): two sums of one pass, neither term negative.
+    entropy = jnp.log(total) - mean / total
     return (log_prob, entropy), (hidden, head, targets, logits, log_total, entropy)
 
 
@@ -141,6 +144,7 @@ _of_rows.defvjp(_rows_forward, _rows_backward)
 def _log_p_and_p(
     logits: Float[Array, "*c V"], log_total: Float[Array, "*c"]
 ) -> tuple[Float[Array, "*c V"], Float[Array, "*c V"]]:
+    """x − log_total, and its exponential: of the log of Σ exp(x), log π and π."""
     log_p = logits - log_total[..., None]
     # exp(-inf) * -inf is NaN; a forbidden token has no part in the entropy.
     return jnp.where(jnp.isneginf(log_p), 0.0, log_p), jnp.exp(log_p)

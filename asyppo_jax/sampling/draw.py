@@ -53,6 +53,7 @@ def draw(
     """
     highest = jnp.max(logits, axis=-1, keepdims=True)
     plain = jnp.exp(logits - highest)
+    all_plain = jnp.sum(plain, axis=-1)
     if options.temperature == 0:
         # Not argmax: on a CPU it costs ten times as much as these two passes.
         places = jnp.arange(logits.shape[-1], dtype=jnp.int32)[None]
@@ -63,11 +64,13 @@ def draw(
         cooled = options.temperature != 1
         weights = jnp.exp((logits - highest) / options.temperature) if cooled else plain
         weights = truncate(weights, options)
-        token = inverse_cdf(weights, uniform)
+        token, total = inverse_cdf(weights, uniform)
         chosen = jnp.take_along_axis(weights, token[:, None], axis=-1)[:, 0]
-        sampled = jnp.log(chosen) - jnp.log(jnp.sum(weights, axis=-1))
+        sampled = jnp.log(chosen) - jnp.log(total)
+        if not cooled and not options.truncates:
+            all_plain = total
     chosen = jnp.take_along_axis(logits - highest, token[:, None], axis=-1)[:, 0]
-    return Draw(token, chosen - jnp.log(jnp.sum(plain, axis=-1)), sampled)
+    return Draw(token, chosen - jnp.log(all_plain), sampled)
 
 
 def truncate(weights: Float[Array, "B V"], options: DecodingOptions) -> Float[Array, "B V"]:
@@ -107,8 +110,10 @@ def _keep_likeliest(weights: Float[Array, "B V"], suffices) -> Float[Array, "B V
     return jnp.where(kept(bits), weights, 0)
 
 
-def inverse_cdf(weights: Float[Array, "B V"], uniform: Float[Array, " B"]) -> Int[Array, " B"]:
-    """The token whose share of the cumulative weights holds `uniform` in [0, 1).
+def inverse_cdf(
+    weights: Float[Array, "B V"], uniform: Float[Array, " B"]
+) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
+    """The token whose share of the cumulative weights holds `uniform` in [0, 1); the weights' sum.
 
     One uniform a row instead of a Gumbel for every entry of the vocabulary, and two short searches
     (a block, then an entry in it) instead of one long cumulative sum, whose rounding would grow.
@@ -118,11 +123,12 @@ def inverse_cdf(weights: Float[Array, "B V"], uniform: Float[Array, " B"]) -> In
     padded = jnp.pad(weights, ((0, 0), (0, -vocabulary % size)))
     blocks = padded.reshape(weights.shape[0], -1, size)
     sums = jnp.sum(blocks, axis=-1)
-    target = uniform * jnp.sum(sums, axis=-1)
+    total = jnp.sum(sums, axis=-1)
+    target = uniform * total
     block, below = _search(sums, target)
     inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
     entry, _ = _search(inside, target - below)
-    return (block * size + entry).astype(jnp.int32)
+    return (block * size + entry).astype(jnp.int32), total
 
 
 def _search(

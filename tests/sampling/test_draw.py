@@ -26,7 +26,9 @@ def test_draws_follow_the_distribution():
     p = jax.nn.softmax(logits)
     uniform = jax.random.uniform(jax.random.key(0), (draws,))
     rows = jnp.broadcast_to(p, (draws, vocabulary))
-    counts = np.bincount(np.asarray(jax.jit(inverse_cdf)(rows, uniform)), minlength=vocabulary)
+    tokens, total = jax.jit(inverse_cdf)(rows, uniform)
+    np.testing.assert_allclose(total, 1, rtol=1e-5)
+    counts = np.bincount(np.asarray(tokens), minlength=vocabulary)
     for token in (0, 600, 1199):
         deviation = np.sqrt(draws * p[token] * (1 - p[token]))
         assert abs(counts[token] - draws * p[token]) < 3 * deviation
@@ -40,7 +42,8 @@ def test_draws_follow_the_distribution():
 def test_a_token_without_probability_is_never_drawn(uniform, vocabulary):
     places = jnp.array([0, vocabulary // 2])
     weights = jnp.zeros((1, vocabulary)).at[0, places].set(1.0)
-    assert int(inverse_cdf(weights, jnp.array([uniform]))[0]) in places.tolist()
+    token, _ = inverse_cdf(weights, jnp.array([uniform]))
+    assert int(token[0]) in places.tolist()
 
 
 def test_top_k_keeps_the_k_likeliest():
