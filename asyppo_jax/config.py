@@ -30,6 +30,10 @@ class NetworkConfig:
     # What the backward pass of a layer computes again: "none" keeps all activations, "dots" keeps
     # the products with weights (not attention's), "full" keeps the layer's input alone.
     remat: Literal["none", "dots", "full"] = "full"
+    # Layers in one turn of the loop over them; 0: all, so that no turn hands its activations on
+    # through an array of all layers. On a GPU that is up to a fifth of an update; a deep model
+    # takes several times as long to compile.
+    unroll: int = 1
     # Of whole sequences. "auto": "splash" on TPU, "cudnn" on GPU, "xla" (blocks) elsewhere.
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
     # Of one new token to its cache (the actor's alone). "auto": "blocks" on CPU; in bfloat16 the

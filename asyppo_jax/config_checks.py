@@ -42,6 +42,11 @@ def check_config(config: Section) -> None:
         _check_critic_microbatch(batching, critics)
     if batching.rows_per_prompt != 1:
         _check_rows_per_prompt(batching, group, critics)
+    for name in ("actor", "critic"):
+        if (unroll := getattr(config, name).unroll) < 0:
+            raise ConfigError(
+                f"config.{name}.unroll is {unroll}; it is a number of layers, or 0 for all"
+            )
     mesh = config.mesh
     if mesh.reduce == "minibatch" and mesh.gather != "minibatch":
         raise ConfigError(

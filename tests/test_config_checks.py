@@ -32,6 +32,7 @@ from tests.test_config import with_changes
         ({"sampling__min_p": 1.5}, "config.sampling.min_p is 1.5; it must be in"),
         ({"evaluation__top_p": 0.0}, "config.evaluation.top_p is 0.0; it must be in"),
         ({"batching__microbatch_size": 0}, "microbatch_size is 0"),
+        ({"critic__unroll": -1}, "config.critic.unroll is -1; it is a number of layers, or 0"),
         ({"batching__rows_per_prompt": 0}, "rows_per_prompt is 0, which does not divide a critic"),
         (
             {"batching__rows_per_prompt": 32},

@@ -36,13 +36,16 @@ class Actor(nn.Module):
     remat: str = "none"
     attention: Implementation = "xla"
     decode: Form = "blocks"
+    unroll: int = 1
 
     @nn.compact
     def __call__(self, tokens, positions, segments, keep=False):
         c = self.config
         if not c.tie_embeddings:
             param(self, "lm_head", ("embed", "vocab"), (c.embed_dim, c.vocab_size))
-        decoder = Decoder(c, self.dtype, self.remat, self.attention, keep, name="decoder")
+        shape = c, self.dtype, self.remat, self.attention
+        unroll = 1 if keep else self.unroll  # what is kept lies in one array all the same
+        decoder = Decoder(*shape, keep, unroll, name="decoder")
         return decoder(tokens, positions, segments)
 
 
@@ -62,10 +65,12 @@ class Critic(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
     attention: Implementation = "xla"
+    unroll: int = 1
 
     @nn.compact
     def __call__(self, tokens, positions, segments):
-        decoder = Decoder(self.config, self.dtype, self.remat, self.attention, name="decoder")
+        shape = self.config, self.dtype, self.remat, self.attention
+        decoder = Decoder(*shape, unroll=self.unroll, name="decoder")
         hidden, _ = decoder(tokens, positions, segments)
         width = self.config.embed_dim
         kernel = param(self, "value_kernel", ("embed",), (width,), init_value_kernel)
@@ -227,8 +232,11 @@ def _remembered(function: _F) -> _F:
 
 
 def init_actor(actor: Actor, key: PRNGKeyArray) -> Params:
-    """Random parameters with their axis names (`nn.LogicallyPartitioned` boxes)."""
-    return actor.init(key, *_example())["params"]
+    """Random parameters with their axis names (`nn.LogicallyPartitioned` boxes).
+
+    In the form that compiles soonest: the parameters are the same in all.
+    """
+    return actor.clone(unroll=1).init(key, *_example())["params"]
 
 
 @_remembered

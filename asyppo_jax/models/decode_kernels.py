@@ -97,7 +97,7 @@ def attend_with_cudnn(
 def _cudnn(cache, queries, keys, values, lengths, *, implementation):
     rows = jnp.arange(len(lengths))
     written = tuple(
-        whole.at[rows, lengths].set(new[:, 0], mode="drop")
+        whole.at[rows, lengths].set(new[:, 0], mode="drop", unique_indices=True)
         for whole, new in zip(cache, (keys, values), strict=True)
     )
     mixed = jax.nn.dot_product_attention(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from asyppo_jax.models.attention import rotation_at
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.layers import Block, RMSNorm, param
-from asyppo_jax.models.segments import Segments
+from asyppo_jax.models.segments import Branches, Segments, turn
 from asyppo_jax.models.self_attention import Implementation
 from asyppo_jax.ops.products import PRODUCT
 from asyppo_jax.sharding import constrain
@@ -29,6 +29,7 @@ class Decoder(nn.Module):
     remat: str = "none"
     attention: Implementation = "xla"
     keep: bool = False
+    unroll: int = 1  # layers in one turn of the loop over them; 0: all
 
     @nn.compact
     def __call__(
@@ -40,9 +41,15 @@ class Decoder(nn.Module):
         """Hidden states after the final norm, in `dtype`; with `keep` also every layer's keys and
         values, each [L, B, T, KV, d].
 
-        Tokens see the earlier ones of their segment; segment 0 is padding.
+        Tokens see the earlier ones of their segment; segment 0 is padding. What is kept with
+        attention "cudnn" begins with a row's first token, whatever padding lies before that.
         """
         c = self.config
+        first = None
+        if self.attention == "cudnn":
+            assert not isinstance(segments, Branches), "branches take the form cudnn_packed"
+            first = jnp.argmax(segments > 0, axis=1)
+            tokens, positions, segments = (turn(x, first) for x in (tokens, positions, segments))
         embedding = param(self, "embedding", ("vocab", "embed"), (c.vocab_size, c.embed_dim))
         x = jnp.take(embedding, tokens, axis=0).astype(self.dtype)
         x = constrain(x, ("batch", "kept_time", None))
@@ -57,7 +64,9 @@ class Decoder(nn.Module):
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=c.num_layers,
+            unroll=min(self.unroll or c.num_layers, c.num_layers),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(c, self.attention, self.keep, name="layers")
         x, kept = layers(x, rotation_at(positions, c), segments)
-        return RMSNorm(c.norm_eps, name="final_norm")(x), kept
+        hidden = RMSNorm(c.norm_eps, name="final_norm")(x)
+        return hidden if first is None else turn(hidden, -first), kept

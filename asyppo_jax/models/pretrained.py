@@ -39,11 +39,11 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
     if form == "auto":
         form = form_for(platform, network[0], network[1])
     check_form(form, network[0], network[1])
-    actor = Actor(*network, form)
+    actor = Actor(*network, form, config.actor.unroll)
     if config.algorithm.num_critics == 0:
         return Networks(actor, None)
     source = critic_source(config)
-    critic = Critic(*_network(source, platform, config.batching))
+    critic = Critic(*_network(source, platform, config.batching), source.unroll)
     if critic.config.vocab_size != actor.config.vocab_size:
         raise ModelError(
             f"the actor ({config.actor.path}) has a vocabulary of {actor.config.vocab_size}, the "

@@ -73,6 +73,22 @@ def positions_of(segments: Segments) -> Int[Array, "B T"]:
     return jnp.concatenate([_places(prompts), behind], axis=1)
 
 
+@jax.custom_vjp
+def turn(x: Shaped[Array, "B T ..."], places: Int[Array, " B"]) -> Shaped[Array, "B T ..."]:
+    """Each row from entry `places` on, what lies before that behind its end.
+
+    The way back is a turn, too: autodiff's would add the entries up one by one.
+    """
+    index = (jnp.arange(x.shape[1])[None] + places[:, None]) % x.shape[1]
+    return jnp.take_along_axis(x, index.reshape(*index.shape, *[1] * (x.ndim - 2)), axis=1)
+
+
+turn.defvjp(
+    lambda x, places: (turn(x, places), places),
+    lambda places, by_out: (turn(by_out, -places), None),
+)
+
+
 def _places(segments: Any) -> Int[Array, "B T"]:
     places = jnp.arange(segments.shape[-1], dtype=jnp.int32)[None]
     before = jnp.pad(segments[:, :-1], ((0, 0), (1, 0)), constant_values=-1)

@@ -24,6 +24,7 @@ from asyppo_jax.sharding import by_rows_and_heads
 Implementation = Literal["xla", "splash", "cudnn", "cudnn_packed"]
 
 _BLOCK = 64  # queries whose scores exist at one time in the XLA form, or a sixteenth of them all
+_TILE = 128  # keys of one tile of cuDNN's
 _LANES = 128  # the TPU's vector width: splash wants lengths and head sizes in multiples of it
 
 
@@ -159,43 +160,57 @@ def _cudnn(
     key_segments: Array,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Array:
-    """cuDNN's flash attention, in bfloat16, of rows that hold one segment each.
+    """cuDNN's flash attention, in bfloat16, of rows that begin with their one segment.
 
-    It knows where a row's tokens end, not where they begin, so rows are first turned until their
-    padding lies behind; what a causal mask and a length say then is all that there is to say.
+    It knows where a row's tokens end, not where they begin, so the decoder has turned its rows
+    until their padding lies behind; a causal mask and a length then say all that there is to say.
     """
     del key_segments  # the same: branches behind a shared prompt take the other form
-    places = jnp.arange(segments.shape[1])[None]
-    first = jnp.argmax(segments > 0, axis=1)[:, None]
     lengths = jnp.maximum(jnp.sum(segments > 0, axis=1, dtype=jnp.int32), 1)
-    turned = [_turn(x.astype(jnp.bfloat16), places + first) for x in (queries, keys, values)]
     mixed = jax.nn.dot_product_attention(
-        *turned,
+        *(x.astype(jnp.bfloat16) for x in (queries, keys, values)),
         is_causal=True,
         query_seq_lengths=lengths,
         key_value_seq_lengths=lengths,
         implementation=implementation,
     )
-    return _turn(mixed, places - first).astype(queries.dtype)
+    return mixed.astype(queries.dtype)
 
 
-turned_xla = partial(_cudnn, implementation="xla")  # all of it but the kernel, for any platform
-
-
-def _turn(x: Array, places: Array) -> Array:
-    """Each row's entries from `places` [B, T], counted around its end."""
-    index = (places % x.shape[1])[:, :, None, None]
-    return jnp.take_along_axis(x, index, axis=1)
+cudnn_as_xla = partial(_cudnn, implementation="xla")  # all of it but the kernel, for any platform
 
 
 def _cudnn_packed(
-    queries: Array, keys: Array, values: Array, segments: Array, key_segments: Array
+    queries: Array,
+    keys: Array,
+    values: Array,
+    segments: Array,
+    key_segments: Array,
+    implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Array:
-    """The same kernel for rows of several segments, whose mask travels as a bias, [B, 1, T, S]."""
+    """The same kernel for rows of several segments, whose mask travels as a bias, [B, 1, T, S].
+
+    Lengths are made multiples of 128: of half a tile of keys behind a mask cuDNN's gradients can be
+    NaN (pytorch/pytorch#196678).
+    """
+    queries_more, keys_more = (-x.shape[1] % _TILE for x in (queries, keys))
     seen = visible(segments, key_segments)[:, None]
-    inputs = (x.astype(jnp.bfloat16) for x in (queries, keys, values))
-    mixed = jax.nn.dot_product_attention(*inputs, mask=seen, implementation="cudnn")
-    return mixed.astype(queries.dtype)
+    seen = jnp.pad(seen, ((0, 0), (0, 0), (0, queries_more), (0, keys_more)))
+
+    def prepare(x, more):
+        return jnp.pad(x.astype(jnp.bfloat16), ((0, 0), (0, more), (0, 0), (0, 0)))
+
+    mixed = jax.nn.dot_product_attention(
+        prepare(queries, queries_more),
+        prepare(keys, keys_more),
+        prepare(values, keys_more),
+        mask=seen,
+        implementation=implementation,
+    )
+    return mixed[:, : queries.shape[1]].astype(queries.dtype)
+
+
+cudnn_packed_as_xla = partial(_cudnn_packed, implementation="xla")
 
 
 _KERNELS = {"splash": _splash, "cudnn": _cudnn, "cudnn_packed": _cudnn_packed}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from asyppo_jax.models.actor_critic import Networks, actor_shapes, in_compute_dtype
-from asyppo_jax.models.decode_attention import make_cache
+from asyppo_jax.models.decode_attention import BY_LAYER, make_cache
 from asyppo_jax.sampling.draw import DecodingOptions, Draw, draw
 from asyppo_jax.sampling.prefill import prefill
 from asyppo_jax.sampling.slots import (
@@ -102,8 +102,8 @@ def _sample_shard(
     first = answers.tokens[:, 0]
     over = _ends(first, answers.lengths >= limits, answers.stop_states, stop_table, options)
     requests = Requests(row_keys, limits, lengths, over, stop_table, None)
-    if form == "blocks" and slots >= batch:
-        progress = all_at_once(kept, requests, answers)
+    if form in BY_LAYER and slots >= batch:
+        progress = all_at_once(form, kept, requests, answers)
     else:
         requests = requests._replace(waiting=make_cache(form, *kept, length, part=width))
         progress = in_turn(form, kept[0], requests, answers, min(slots, batch), length)

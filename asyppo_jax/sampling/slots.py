@@ -1,8 +1,8 @@
 """The slots of the decoding loop: which request each decodes, and where its keys and values lie.
 
-With a slot for every request all are decoded at one time, and on a CPU a prompt's keys and values
-are then held, and read, once for its whole group. With fewer slots the requests wait; as an answer
-ends, its slot takes the next one by copying that one's prompt.
+With a slot for every request all are decoded at one time, on a CPU and a GPU from the start; on a
+CPU a prompt's keys and values are then held, and read, once for its whole group. With fewer slots
+the requests wait; as an answer ends, its slot takes the next one by copying that one's prompt.
 """
 
 from collections.abc import Callable
@@ -60,13 +60,20 @@ class Progress(NamedTuple):
     answers: Answers
 
 
-def all_at_once(kept: tuple[Array, Array], requests: Requests, answers: Answers) -> Progress:
-    """Every request in a slot of its own, in "blocks"; the slots of a group share its prompt."""
+def all_at_once(
+    form: Form, kept: tuple[Array, Array], requests: Requests, answers: Answers
+) -> Progress:
+    """Every request in a slot of its own; with "blocks" the slots of a group share its prompt.
+
+    For forms whose layers have arrays of their own: of one array for all, XLA would hold the
+    prompts' copies twice.
+    """
     batch, lengths = answers.tokens.shape[0], requests.prompt_lengths
     width, completion = kept[0].shape[2], answers.tokens.shape[1]
     group = batch // len(lengths)
-    if group == 1:
-        shared, cache = None, make_cache("blocks", *kept, width + completion)
+    if form != "blocks" or group == 1:
+        keys, values = (jnp.repeat(x, group, axis=1) for x in kept)
+        shared, cache = None, make_cache(form, keys, values, width + completion)
     else:
         longest = largest_of_shards(jnp.max(lengths))
         shared = share_prompts(*kept, lengths, longest, group)

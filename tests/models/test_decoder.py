@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 
 from asyppo_jax.config import NetworkConfig
-from asyppo_jax.models.actor_critic import Actor, Networks
+from asyppo_jax.models import self_attention
+from asyppo_jax.models.actor_critic import Actor, Networks, init_actor
+from asyppo_jax.models.attention import attend
 from asyppo_jax.models.decode_attention import make_cache
+from asyppo_jax.models.segments import visible
 from tests.tiny import (
     ARCHITECTURES,
     QWEN3,
     VOCABULARY,
+    assert_trees_equal,
     jit_logits,
     make_actor_params,
     make_networks,
@@ -90,6 +94,36 @@ def test_decoding_token_by_token_equals_the_whole_sequence(model, form):
         np.testing.assert_allclose(logits, whole[jnp.arange(2), lengths], atol=1e-5)
 
 
+def test_rows_turned_for_cudnn_agree_with_rows_as_they_are(monkeypatch):
+    """A form that knows lengths alone; padding on both sides, on neither, and no token at all."""
+
+    def by_length(queries, keys, values, segments, _):
+        lengths = jnp.sum(segments, axis=1)[:, None]
+        return attend(
+            queries, keys, values, visible(*[(jnp.arange(8)[None] < lengths).astype(jnp.int32)] * 2)
+        )
+
+    monkeypatch.setitem(self_attention._KERNELS, "cudnn", by_length)
+    tokens = _tokens((3, 8))
+    mask = jnp.array([[0, 0, 1, 1, 1, 1, 1, 0], [1] * 8, [0] * 8], bool)
+    params = make_actor_params(Networks(Actor(QWEN3), None))
+
+    def hidden_and_gradient(attention):
+        networks = Networks(Actor(QWEN3, attention=attention), None)
+
+        def loss(p):
+            hidden = jnp.where(mask[..., None], networks.actor_hidden(p, tokens, mask), 0.0)
+            return jnp.sum(jnp.sin(hidden)), hidden
+
+        return jax.jit(jax.grad(loss, has_aux=True))(params)
+
+    ours, expected = (hidden_and_gradient(attention) for attention in ("cudnn", "xla"))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), ours, expected
+    )
+    assert np.abs(expected[0]["decoder"]["embedding"]).max() > 1
+
+
 REMAT_NAMES = get_args(get_type_hints(NetworkConfig)["remat"])
 
 
@@ -108,6 +142,22 @@ def test_rematerialisation_changes_no_gradient(remat):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), saved, recomputed
     )
+
+
+@pytest.mark.parametrize("unroll", [0, 2])
+def test_layers_unrolled_change_neither_parameters_nor_gradients(unroll):
+    tokens, mask = _tokens((2, 6)), jnp.ones((2, 6), bool)
+    plain, unrolled = (Networks(Actor(QWEN3, unroll=n), None) for n in (1, unroll))
+    params = make_actor_params(plain)
+    key = jax.random.key(0)
+    assert_trees_equal(init_actor(plain.actor, key), init_actor(unrolled.actor, key))
+
+    def gradient(networks):
+        loss = lambda p: jnp.sum(networks.actor_hidden(p, tokens, mask) ** 2)  # noqa: E731
+        return jax.jit(jax.grad(loss))(params)
+
+    looped, flat = gradient(plain), gradient(unrolled)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), looped, flat)
 
 
 def test_bfloat16_compute_stays_near_float32_and_parameters_stay_float32():

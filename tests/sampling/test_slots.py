@@ -34,7 +34,7 @@ def answers():
 
 
 def test_all_at_once_every_request_has_a_slot_and_nothing_waits(kept, requests, answers):
-    progress = all_at_once(kept, requests, answers)
+    progress = all_at_once("blocks", kept, requests, answers)
     slots = progress.slots
     assert progress.next == BATCH
     np.testing.assert_array_equal(slots.request, [0, BATCH, 2, 3, 4, BATCH])
@@ -45,7 +45,7 @@ def test_all_at_once_every_request_has_a_slot_and_nothing_waits(kept, requests, 
 
 
 def test_all_at_once_prompts_take_no_room_in_the_rows(kept, requests, answers):
-    slots = all_at_once(kept, requests, answers).slots
+    slots = all_at_once("blocks", kept, requests, answers).slots
     size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))  # noqa: E731
     place = 2 * LAYERS * KV * WIDTH
     assert slots.shared is not None
@@ -55,7 +55,7 @@ def test_all_at_once_prompts_take_no_room_in_the_rows(kept, requests, answers):
 
 def test_all_at_once_a_prompt_of_one_response_begins_its_row(kept, requests, answers):
     requests = requests._replace(keys=requests.keys[:N], over=OVER[:N], limits=requests.limits[:N])
-    slots = all_at_once(kept, requests, jax.tree.map(lambda x: x[:N], answers)).slots
+    slots = all_at_once("blocks", kept, requests, jax.tree.map(lambda x: x[:N], answers)).slots
     assert slots.shared is None
     np.testing.assert_array_equal(slots.request, [0, N])
     np.testing.assert_array_equal(slots.length, [5, 0])
@@ -63,8 +63,24 @@ def test_all_at_once_a_prompt_of_one_response_begins_its_row(kept, requests, ans
         assert keys.shape == (N, KV, 1, WIDTH, PROMPT + LENGTH)
 
 
+@pytest.mark.parametrize("form", ["layers"])
+def test_all_at_once_without_sharing_each_row_begins_with_its_prompt(kept, requests, answers, form):
+    progress = all_at_once(form, kept, requests, answers)
+    slots = progress.slots
+    assert slots.shared is None and progress.next == BATCH
+    np.testing.assert_array_equal(slots.length, [5, 0, 5, 2, 2, 0])
+    assert refill(progress, requests, form, GROUP) is progress
+    for layer, own in enumerate(slots.cache):
+        for have, prompt in zip(own, kept, strict=True):
+            assert have.shape == (BATCH, PROMPT + LENGTH, KV, WIDTH)
+            np.testing.assert_array_equal(
+                have[:, :PROMPT], jnp.repeat(prompt[layer], GROUP, axis=0)
+            )
+            assert not have[:, PROMPT:].any()
+
+
 def test_fewer_slots_are_those_at_work_in_their_order(kept, requests, answers):
-    slots = all_at_once(kept, requests, answers).slots
+    slots = all_at_once("blocks", kept, requests, answers).slots
     four = fewer("blocks", slots, 4)
     np.testing.assert_array_equal(four.request, [0, 2, 3, 4])
     np.testing.assert_array_equal(four.token, [10, 12, 13, 14])
