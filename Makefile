@@ -12,7 +12,7 @@ PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 # environment forbids it, every start would compile 1,900 modules: 8 seconds instead of 3.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
-LIGHT := not torch and not real_model and not slow and not tpu
+LIGHT := not torch and not real_model and not slow and not tpu and not gpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -4,7 +4,8 @@
         [--sequences=128 --group=8 --prompt=64 --completion=192] [--ragged=SEED | --lengths=FILE]
         [--microbatch=16] [--packing] [--rows_per_prompt=1] [--slots=0] [--cores=1] [--repeats=3]
         [--beside=transformers|tunix|torch|torch_compile --peer_python=PYTHON]
-        [--peer_microbatch=4] [--devices=1] [--json]
+        [--peer_microbatch=4] [--devices=1] [--dtype=float32] [--remat=none] [--unroll=1]
+        [--profile=DIR] [--json]
 
 How the figures are made, the peers' environments, and a table: experiments/benchmark/README.md.
 """
@@ -19,8 +20,12 @@ from asyppo_jax.config import ConfigError
 from asyppo_jax.errors import UserError
 from experiments.benchmark.setting import Setting, ragged_lengths, read_lengths, rows_at_once
 
-_MODEL = flags.DEFINE_string("model", None, "The actor's Hugging Face directory (no tokenizer).")
-_CRITIC = flags.DEFINE_string("critic", "", "The critics' directory; empty: the actor's.")
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "The actor's Hugging Face directory (no tokenizer), or a config.json whose weights are drawn.",
+)
+_CRITIC = flags.DEFINE_string("critic", "", "The critics', likewise; empty: the actor's.")
 _NUM_CRITICS = flags.DEFINE_integer("num_critics", 1, "1 is PPO, 2 or more AsyPPO.", lower_bound=1)
 _SEQUENCES = flags.DEFINE_integer("sequences", 128, "Rows of the rollout.", lower_bound=1)
 _GROUP = flags.DEFINE_integer("group", 8, "Responses of a prompt.", lower_bound=1)
@@ -54,6 +59,18 @@ _PEER_PYTHON = flags.DEFINE_string(
 _PEER_MICROBATCH = flags.DEFINE_integer(
     "peer_microbatch", None, "The peer's rows of one forward pass; if not given, --microbatch."
 )
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16"], "What both networks compute in."
+)
+_REMAT = flags.DEFINE_enum(
+    "remat", "none", ["none", "dots", "full"], "What a backward pass computes again."
+)
+_UNROLL = flags.DEFINE_integer(
+    "unroll", 1, "Layers in one turn of the loop over them; 0: all.", lower_bound=0
+)
+_PROFILE = flags.DEFINE_string(
+    "profile", "", "A directory for a trace of one more run, whose operations are listed by time."
+)
 _JSON = flags.DEFINE_bool("json", False, "End with one line of JSON.")
 
 
@@ -68,8 +85,14 @@ def main(argv: list[str]) -> None:
         peer, python = _BESIDE.value, _PEER_PYTHON.value
         if (peer is None) != (python is None):
             raise ConfigError("--beside and --peer_python go together")
+        if peer is not None and setting.model.endswith(".json"):
+            raise ConfigError(
+                f"--beside={peer} needs weights, and --model={setting.model} is a shape alone; "
+                "experiments.benchmark.make_model makes some"
+            )
         beside = (peer, python) if peer is not None and python is not None else None
-        result = measure(phase, setting, cores=cores, repeats=_REPEATS.value, beside=beside)
+        options = {"cores": cores, "repeats": _REPEATS.value, "profile": _PROFILE.value}
+        result = measure(phase, setting, beside=beside, **options)
     except UserError as error:
         sys.exit(f"error: {error}")
     print(describe(result))
@@ -111,6 +134,9 @@ def _read_setting() -> Setting:
         rows_per_prompt=_ROWS_PER_PROMPT.value,
         peer_microbatch=_PEER_MICROBATCH.value or _MICROBATCH.value,
         slots=_SLOTS.value,
+        dtype=_DTYPE.value,
+        remat=_REMAT.value,
+        unroll=_UNROLL.value,
     )
 
 

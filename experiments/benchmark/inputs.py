@@ -1,18 +1,25 @@
-"""What every phase starts from: prompts and a scored rollout from a seed, the networks' state."""
+"""What every phase starts from: prompts and a scored rollout from a seed, parameters, the state."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import meta
 
 from asyppo_jax.config import Config
 from asyppo_jax.experience import make_experience
-from asyppo_jax.models.actor_critic import Networks
-from asyppo_jax.models.pretrained import load_actor_params, load_critic_params, load_networks
+from asyppo_jax.models.actor_critic import Networks, init_actor, init_critics
+from asyppo_jax.models.pretrained import (
+    critic_source,
+    load_actor_params,
+    load_critic_params,
+    load_networks,
+)
 from asyppo_jax.train_step import create_train_state
-from asyppo_jax.types import Experience, PromptBatch, Rollout, TrainState
+from asyppo_jax.types import Experience, Params, PromptBatch, Rollout, TrainState
 from experiments.benchmark.setting import Setting, make_config
 
 PAD = 0  # no prompt or completion holds it, so that peers may tell padding by its token
@@ -23,22 +30,17 @@ class Inputs(NamedTuple):
 
     config: Config
     networks: Networks
-    state: TrainState
     prompts: PromptBatch
     rollout: Rollout
 
 
 def make_inputs(setting: Setting) -> Inputs:
-    """The models from their directories; tokens, rewards and old log-probs at random.
+    """The models from their directories, or drawn; tokens, rewards and old log-probs at random.
 
     The log-probs are near those of a model that knows nothing, log(1/V).
     """
     config = make_config(setting)
     networks = load_networks(config)
-    create = partial(create_train_state, config, networks)
-    actor = load_actor_params(config, networks)
-    critics = load_critic_params(config, networks)
-    state = jax.jit(lambda a, c: create(actor_params=a, critic_params=c))(actor, critics)
     rng = np.random.default_rng(0)
     vocabulary, batch = networks.actor.config.vocab_size, setting.sequences
     prompts = rng.integers(1, vocabulary, (batch // setting.group_size, setting.prompt))
@@ -56,7 +58,38 @@ def make_inputs(setting: Setting) -> Inputs:
     batch_of_prompts = PromptBatch(
         tokens=jnp.asarray(prompts, jnp.int32), mask=jnp.ones(prompts.shape, bool)
     )
-    return Inputs(config, networks, state, batch_of_prompts, rollout)
+    return Inputs(config, networks, batch_of_prompts, rollout)
+
+
+def first_state(inputs: Inputs) -> TrainState:
+    """The state before the first step; parameters and moments, which sampling has no use for."""
+    create = partial(create_train_state, inputs.config, inputs.networks)
+    make = jax.jit(lambda a, c: create(actor_params=a, critic_params=c))
+    return make(actor_params(inputs), critic_params(inputs))
+
+
+def actor_params(inputs: Inputs) -> Params:
+    """Those of the model's directory; of a config.json alone, drawn from a seed."""
+    if not _is_shape_alone(inputs.config.actor.path):
+        return load_actor_params(inputs.config, inputs.networks)
+    return _drawn(partial(init_actor, inputs.networks.actor), 0)
+
+
+def critic_params(inputs: Inputs) -> Params:
+    """Likewise, of all critics as one stack."""
+    critic, count = inputs.networks.critic, inputs.config.algorithm.num_critics
+    assert critic is not None, "a benchmark has one critic at least"
+    if not _is_shape_alone(critic_source(inputs.config).path):
+        return load_critic_params(inputs.config, inputs.networks)
+    return _drawn(lambda key: init_critics(critic, key, count), 1)
+
+
+def _is_shape_alone(path: str) -> bool:
+    return path.endswith(".json")
+
+
+def _drawn(init: Callable[[jax.Array], Params], seed: int) -> Params:
+    return jax.jit(lambda key: meta.unbox(init(key)))(jax.random.key(seed))
 
 
 def drawn_experience(inputs: Inputs) -> Experience:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from asyppo_jax.config import ConfigError
-from experiments.benchmark.inputs import PAD, Inputs, drawn_experience
+from experiments.benchmark.inputs import PAD, Inputs, critic_params, drawn_experience
 from experiments.benchmark.setting import Setting
 
 _HERE = Path(__file__).parent / "peer_programs"
@@ -96,7 +96,7 @@ def write_job(directory: Path, name: str, inputs: Inputs, setting: Setting, core
         "advantages": experience.advantages,
         "returns": experience.returns,
         "values": experience.values[0],
-        "value_kernel": inputs.state.critic_params["value_kernel"][0],
+        "value_kernel": critic_params(inputs)["value_kernel"][0],
     }
     host: dict[str, Any] = {k: np.asarray(x) for k, x in arrays.items()}
     np.savez(directory / "arrays.npz", **host)

@@ -25,7 +25,13 @@ from asyppo_jax.train_step import (
 )
 from asyppo_jax.types import TrainState
 from asyppo_jax.updates import sequence_segments
-from experiments.benchmark.inputs import PAD, Inputs, drawn_experience
+from experiments.benchmark.inputs import (
+    PAD,
+    Inputs,
+    actor_params,
+    drawn_experience,
+    first_state,
+)
 from experiments.benchmark.setting import Setting, rows_at_once
 
 Seconds = dict[str, float]  # by phase
@@ -80,7 +86,7 @@ def _sampler(inputs: Inputs, setting: Setting):
     mesh = make_mesh(inputs.config.mesh)
     resting = state_shardings(inputs.config, inputs.networks, mesh).actor_params
     rows = jax.device_put((inputs.prompts, limits), batch_sharding(mesh))
-    arguments = jax.device_put(inputs.state.actor_params, resting), *rows
+    arguments = jax.device_put(actor_params(inputs), resting), *rows
     with jax.set_mesh(mesh):
         program, seconds = compiled(draw, *arguments, jax.random.key(0))
     return program, arguments, seconds
@@ -111,7 +117,7 @@ def _updates(inputs: Inputs):
     """State and experience where they rest, both updates, and their compile seconds."""
     mesh = make_mesh(inputs.config.mesh)
     resting = state_shardings(inputs.config, inputs.networks, mesh)
-    state = jax.device_put(inputs.state, resting)
+    state = jax.device_put(first_state(inputs), resting)
     rollout = jax.device_put(inputs.rollout, batch_sharding(mesh))
     programs, seconds = [], {}
     with jax.set_mesh(mesh):
@@ -137,10 +143,10 @@ def step_program(inputs: Inputs, setting: Setting) -> Program:
         return experience, summarize(experience)
 
     draw, arguments, sampling = _sampler(inputs, setting)
-    value, valuing = compiled(partial(critic_values, **chosen), inputs.state, inputs.rollout)
-    values = jax.eval_shape(partial(critic_values, **chosen), inputs.state, inputs.rollout)
-    judge, judging = compiled(experience_and_summary, inputs.state, inputs.rollout, values)
     state, _, (critics, actor), updating = _updates(inputs)
+    value, valuing = compiled(partial(critic_values, **chosen), state, inputs.rollout)
+    values = jax.eval_shape(partial(critic_values, **chosen), state, inputs.rollout)
+    judge, judging = compiled(experience_and_summary, state, inputs.rollout, values)
     box: dict[str, TrainState] = {"state": state}
 
     def run() -> Seconds:

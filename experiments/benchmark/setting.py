@@ -14,7 +14,7 @@ MEDIAN_LENGTH, SPREAD = 40, 1.0  # of ragged lengths: a lognormal's median, and 
 class Setting:
     """One measurement; `lengths` holds every row's completion tokens."""
 
-    model: str
+    model: str  # a directory; or a config.json alone, whose weights are then drawn
     critic: str  # empty: the critics are as large as the actor
     num_critics: int
     group_size: int
@@ -26,6 +26,9 @@ class Setting:
     rows_per_prompt: int
     peer_microbatch: int
     slots: int  # of sampling; 0: as many as sequences
+    dtype: str = "float32"  # that both networks compute in
+    remat: str = "none"
+    unroll: int = 1  # layers in one turn of the loop over them; 0: all
 
     @property
     def sequences(self) -> int:
@@ -73,14 +76,14 @@ def read_lengths(file: str, count: int, cap: int) -> tuple[int, ...]:
 
 
 def make_config(setting: Setting) -> Config:
-    """One epoch, one gradient a network, float32: PPO with one critic, AsyPPO with more.
+    """One epoch, one gradient a network: PPO with one critic, AsyPPO with more.
 
     With one critic there is no disagreement, so the masks are off.
     """
     values = default_config()
     values.actor.path, values.critic.path = setting.model, setting.critic
     for network in (values.actor, values.critic):
-        network.remat = "none"
+        network.remat, network.dtype, network.unroll = setting.remat, setting.dtype, setting.unroll
     values.prompt.max_length = setting.prompt
     sampling, batching, algorithm = values.sampling, values.batching, values.algorithm
     sampling.num_prompts = setting.sequences // setting.group_size

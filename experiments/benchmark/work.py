@@ -12,6 +12,7 @@ from asyppo_jax.models.config import ModelConfig
 from experiments.benchmark.setting import Setting
 
 FLOAT32 = 4  # bytes
+WIDTHS = {"float32": FLOAT32, "bfloat16": 2}  # of what is computed with
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,15 @@ def prefill_work(config: ModelConfig, setting: Setting) -> Work:
     """Every prompt once for its group, and the logits of its last token."""
     prompts = setting.sequences // setting.group_size
     flops = causal_flops(config, setting.prompt) + head_flops(config, 1)
-    return Work(prompts * flops, parameter_bytes(config))
+    return Work(prompts * flops, parameter_bytes(config, setting.dtype))
 
 
-def decode_work(config: ModelConfig, setting: Setting) -> Work:
+def decode_work(config: ModelConfig, setting: Setting, *, shared: bool = True) -> Work:
     """All tokens after the first, which the prefill gives.
 
     The last token of a row is never fed in. The group's rows share the keys of their prompt, which
     a turn need read only once a group: counted are reads by every row for its own tokens, and the
-    prompts' divided by the group.
+    prompts' divided by the group; without `shared`, whole, as kernels read them.
     """
     lengths = setting.lengths
     flops = sum(
@@ -55,15 +56,17 @@ def decode_work(config: ModelConfig, setting: Setting) -> Work:
     slots = setting.slots or setting.sequences
     turns = max(max(lengths) - 1, -(-sum(n - 1 for n in lengths) // slots))
     own = sum((n - 1) * n / 2 for n in lengths)
-    shared = sum((n - 1) * setting.prompt for n in lengths) / setting.group_size
-    keys = 2 * config.num_layers * config.num_kv_heads * config.head_dim * FLOAT32
-    return Work(flops, turns * parameter_bytes(config) + (own + shared) * keys)
+    prompts = sum((n - 1) * setting.prompt for n in lengths)
+    prompts /= setting.group_size if shared else 1
+    keys = 2 * config.num_layers * config.num_kv_heads * config.head_dim * WIDTHS[setting.dtype]
+    return Work(flops, turns * parameter_bytes(config, setting.dtype) + (own + prompts) * keys)
 
 
 def values_work(critic: ModelConfig, setting: Setting) -> Work:
     """Every critic's forward pass over every sequence."""
     flops = sum(causal_flops(critic, setting.prompt + n) for n in setting.lengths)
-    return Work(setting.num_critics * flops, setting.num_critics * parameter_bytes(critic))
+    parameters = parameter_bytes(critic, setting.dtype)
+    return Work(setting.num_critics * flops, setting.num_critics * parameters)
 
 
 def critics_work(critic: ModelConfig, setting: Setting) -> Work:
@@ -79,10 +82,10 @@ def actor_work(actor: ModelConfig, setting: Setting) -> Work:
     return Work(3 * (trunk + head), optimizer_bytes(actor))
 
 
-def parameter_bytes(config: ModelConfig) -> float:
-    return float(FLOAT32 * config.num_params)
+def parameter_bytes(config: ModelConfig, dtype: str = "float32") -> float:
+    return float(WIDTHS[dtype] * config.num_params)
 
 
 def optimizer_bytes(config: ModelConfig) -> float:
-    """Gradients, parameters and two moments read; all but gradients written."""
+    """Gradients, parameters and two moments read; all but gradients written; float32 all."""
     return 7 * parameter_bytes(config)

@@ -11,8 +11,9 @@ from asyppo_jax.flops import layer_params
 from experiments.benchmark import work
 from experiments.benchmark.__main__ import spread_over
 from experiments.benchmark.make_model import architecture, make_model
-from experiments.benchmark.measure import measure
+from experiments.benchmark.measure import describe, measure
 from experiments.benchmark.peers import program_of
+from experiments.benchmark.profile import MOST_LINES, describe_profile, summary
 from experiments.benchmark.setting import Setting, make_config, ragged_lengths, read_lengths
 from tests.tiny import QWEN3
 
@@ -60,6 +61,15 @@ def test_decoding_reads_parameters_once_a_turn_and_a_groups_prompt_once():
     two = dataclasses.replace(SETTING, slots=2)
     more = work.decode_work(QWEN3, two).bytes - work.decode_work(QWEN3, SETTING).bytes
     assert more == work.parameter_bytes(QWEN3)
+
+
+def test_kernels_read_every_rows_own_prompt_and_bfloat16_is_half_as_wide():
+    shared, own = (work.decode_work(QWEN3, SETTING, shared=s) for s in (True, False))
+    keys_of_a_token = 2 * 3 * 2 * 16 * 4
+    assert own.flops == shared.flops
+    assert own.bytes - shared.bytes == (4 + 4 + 1) * 3 / 2 * keys_of_a_token
+    half = dataclasses.replace(SETTING, dtype="bfloat16")
+    assert work.decode_work(QWEN3, half, shared=False).bytes == own.bytes / 2
 
 
 def test_an_update_is_three_passes_over_real_tokens_and_the_head_over_completions():
@@ -141,6 +151,42 @@ def test_a_peer_is_named_for_the_phases_that_it_has():
 def test_a_mini_critic_of_half_width_and_depth_has_an_eighth_of_the_layers():
     whole, half = architecture(8, 256, 4096), architecture(4, 128, 4096)
     assert layer_params(half) == layer_params(whole) / 8
+
+
+def test_a_profile_adds_up_operations_by_name_and_finds_the_time_between_them():
+    spans = [("fusion.1", 0.0, 2e6), ("fusion_12", 1e6, 4e6), ("gemm_a_64x5_NN", 6e6, 10e6)]
+    table = summary(spans, on_device=True)
+    assert [row["name"] for row in table] == ["fusion", "gemm_a_64x5_NN", "(idle)"]
+    assert [row["ms"] for row in table] == [5.0, 4.0, 2.0]
+    assert table[0]["calls"] == 2 and table[0]["share"] == 0.5
+    assert {row["name"] for row in summary(spans, on_device=False)} == {"fusion", "gemm_a_64x5_NN"}
+    assert summary([], on_device=True) == []
+    lines = describe_profile(table * 20)
+    assert len(lines) == 1 + MOST_LINES + 1 and lines[-1].endswith("35 others")
+
+
+def test_weights_of_a_shape_alone_are_drawn_and_a_run_of_them_is_profiled(tmp_path):
+    shape = {
+        "model_type": "qwen3",
+        "vocab_size": 61,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "intermediate_size": 32,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e4,
+        "tie_word_embeddings": True,
+    }
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(shape))
+    setting = dataclasses.replace(SETTING, model=str(file), lengths=(5,) * 4)
+    result = measure("sample", setting, cores=1, repeats=1, profile=str(tmp_path / "trace"))
+    assert result["tokens"] == 20 and result["decode_gb_per_s"] > 0
+    assert result["profile"] and all(row["ms"] > 0 for row in result["profile"])
+    assert "mfu_by_phase" not in result  # of a CPU there is no data sheet
+    assert "TFLOP/s" in describe(result)
 
 
 @pytest.mark.slow
