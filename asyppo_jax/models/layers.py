@@ -48,7 +48,7 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         scale = param(self, "scale", (self.axis,), x.shape[-1:], nn.initializers.ones)
-        scaled: Any = rms_norm(without_ones(x), scale, self.eps)
+        scaled: Any = rms_norm(without_ones(x), jnp.asarray(scale), self.eps)
         return scaled.reshape(x.shape)
 
 
