@@ -35,17 +35,17 @@ class Actor(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
     attention: Implementation = "xla"
-    decode: Form = "blocks"
     unroll: int = 1
+    decode: Form = "blocks"
 
     @nn.compact
     def __call__(self, tokens, positions, segments, keep=False):
         c = self.config
         if not c.tie_embeddings:
             param(self, "lm_head", ("embed", "vocab"), (c.embed_dim, c.vocab_size))
-        shape = c, self.dtype, self.remat, self.attention
         unroll = 1 if keep else self.unroll  # what is kept lies in one array all the same
-        decoder = Decoder(*shape, keep, unroll, name="decoder")
+        shape = c, self.dtype, self.remat, self.attention, unroll
+        decoder = Decoder(*shape, keep, name="decoder")
         return decoder(tokens, positions, segments)
 
 
@@ -69,8 +69,8 @@ class Critic(nn.Module):
 
     @nn.compact
     def __call__(self, tokens, positions, segments):
-        shape = self.config, self.dtype, self.remat, self.attention
-        decoder = Decoder(*shape, unroll=self.unroll, name="decoder")
+        shape = self.config, self.dtype, self.remat, self.attention, self.unroll
+        decoder = Decoder(*shape, name="decoder")
         hidden, _ = decoder(tokens, positions, segments)
         width = self.config.embed_dim
         kernel = param(self, "value_kernel", ("embed",), (width,), init_value_kernel)

@@ -1,7 +1,7 @@
 """Rotary embedding and grouped-query attention over an explicit key-value cache."""
 
 import math
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,3 +68,20 @@ def attend(
     scores = jnp.where(visible[:, None, None], scores / math.sqrt(head_dim), -1e30)
     weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
     return jnp.einsum("bkgts,bskd->btkgd", weights, values).reshape(queries.shape)
+
+
+def attend_by_cudnn(
+    queries: Float[Array, "B T H d"],
+    keys: Float[Array, "B S KV d"],
+    values: Float[Array, "B S KV d"],
+    implementation: Literal["cudnn", "xla"],
+    **seen: Any,
+) -> Float[Array, "B T H d"]:
+    """cuDNN's flash attention, in bfloat16, given in the dtype of the queries.
+
+    `seen` says which keys, in the words of `jax.nn.dot_product_attention`. "xla" is all of it but
+    the kernel, for any platform.
+    """
+    arrays = (x.astype(jnp.bfloat16) for x in (queries, keys, values))
+    mixed = jax.nn.dot_product_attention(*arrays, implementation=implementation, **seen)
+    return mixed.astype(queries.dtype)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from asyppo_jax.models.attention import attend_by_cudnn
 from asyppo_jax.sharding import by_rows_and_heads
 
 PAGE = 256  # places of a row that a TPU copies at one time
@@ -96,17 +97,16 @@ def attend_with_cudnn(
 
 def _cudnn(cache, queries, keys, values, lengths, *, implementation):
     rows = jnp.arange(len(lengths))
-    written = tuple(
+    keys, values = (
         whole.at[rows, lengths].set(new[:, 0], mode="drop", unique_indices=True)
         for whole, new in zip(cache, (keys, values), strict=True)
     )
-    mixed = jax.nn.dot_product_attention(
-        *(x.astype(jnp.bfloat16) for x in (queries, *written)),
-        query_seq_lengths=jnp.ones_like(lengths),
-        key_value_seq_lengths=lengths + 1,
-        implementation=implementation,
-    )
-    return mixed.astype(queries.dtype), written
+    counts = {
+        "query_seq_lengths": jnp.ones_like(lengths),
+        "key_value_seq_lengths": lengths + 1,
+    }
+    mixed = attend_by_cudnn(queries, keys, values, implementation, **counts)
+    return mixed, (keys, values)
 
 
 def _local(

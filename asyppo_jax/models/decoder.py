@@ -28,8 +28,8 @@ class Decoder(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
     attention: Implementation = "xla"
-    keep: bool = False
     unroll: int = 1  # layers in one turn of the loop over them; 0: all
+    keep: bool = False
 
     @nn.compact
     def __call__(

@@ -39,11 +39,11 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
     if form == "auto":
         form = form_for(platform, network[0], network[1])
     check_form(form, network[0], network[1])
-    actor = Actor(*network, form, config.actor.unroll)
+    actor = Actor(*network, form)
     if config.algorithm.num_critics == 0:
         return Networks(actor, None)
     source = critic_source(config)
-    critic = Critic(*_network(source, platform, config.batching), source.unroll)
+    critic = Critic(*_network(source, platform, config.batching))
     if critic.config.vocab_size != actor.config.vocab_size:
         raise ModelError(
             f"the actor ({config.actor.path}) has a vocabulary of {actor.config.vocab_size}, the "
@@ -65,8 +65,8 @@ def _architecture(source: NetworkConfig) -> ModelConfig:
 
 def _network(
     source: NetworkConfig, platform: str | None, batching: BatchingConfig
-) -> tuple[ModelConfig, Any, str, Implementation]:
-    """Architecture, dtype, remat and attention: what `Actor` and `Critic` are made of."""
+) -> tuple[ModelConfig, Any, str, Implementation, int]:
+    """Architecture, dtype, remat, attention, unroll: what `Actor` and `Critic` are made of."""
     attention, shared = source.attention, batching.rows_per_prompt > 1
     splash_serves = not (shared and batching.packing)
     if attention == "auto":
@@ -81,7 +81,8 @@ def _network(
         )
     if attention == "cudnn" and (batching.packing or shared):
         attention = "cudnn_packed"
-    return _architecture(source), jnp.dtype(source.dtype), source.remat, attention
+    dtype = jnp.dtype(source.dtype)
+    return _architecture(source), dtype, source.remat, attention, source.unroll
 
 
 def load_actor_params(config: Config, networks: Networks) -> Params:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from asyppo_jax.models.attention import attend
+from asyppo_jax.models.attention import attend, attend_by_cudnn
 from asyppo_jax.models.causal_blocks import blocked_attention
 from asyppo_jax.models.segments import Branches, Segments, visible
 from asyppo_jax.sharding import by_rows_and_heads
@@ -120,10 +120,10 @@ def _splash(
     before, width = keys.shape[1] - length, -head_dim % _LANES
 
     def prepare(x):  # [B, n, H, d] -> [B, H, n, d], padded to what the kernel can tile
-        return jnp.pad(x, ((0, 0), (0, -x.shape[1] % _LANES), (0, 0), (0, width))).swapaxes(1, 2)
+        return _in_tiles(jnp.pad(x, (*[(0, 0)] * 3, (0, width))), _LANES).swapaxes(1, 2)
 
     def ids(x):
-        return jnp.pad(jnp.abs(x), ((0, 0), (0, -x.shape[1] % _LANES)))  # EVERY is the only one, 1
+        return _in_tiles(jnp.abs(x), _LANES)  # EVERY is the only one, 1
 
     scaled = prepare(queries) * np.asarray(1 / math.sqrt(head_dim), queries.dtype)
     shape = scaled.shape[2], keys.shape[1] + -keys.shape[1] % _LANES
@@ -152,6 +152,11 @@ def _splash(
 splash_interpreted = partial(_splash, interpret=True)
 
 
+def _in_tiles(x: Array, size: int) -> Array:
+    """[B, n, ...] with zeros behind, until n is a multiple of `size`."""
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % size), *[(0, 0)] * (x.ndim - 2)))
+
+
 def _cudnn(
     queries: Array,
     keys: Array,
@@ -167,14 +172,8 @@ def _cudnn(
     """
     del key_segments  # the same: branches behind a shared prompt take the other form
     lengths = jnp.maximum(jnp.sum(segments > 0, axis=1, dtype=jnp.int32), 1)
-    mixed = jax.nn.dot_product_attention(
-        *(x.astype(jnp.bfloat16) for x in (queries, keys, values)),
-        is_causal=True,
-        query_seq_lengths=lengths,
-        key_value_seq_lengths=lengths,
-        implementation=implementation,
-    )
-    return mixed.astype(queries.dtype)
+    counts = {"query_seq_lengths": lengths, "key_value_seq_lengths": lengths}
+    return attend_by_cudnn(queries, keys, values, implementation, is_causal=True, **counts)
 
 
 cudnn_as_xla = partial(_cudnn, implementation="xla")  # all of it but the kernel, for any platform
@@ -193,21 +192,12 @@ def _cudnn_packed(
     Lengths are made multiples of 128: of half a tile of keys behind a mask cuDNN's gradients can be
     NaN (pytorch/pytorch#196678).
     """
-    queries_more, keys_more = (-x.shape[1] % _TILE for x in (queries, keys))
-    seen = visible(segments, key_segments)[:, None]
-    seen = jnp.pad(seen, ((0, 0), (0, 0), (0, queries_more), (0, keys_more)))
-
-    def prepare(x, more):
-        return jnp.pad(x.astype(jnp.bfloat16), ((0, 0), (0, more), (0, 0), (0, 0)))
-
-    mixed = jax.nn.dot_product_attention(
-        prepare(queries, queries_more),
-        prepare(keys, keys_more),
-        prepare(values, keys_more),
-        mask=seen,
-        implementation=implementation,
+    length, size = queries.shape[1], keys.shape[1]
+    seen = jnp.pad(
+        visible(segments, key_segments), ((0, 0), (0, -length % _TILE), (0, -size % _TILE))
     )
-    return mixed[:, : queries.shape[1]].astype(queries.dtype)
+    queries, keys, values = (_in_tiles(x, _TILE) for x in (queries, keys, values))
+    return attend_by_cudnn(queries, keys, values, implementation, mask=seen[:, None])[:, :length]
 
 
 cudnn_packed_as_xla = partial(_cudnn_packed, implementation="xla")

@@ -116,11 +116,11 @@ def _rows_forward(hidden, head, targets):
     logits = jnp.einsum("...d,dv->...v", hidden, head, preferred_element_type=jnp.float32)
     highest = jnp.max(logits, axis=-1, keepdims=True)
     below, weight = _log_p_and_p(logits, highest[..., 0])
-    total, mean = jnp.sum(weight, axis=-1), jnp.sum(weight * below, axis=-1)
+    total, weighted = jnp.sum(weight, axis=-1), jnp.sum(weight * below, axis=-1)
     log_total = highest[..., 0] + jnp.log(total)
     log_prob = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - log_total
     # −Σ π log π with π = w / Σw, w = exp(x − max x): two sums of one pass, neither term negative.
-    entropy = jnp.log(total) - mean / total
+    entropy = jnp.log(total) - weighted / total
     return (log_prob, entropy), (hidden, head, targets, logits, log_total, entropy)
 
 

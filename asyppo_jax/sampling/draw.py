@@ -67,7 +67,7 @@ def draw(
         token, total = inverse_cdf(weights, uniform)
         chosen = jnp.take_along_axis(weights, token[:, None], axis=-1)[:, 0]
         sampled = jnp.log(chosen) - jnp.log(total)
-        if not cooled and not options.truncates:
+        if weights is plain:  # neither cooled nor truncated
             all_plain = total
     chosen = jnp.take_along_axis(logits - highest, token[:, None], axis=-1)[:, 0]
     return Draw(token, chosen - jnp.log(all_plain), sampled)

@@ -65,8 +65,7 @@ def all_at_once(
 ) -> Progress:
     """Every request in a slot of its own; with "blocks" the slots of a group share its prompt.
 
-    For forms whose layers have arrays of their own: of one array for all, XLA would hold the
-    prompts' copies twice.
+    For forms whose layers have arrays of their own, into which XLA writes the prompts' copies.
     """
     batch, lengths = answers.tokens.shape[0], requests.prompt_lengths
     width, completion = kept[0].shape[2], answers.tokens.shape[1]

@@ -18,7 +18,13 @@ from absl import app, flags
 
 from asyppo_jax.config import ConfigError
 from asyppo_jax.errors import UserError
-from experiments.benchmark.setting import Setting, ragged_lengths, read_lengths, rows_at_once
+from experiments.benchmark.setting import (
+    Setting,
+    is_shape_alone,
+    ragged_lengths,
+    read_lengths,
+    rows_at_once,
+)
 
 _MODEL = flags.DEFINE_string(
     "model",
@@ -85,11 +91,12 @@ def main(argv: list[str]) -> None:
         peer, python = _BESIDE.value, _PEER_PYTHON.value
         if (peer is None) != (python is None):
             raise ConfigError("--beside and --peer_python go together")
-        if peer is not None and setting.model.endswith(".json"):
-            raise ConfigError(
-                f"--beside={peer} needs weights, and --model={setting.model} is a shape alone; "
-                "experiments.benchmark.make_model makes some"
-            )
+        for name, path in (("model", setting.model), ("critic", setting.critic)):
+            if peer is not None and is_shape_alone(path):
+                raise ConfigError(
+                    f"--beside={peer} needs weights, and --{name}={path} is a shape alone; "
+                    "experiments.benchmark.make_model makes some"
+                )
         beside = (peer, python) if peer is not None and python is not None else None
         options = {"cores": cores, "repeats": _REPEATS.value, "profile": _PROFILE.value}
         result = measure(phase, setting, beside=beside, **options)

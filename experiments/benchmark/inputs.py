@@ -20,7 +20,7 @@ from asyppo_jax.models.pretrained import (
 )
 from asyppo_jax.train_step import create_train_state
 from asyppo_jax.types import Experience, Params, PromptBatch, Rollout, TrainState
-from experiments.benchmark.setting import Setting, make_config
+from experiments.benchmark.setting import Setting, is_shape_alone, make_config
 
 PAD = 0  # no prompt or completion holds it, so that peers may tell padding by its token
 
@@ -70,7 +70,7 @@ def first_state(inputs: Inputs) -> TrainState:
 
 def actor_params(inputs: Inputs) -> Params:
     """Those of the model's directory; of a config.json alone, drawn from a seed."""
-    if not _is_shape_alone(inputs.config.actor.path):
+    if not is_shape_alone(inputs.config.actor.path):
         return load_actor_params(inputs.config, inputs.networks)
     return _drawn(partial(init_actor, inputs.networks.actor), 0)
 
@@ -79,13 +79,9 @@ def critic_params(inputs: Inputs) -> Params:
     """Likewise, of all critics as one stack."""
     critic, count = inputs.networks.critic, inputs.config.algorithm.num_critics
     assert critic is not None, "a benchmark has one critic at least"
-    if not _is_shape_alone(critic_source(inputs.config).path):
+    if not is_shape_alone(critic_source(inputs.config).path):
         return load_critic_params(inputs.config, inputs.networks)
     return _drawn(lambda key: init_critics(critic, key, count), 1)
-
-
-def _is_shape_alone(path: str) -> bool:
-    return path.endswith(".json")
 
 
 def _drawn(init: Callable[[jax.Array], Params], seed: int) -> Params:

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 
 from asyppo_jax.models.config import ModelConfig
 
-_READ_BYTES = {"cpu": 512 * 2**20, "gpu": 4 * 2**30, "tpu": 4 * 2**30}  # beyond any cache
-_CALLS = {"cpu": 1}  # in a row; elsewhere so many that the time of starting one does not count
-_MANY_CALLS = 20
+_READ_BYTES, _READ_BYTES_ON_CPU = 4 * 2**30, 512 * 2**20  # beyond any cache
+_CALLS, _CALLS_ON_CPU = 20, 1  # in a row: so many that the time of starting one does not count
 _REPEATS = 5
 
 
@@ -31,7 +30,7 @@ DATA_SHEETS = {
 
 def least_seconds(function: Callable[..., jax.Array], *arguments: jax.Array) -> float:
     """The least time of a call, after one that compiles; of an accelerator's, of many in a row."""
-    calls = _CALLS.get(jax.default_backend(), _MANY_CALLS)
+    calls = _CALLS_ON_CPU if jax.default_backend() == "cpu" else _CALLS
     out = jax.block_until_ready(function(*arguments))
     times = []
     for _ in range(_REPEATS):
@@ -69,6 +68,6 @@ def gemm_gflops(config: ModelConfig, rows: int, dtype: str = "float32") -> float
 
 def read_gigabytes() -> float:
     """Bytes that a sum over a large array reads a second, in 10⁹."""
-    size = _READ_BYTES[jax.default_backend()]
+    size = _READ_BYTES_ON_CPU if jax.default_backend() == "cpu" else _READ_BYTES
     x = jnp.ones((size // 2**22, 2**20), jnp.float32)
     return 1e-9 * size / least_seconds(jax.jit(jnp.sum), x)

@@ -23,7 +23,7 @@ from asyppo_jax.train_step import (
     step_actor,
     step_critics,
 )
-from asyppo_jax.types import TrainState
+from asyppo_jax.types import Params, TrainState
 from asyppo_jax.updates import sequence_segments
 from experiments.benchmark.inputs import (
     PAD,
@@ -62,7 +62,7 @@ def timed(program: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 
 def sampling_program(inputs: Inputs, setting: Setting) -> Program:
     """Prefill and decoding of all rows, each of its own length."""
-    program, arguments, seconds = _sampler(inputs, setting)
+    program, arguments, seconds = _sampler(inputs, setting, actor_params(inputs))
     keys = iter(jax.random.split(jax.random.key(0), 1000))
 
     def run() -> Seconds:
@@ -74,7 +74,8 @@ def sampling_program(inputs: Inputs, setting: Setting) -> Program:
     return Program({"sample": seconds}, run, sum(setting.lengths), dict)
 
 
-def _sampler(inputs: Inputs, setting: Setting):
+def _sampler(inputs: Inputs, setting: Setting, params: Params):
+    """The program, its arguments but the key, and its compile seconds."""
     options = training_options(inputs.config, stop_ids=(), pad_id=PAD)
     limits = jnp.asarray(setting.lengths, jnp.int32)
 
@@ -86,7 +87,7 @@ def _sampler(inputs: Inputs, setting: Setting):
     mesh = make_mesh(inputs.config.mesh)
     resting = state_shardings(inputs.config, inputs.networks, mesh).actor_params
     rows = jax.device_put((inputs.prompts, limits), batch_sharding(mesh))
-    arguments = jax.device_put(actor_params(inputs), resting), *rows
+    arguments = jax.device_put(params, resting), *rows
     with jax.set_mesh(mesh):
         program, seconds = compiled(draw, *arguments, jax.random.key(0))
     return program, arguments, seconds
@@ -142,8 +143,8 @@ def step_program(inputs: Inputs, setting: Setting) -> Program:
         experience = experience_of(state, rollout, values, inputs.config)
         return experience, summarize(experience)
 
-    draw, arguments, sampling = _sampler(inputs, setting)
     state, _, (critics, actor), updating = _updates(inputs)
+    draw, (_, *rows), sampling = _sampler(inputs, setting, state.actor_params)
     value, valuing = compiled(partial(critic_values, **chosen), state, inputs.rollout)
     values = jax.eval_shape(partial(critic_values, **chosen), state, inputs.rollout)
     judge, judging = compiled(experience_and_summary, state, inputs.rollout, values)
@@ -152,8 +153,7 @@ def step_program(inputs: Inputs, setting: Setting) -> Program:
     def run() -> Seconds:
         seconds: Seconds = {}
         state = box["state"]
-        parameters = (state.actor_params, *arguments[1:])
-        drawn, seconds["sample"] = timed(draw, *parameters, jax.random.key(0))
+        drawn, seconds["sample"] = timed(draw, state.actor_params, *rows, jax.random.key(0))
         rollout = drawn.replace(
             rewards=inputs.rollout.rewards, reward_valid=inputs.rollout.reward_valid
         )

@@ -40,6 +40,11 @@ class Setting:
         return self.sequences * self.prompt + sum(self.lengths)
 
 
+def is_shape_alone(path: str) -> bool:
+    """Whether a model is a config.json without weights, which are then drawn."""
+    return path.endswith(".json")
+
+
 def rows_at_once(setting: Setting) -> int:
     """The rows of one forward pass of an update."""
     return setting.microbatch // setting.rows_per_prompt

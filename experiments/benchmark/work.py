@@ -7,12 +7,11 @@ must read: the parameters once for all rows, and every row's keys and values so 
 
 from dataclasses import dataclass
 
+import jax.numpy as jnp
+
 from asyppo_jax.flops import forward_flops, head_flops
 from asyppo_jax.models.config import ModelConfig
 from experiments.benchmark.setting import Setting
-
-FLOAT32 = 4  # bytes
-WIDTHS = {"float32": FLOAT32, "bfloat16": 2}  # of what is computed with
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,8 @@ def decode_work(config: ModelConfig, setting: Setting, *, shared: bool = True) -
     own = sum((n - 1) * n / 2 for n in lengths)
     prompts = sum((n - 1) * setting.prompt for n in lengths)
     prompts /= setting.group_size if shared else 1
-    keys = 2 * config.num_layers * config.num_kv_heads * config.head_dim * WIDTHS[setting.dtype]
+    keys = 2 * config.num_layers * config.num_kv_heads * config.head_dim
+    keys *= jnp.dtype(setting.dtype).itemsize
     return Work(flops, turns * parameter_bytes(config, setting.dtype) + (own + prompts) * keys)
 
 
@@ -83,7 +83,7 @@ def actor_work(actor: ModelConfig, setting: Setting) -> Work:
 
 
 def parameter_bytes(config: ModelConfig, dtype: str = "float32") -> float:
-    return float(WIDTHS[dtype] * config.num_params)
+    return float(jnp.dtype(dtype).itemsize * config.num_params)
 
 
 def optimizer_bytes(config: ModelConfig) -> float:

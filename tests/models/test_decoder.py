@@ -99,9 +99,8 @@ def test_rows_turned_for_cudnn_agree_with_rows_as_they_are(monkeypatch):
 
     def by_length(queries, keys, values, segments, _):
         lengths = jnp.sum(segments, axis=1)[:, None]
-        return attend(
-            queries, keys, values, visible(*[(jnp.arange(8)[None] < lengths).astype(jnp.int32)] * 2)
-        )
+        first = (jnp.arange(8)[None] < lengths).astype(jnp.int32)
+        return attend(queries, keys, values, visible(first, first))
 
     monkeypatch.setitem(self_attention._KERNELS, "cudnn", by_length)
     tokens = _tokens((3, 8))

@@ -63,13 +63,12 @@ def test_all_at_once_a_prompt_of_one_response_begins_its_row(kept, requests, ans
         assert keys.shape == (N, KV, 1, WIDTH, PROMPT + LENGTH)
 
 
-@pytest.mark.parametrize("form", ["layers"])
-def test_all_at_once_without_sharing_each_row_begins_with_its_prompt(kept, requests, answers, form):
-    progress = all_at_once(form, kept, requests, answers)
+def test_all_at_once_without_sharing_each_row_begins_with_its_prompt(kept, requests, answers):
+    progress = all_at_once("layers", kept, requests, answers)
     slots = progress.slots
     assert slots.shared is None and progress.next == BATCH
     np.testing.assert_array_equal(slots.length, [5, 0, 5, 2, 2, 0])
-    assert refill(progress, requests, form, GROUP) is progress
+    assert refill(progress, requests, "layers", GROUP) is progress
     for layer, own in enumerate(slots.cache):
         for have, prompt in zip(own, kept, strict=True):
             assert have.shape == (BATCH, PROMPT + LENGTH, KV, WIDTH)
