@@ -13,15 +13,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` says the same at run time
+    from asyppo_jax.algorithm.experience import make_experience as make_experience
     from asyppo_jax.config import Config as Config
+    from asyppo_jax.config import UserError as UserError
     from asyppo_jax.config import default_config as default_config
     from asyppo_jax.config import from_config_dict as from_config_dict
-    from asyppo_jax.errors import UserError as UserError
-    from asyppo_jax.experience import make_experience as make_experience
-    from asyppo_jax.load import LoadedActor as LoadedActor
-    from asyppo_jax.load import LoadedCritics as LoadedCritics
-    from asyppo_jax.load import load_actor as load_actor
-    from asyppo_jax.load import load_critics as load_critics
     from asyppo_jax.ops.ensemble import critic_shards as critic_shards
     from asyppo_jax.ops.ensemble import disagreement_masks as disagreement_masks
     from asyppo_jax.ops.ensemble import value_mean_and_std as value_mean_and_std
@@ -38,6 +34,10 @@ if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` says the same at 
     from asyppo_jax.ops.returns import monte_carlo_returns as monte_carlo_returns
     from asyppo_jax.ops.returns import place_reward as place_reward
     from asyppo_jax.ops.returns import whiten as whiten
+    from asyppo_jax.runs.load import load_actor as load_actor
+    from asyppo_jax.runs.load import load_critics as load_critics
+    from asyppo_jax.sampling.loaded import LoadedActor as LoadedActor
+    from asyppo_jax.sampling.loaded import LoadedCritics as LoadedCritics
     from asyppo_jax.types import Experience as Experience
     from asyppo_jax.types import Rollout as Rollout
     from asyppo_jax.types import TrainState as TrainState
@@ -45,15 +45,14 @@ if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` says the same at 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "config": "Config default_config from_config_dict",
-    "errors": "UserError",
-    "experience": "make_experience",
-    "load": "LoadedActor LoadedCritics load_actor load_critics",
+    "algorithm.experience": "make_experience",
+    "config": "Config UserError default_config from_config_dict",
     "ops.ensemble": "critic_shards disagreement_masks value_mean_and_std",
     "ops.logits": "log_probs_and_entropy",
     "ops.losses": "asyppo_loss clipped_surrogate squared_error",
     "ops.masked": "explained_variance sequence_mean_sum token_sum",
     "ops.returns": "gae group_advantages lambda_returns monte_carlo_returns place_reward whiten",
+    "runs.load": "LoadedActor LoadedCritics load_actor load_critics",
     "types": "Experience Rollout TrainState",
 }
 _PLACES = {name: module for module, names in _MODULES.items() for name in names.split()}

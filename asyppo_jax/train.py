@@ -14,12 +14,20 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from asyppo_jax import checkpoint as checkpoints
-from asyppo_jax.base_files import keep_base_files
+from asyppo_jax.algorithm.offload import initial_state, make_train_step, resting_shardings
+from asyppo_jax.algorithm.train_step import phase_key, state_shapes, warmup_steps
 from asyppo_jax.config import Config
-from asyppo_jax.evaluate import evaluate
-from asyppo_jax.inspection import make_rollout_saver
-from asyppo_jax.metrics import (
+from asyppo_jax.evaluation.held_out import evaluate
+from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.models.pretrained import (
+    critic_source,
+    load_actor_params,
+    load_critic_params,
+    load_networks,
+)
+from asyppo_jax.runs import checkpoint as checkpoints
+from asyppo_jax.runs.base_files import keep_base_files
+from asyppo_jax.runs.metrics import (
     METRICS_FILE,
     MetricWriter,
     Progress,
@@ -29,28 +37,12 @@ from asyppo_jax.metrics import (
     require_finite,
     write_summary,
 )
-from asyppo_jax.models.actor_critic import Networks
-from asyppo_jax.models.pretrained import (
-    critic_source,
-    load_actor_params,
-    load_critic_params,
-    load_networks,
-)
-from asyppo_jax.multi_host import gather_rows, is_first, sum_over_hosts
-from asyppo_jax.paths import check_packages
-from asyppo_jax.phased_step import initial_state, make_train_step, resting_shardings
-from asyppo_jax.plots import plot_run
-from asyppo_jax.prompts import (
-    Prompt,
-    load_tokenizer,
-    make_prompt_iterator,
-    make_prompts,
-    pad_token_id,
-    stop_token_ids,
-)
-from asyppo_jax.records import load_records
-from asyppo_jax.rewards import RewardPool, Scores, join_scores
-from asyppo_jax.rollouts import (
+from asyppo_jax.runs.plots import plot_run
+from asyppo_jax.runs.save_rollouts import make_rollout_saver
+from asyppo_jax.runtime.multi_host import gather_rows, is_first, sum_over_hosts
+from asyppo_jax.runtime.paths import check_packages
+from asyppo_jax.runtime.sharding import make_mesh, placed, put
+from asyppo_jax.sampling.rollouts import (
     Answers,
     Sampler,
     check_divides_data_axis,
@@ -62,8 +54,16 @@ from asyppo_jax.rollouts import (
     training_options,
     with_rewards,
 )
-from asyppo_jax.sharding import make_mesh, placed, put
-from asyppo_jax.train_step import phase_key, state_shapes, warmup_steps
+from asyppo_jax.tasks.prompts import (
+    Prompt,
+    load_tokenizer,
+    make_prompt_iterator,
+    make_prompts,
+    pad_token_id,
+    stop_token_ids,
+)
+from asyppo_jax.tasks.records import load_records
+from asyppo_jax.tasks.rewards import RewardPool, Scores, join_scores
 from asyppo_jax.types import TrainState
 
 

@@ -2,7 +2,7 @@
 
 Not a run of its own; the files beside it are. From the paper: 1,024 responses a step in groups of
 32, 8,192 tokens, temperature and top-p 0.99, masks at 20%, four epochs, 5,000 problems of
-DeepMath-103K, the system prompt. Ours where the paper is silent: see `asyppo_jax/config.py`. The
+DeepMath-103K, the system prompt. Ours where the paper is silent: see `config/settings.py`. The
 files named by ASYPPO_DATA are deepmath_5k.jsonl and math500.jsonl {problem, answer}.
 """
 

@@ -19,7 +19,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         # ml_collections wraps its sentence in the quotes and escapes of a KeyError.
         reason = " ".join(str(error).replace("\\n", " ").replace("\\", "").split())
-        sys.exit(f"error: a --config flag cannot be set: {reason}; see asyppo_jax/config.py")
+        sys.exit(f"error: a --config flag cannot be set: {reason}; see config/settings.py")
 
 
 def read_config(settings: Any) -> Config:

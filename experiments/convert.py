@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import app, flags
 
 from asyppo_jax.models.config import ModelError
-from asyppo_jax.models.gguf import convert_gguf
+from asyppo_jax.models.formats.gguf import convert_gguf
 
 _GGUF = flags.DEFINE_string("gguf", None, "The file to read.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The directory to make.", required=True)

@@ -16,14 +16,13 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from asyppo_jax.benchmarks import (
+from asyppo_jax.config import ConfigError, UserError
+from asyppo_jax.tasks.benchmarks import (
     BenchmarkSettings,
     data_directory,
     find_benchmark,
     load_problems,
 )
-from asyppo_jax.config import ConfigError
-from asyppo_jax.errors import UserError
 from experiments.command_line import parse_flags, read_step
 
 DEFAULT = BenchmarkSettings()
@@ -92,8 +91,8 @@ def _targets() -> tuple[str, list[str]]:
 
 def evaluate(checkpoint: str, names: list[str]) -> list[dict]:
     # Late, so that a wrong flag is told at once and not after the imports.
-    from asyppo_jax.benchmark_evaluation import evaluate_benchmark, table
-    from asyppo_jax.load import load_actor
+    from asyppo_jax.evaluation.benchmark import evaluate_benchmark, table
+    from asyppo_jax.runs.load import load_actor
 
     data_dir = _DATA_DIR.value or data_directory()
     benchmarks = [find_benchmark(name) for name in names]

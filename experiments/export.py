@@ -12,8 +12,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from asyppo_jax.config import ConfigError
-from asyppo_jax.errors import UserError
+from asyppo_jax.config import ConfigError, UserError
 from experiments.command_line import parse_flags, read_step
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
@@ -33,7 +32,7 @@ def main(_: list[str]) -> None:
         for name, value in (("workdir", _WORKDIR.value), ("output", _OUTPUT.value)):
             if not value:
                 raise ConfigError(f"--{name}=DIR is missing")
-        from asyppo_jax.export import export_run
+        from asyppo_jax.runs.export import export_run
 
         step, dtype = read_step(_STEP.value), _DTYPE.value
         chosen: dict[str, Any] = {"step": step, "dtype": dtype, "base": _BASE.value}

@@ -1,6 +1,6 @@
 """Writes the pages of docs/ that are made from the code: `python -m experiments.make_docs`.
 
-docs/configs.md has every setting, from the dataclasses and comments of `asyppo_jax/config.py`;
+docs/configs.md has every setting, from the dataclasses and comments of `config/settings.py`;
 docs/api.md every public function and class, from signatures and docstrings. A test holds that both
 are current. Nothing is imported: the sources are read.
 """
@@ -27,7 +27,7 @@ def pages() -> dict[str, str]:
 
 
 def _configs_page() -> str:
-    source = (PACKAGE / "config.py").read_text()
+    source = (PACKAGE / "config/settings.py").read_text()
     comments = _comments(source)
     classes = {
         node.name: node

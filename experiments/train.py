@@ -9,8 +9,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from asyppo_jax.config import Config, ConfigError
-from asyppo_jax.errors import UserError
+from asyppo_jax.config import Config, ConfigError, UserError
 from experiments.command_line import parse_flags, read_config, use_compile_cache
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
@@ -55,7 +54,7 @@ def main(argv: list[str]) -> None:
 def _join() -> None:
     by_hand = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     if _DISTRIBUTED.value or by_hand != (None, None, None):
-        from asyppo_jax.multi_host import initialize
+        from asyppo_jax.runtime.multi_host import initialize
 
         initialize(*by_hand, timeout=_JOIN_TIMEOUT.value)
 

@@ -38,8 +38,8 @@ from concurrent.futures import ThreadPoolExecutor
 import matplotlib.pyplot as plt
 
 from asyppo_jax import from_config_dict
-from asyppo_jax.metrics import read_metrics
-from asyppo_jax.rollout_files import read_rollout_file
+from asyppo_jax.runs.metrics import read_metrics
+from asyppo_jax.runs.rollout_files import read_rollout_file
 from asyppo_jax.train import train
 from configs import quickstart
 

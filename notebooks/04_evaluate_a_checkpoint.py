@@ -33,10 +33,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from asyppo_jax import from_config_dict, load_actor
-from asyppo_jax.checkpoint import is_run
-from asyppo_jax.records import load_records
-from asyppo_jax.rewards import exact
-from asyppo_jax.statistics import average_at_k, average_interval, pass_at_k, powers_of_two
+from asyppo_jax.evaluation.statistics import (
+    average_at_k,
+    average_interval,
+    pass_at_k,
+    powers_of_two,
+)
+from asyppo_jax.runs.checkpoint import is_run
+from asyppo_jax.tasks.records import load_records
+from asyppo_jax.tasks.rewards import exact
 from asyppo_jax.train import train
 from configs import quickstart
 

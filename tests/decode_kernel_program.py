@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import paged_attention
 
 from asyppo_jax.config import MeshConfig
-from asyppo_jax.models.attention import attend
-from asyppo_jax.models.decode_attention import make_cache
-from asyppo_jax.models.decode_kernels import attend_to_pages, attend_with_cudnn
-from asyppo_jax.sharding import make_mesh
+from asyppo_jax.models.attention.attend import attend
+from asyppo_jax.models.attention.decode_attention import make_cache
+from asyppo_jax.models.attention.decode_kernels import attend_to_pages, attend_with_cudnn
+from asyppo_jax.runtime.sharding import make_mesh
 
 ROWS, HEADS, KV, WIDTH, LENGTH = 4, 4, 2, 128, 300
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from asyppo_jax import load_actor, load_critics
 from asyppo_jax.config import MeshConfig
-from asyppo_jax.sharding import make_mesh
+from asyppo_jax.runtime.sharding import make_mesh
 
 
 def main(path: str, out: str) -> None:

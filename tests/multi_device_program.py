@@ -15,18 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
-from asyppo_jax.multi_host import initialize
-from asyppo_jax.phased_step import make_train_step, resting_shardings
-from asyppo_jax.rollouts import with_rewards
-from asyppo_jax.sampling import DecodingOptions, sample
-from asyppo_jax.sharding import batch_sharding, make_mesh, put
-from asyppo_jax.train_step import (
+from asyppo_jax.algorithm.offload import make_train_step, resting_shardings
+from asyppo_jax.algorithm.train_step import (
     create_train_state,
     critic_values,
     experience_of,
     phase_key,
     state_shardings,
 )
+from asyppo_jax.runtime.multi_host import initialize
+from asyppo_jax.runtime.sharding import batch_sharding, make_mesh, put
+from asyppo_jax.sampling import DecodingOptions, sample
+from asyppo_jax.sampling.rollouts import with_rewards
 from asyppo_jax.types import PromptBatch
 from tests.tiny import PROMPT, VOCABULARY, make_config, make_networks
 

@@ -9,13 +9,19 @@ import sys
 import jax
 import numpy as np
 
-from asyppo_jax.checkpoint import CheckpointError, write_settings
 from asyppo_jax.config import MeshConfig, RewardConfig
-from asyppo_jax.evaluate import evaluate
-from asyppo_jax.multi_host import gather_rows, initialize, own_rows, read_rows, sum_over_hosts
-from asyppo_jax.rewards import RewardPool
-from asyppo_jax.rollouts import evaluation_options, make_sampler, read_answers
-from asyppo_jax.sharding import batch_sharding, make_mesh, put, replicated
+from asyppo_jax.evaluation.held_out import evaluate
+from asyppo_jax.runs.checkpoint import CheckpointError, write_settings
+from asyppo_jax.runtime.multi_host import (
+    gather_rows,
+    initialize,
+    own_rows,
+    read_rows,
+    sum_over_hosts,
+)
+from asyppo_jax.runtime.sharding import batch_sharding, make_mesh, put, replicated
+from asyppo_jax.sampling.rollouts import evaluation_options, make_sampler, read_answers
+from asyppo_jax.tasks.rewards import RewardPool
 from tests.tiny import make_sampling_setting
 
 PROBLEMS = ("1+1", "2+3", "4+4", "9+9", "5+1")

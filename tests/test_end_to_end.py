@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from asyppo_jax.metrics import read_metrics
+from asyppo_jax.runs.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
 

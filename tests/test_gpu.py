@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks
-from asyppo_jax.models.attention import attend
-from asyppo_jax.models.decode_kernels import attend_with_cudnn
-from asyppo_jax.models.segments import visible
-from asyppo_jax.models.self_attention import self_attention
+from asyppo_jax.models.attention.attend import attend
+from asyppo_jax.models.attention.decode_kernels import attend_with_cudnn
+from asyppo_jax.models.attention.segments import visible
+from asyppo_jax.models.attention.self_attention import self_attention
 from asyppo_jax.sampling import DecodingOptions, sample
 from asyppo_jax.types import PromptBatch
 from tests.tiny import (

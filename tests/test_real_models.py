@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from asyppo_jax.models.actor_critic import Actor, Networks
-from asyppo_jax.models.huggingface import load_config, load_params
-from asyppo_jax.prompts import Prompt, pad_prompts
-from asyppo_jax.records import Record
+from asyppo_jax.models.formats.huggingface import load_config, load_params
 from asyppo_jax.sampling import DecodingOptions, sample
+from asyppo_jax.tasks.prompts import Prompt, pad_prompts
+from asyppo_jax.tasks.records import Record
 
 pytestmark = pytest.mark.real_model
 

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from asyppo_jax.checkpoint import CheckpointError
 from asyppo_jax.config import ConfigError, from_config_dict
-from asyppo_jax.metrics import NonFiniteError, read_metrics
 from asyppo_jax.models.config import ModelError
-from asyppo_jax.records import DataError
+from asyppo_jax.runs.checkpoint import CheckpointError
+from asyppo_jax.runs.metrics import NonFiniteError, read_metrics
+from asyppo_jax.tasks.records import DataError
 from asyppo_jax.train import train
 from configs import tiny_test
 from tests.tiny import QWEN3, VOCABULARY_OF_TEXT, save_model_directory

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from asyppo_jax.errors import UserError
+from asyppo_jax.config import UserError
 
 
 class ModelError(UserError, ValueError):

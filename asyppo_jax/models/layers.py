@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from asyppo_jax.models.attention import Rotation, rotate
+from asyppo_jax.models.attention.attend import Rotation, rotate
+from asyppo_jax.models.attention.self_attention import Implementation, self_attention
 from asyppo_jax.models.config import ModelConfig
-from asyppo_jax.models.self_attention import Implementation, self_attention
 from asyppo_jax.ops.norm import rms_norm
 from asyppo_jax.ops.products import (
     dense,
@@ -20,7 +20,7 @@ from asyppo_jax.ops.products import (
     gated_mlp,
     without_ones,
 )
-from asyppo_jax.sharding import constrain
+from asyppo_jax.runtime.sharding import constrain
 
 # Queries, keys and values of the call's tokens -> what is mixed from values, and what is kept.
 Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
@@ -35,7 +35,7 @@ def param(
     shape: tuple[int, ...],
     init: Any = _init,
 ) -> Any:
-    """A float32 parameter whose axes carry the logical names of `asyppo_jax.sharding`."""
+    """A float32 parameter whose axes carry the logical names of `asyppo_jax.runtime.sharding`."""
     return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from asyppo_jax.config import BatchingConfig, Config, ConfigError, NetworkConfig
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_value_kernel
+from asyppo_jax.models.attention.decode_attention import check_form, form_for
+from asyppo_jax.models.attention.self_attention import Implementation, implementation_for
 from asyppo_jax.models.config import ModelConfig, ModelError
-from asyppo_jax.models.decode_attention import check_form, form_for
-from asyppo_jax.models.huggingface import first_layers, load_config, load_params
-from asyppo_jax.models.self_attention import Implementation, implementation_for
+from asyppo_jax.models.formats.huggingface import first_layers, load_config, load_params
 from asyppo_jax.types import Params
 
 

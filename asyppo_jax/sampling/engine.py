@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from asyppo_jax.models.actor_critic import Networks, actor_shapes, in_compute_dtype
-from asyppo_jax.models.decode_attention import BY_LAYER, make_cache
+from asyppo_jax.models.attention.decode_attention import BY_LAYER, make_cache
+from asyppo_jax.runtime.sharding import by_data_shard, gather_params, largest_of_shards
 from asyppo_jax.sampling.draw import DecodingOptions, Draw, draw
 from asyppo_jax.sampling.prefill import prefill
 from asyppo_jax.sampling.slots import (
@@ -26,7 +27,6 @@ from asyppo_jax.sampling.slots import (
     refill,
     while_any,
 )
-from asyppo_jax.sharding import by_data_shard, gather_params, largest_of_shards
 from asyppo_jax.types import Params, PromptBatch, Rollout
 
 _FEWEST_SLOTS = 16  # a smaller program wins less than its compilation costs

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from asyppo_jax.models.actor_critic import Networks
-from asyppo_jax.sharding import constrain_batch, largest_of_shards
+from asyppo_jax.runtime.sharding import constrain_batch, largest_of_shards
 from asyppo_jax.types import Params, PromptBatch
 
 _NARROWEST = 64  # tokens; below this a narrower program wins less than its compilation costs

@@ -12,9 +12,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from asyppo_jax.models.decode_attention import Cache, Form, copy_row, make_cache, take_rows
-from asyppo_jax.models.decode_blocks import SharedPrompts, share_prompts
-from asyppo_jax.sharding import largest_of_shards
+from asyppo_jax.models.attention.decode_attention import (
+    Cache,
+    Form,
+    copy_row,
+    make_cache,
+    take_rows,
+)
+from asyppo_jax.models.attention.decode_blocks import SharedPrompts, share_prompts
+from asyppo_jax.runtime.sharding import largest_of_shards
 
 
 class Requests(NamedTuple):

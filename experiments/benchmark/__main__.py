@@ -16,8 +16,7 @@ import sys
 
 from absl import app, flags
 
-from asyppo_jax.config import ConfigError
-from asyppo_jax.errors import UserError
+from asyppo_jax.config import ConfigError, UserError
 from experiments.benchmark.setting import (
     Setting,
     is_shape_alone,

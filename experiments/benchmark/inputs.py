@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import meta
 
+from asyppo_jax.algorithm.experience import make_experience
+from asyppo_jax.algorithm.train_step import create_train_state
 from asyppo_jax.config import Config
-from asyppo_jax.experience import make_experience
 from asyppo_jax.models.actor_critic import Networks, init_actor, init_critics
 from asyppo_jax.models.pretrained import (
     critic_source,
@@ -18,7 +19,6 @@ from asyppo_jax.models.pretrained import (
     load_critic_params,
     load_networks,
 )
-from asyppo_jax.train_step import create_train_state
 from asyppo_jax.types import Experience, Params, PromptBatch, Rollout, TrainState
 from experiments.benchmark.setting import Setting, is_shape_alone, make_config
 

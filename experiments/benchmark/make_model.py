@@ -13,7 +13,7 @@ from flax.core import meta
 
 from asyppo_jax.models.actor_critic import Actor, init_actor
 from asyppo_jax.models.config import ModelConfig
-from asyppo_jax.models.huggingface import save_params
+from asyppo_jax.models.formats.huggingface import save_params
 
 
 def architecture(layers: int, width: int, vocabulary: int) -> ModelConfig:

@@ -10,21 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asyppo_jax.experience import summarize
-from asyppo_jax.layout import lay_out
-from asyppo_jax.packing import Rows
-from asyppo_jax.rollouts import training_options
-from asyppo_jax.sampling import sample
-from asyppo_jax.sharding import batch_sharding, make_mesh
-from asyppo_jax.train_step import (
+from asyppo_jax.algorithm.actor_update import sequence_segments
+from asyppo_jax.algorithm.batching.layout import lay_out
+from asyppo_jax.algorithm.batching.packing import Rows
+from asyppo_jax.algorithm.experience import summarize
+from asyppo_jax.algorithm.train_step import (
     critic_values,
     experience_of,
     state_shardings,
     step_actor,
     step_critics,
 )
+from asyppo_jax.runtime.sharding import batch_sharding, make_mesh
+from asyppo_jax.sampling import sample
+from asyppo_jax.sampling.rollouts import training_options
 from asyppo_jax.types import Params, TrainState
-from asyppo_jax.updates import sequence_segments
 from experiments.benchmark.inputs import (
     PAD,
     Inputs,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from asyppo_jax.flops import forward_flops, head_flops
 from asyppo_jax.models.config import ModelConfig
+from asyppo_jax.planning.flops import forward_flops, head_flops
 from experiments.benchmark.setting import Setting
 
 

@@ -12,9 +12,8 @@ import sys
 from absl import app, flags
 from etils import epath
 
-from asyppo_jax.config import ConfigError
-from asyppo_jax.errors import UserError
-from asyppo_jax.paths import write_whole
+from asyppo_jax.config import ConfigError, UserError
+from asyppo_jax.runtime.paths import write_whole
 from experiments.command_line import parse_flags
 from experiments.inspect.page import read_rollouts, render
 

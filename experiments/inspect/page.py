@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from asyppo_jax.rollout_files import RolloutFileError, SavedAnswer, read_rollout_file
+from asyppo_jax.runs.rollout_files import RolloutFileError, SavedAnswer, read_rollout_file
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _PLACE = "__ROLLOUTS__"

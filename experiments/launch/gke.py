@@ -11,7 +11,7 @@ import sys
 
 from absl import app, flags
 
-from asyppo_jax.errors import UserError
+from asyppo_jax.config import UserError
 from experiments.launch.commands import run, training
 
 _CLUSTER = flags.DEFINE_string("cluster", None, "The GKE cluster, made by xpk.", required=True)

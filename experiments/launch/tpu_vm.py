@@ -14,8 +14,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from asyppo_jax.config import ConfigError
-from asyppo_jax.errors import UserError
+from asyppo_jax.config import ConfigError, UserError
 from experiments.launch.commands import BUCKET_PACKAGES, run, training
 
 _NAME = flags.DEFINE_string("name", None, "The TPU's name.", required=True)

@@ -27,12 +27,12 @@ from flax.core import meta
 from asyppo_jax.config import PromptConfig
 from asyppo_jax.models.actor_critic import Actor, Networks, init_actor
 from asyppo_jax.models.config import ModelConfig
-from asyppo_jax.models.huggingface import save_params
+from asyppo_jax.models.formats.huggingface import save_params
 from asyppo_jax.ops.logits import log_probs_and_entropy
-from asyppo_jax.prompts import load_tokenizer, make_prompts, pad_prompts
-from asyppo_jax.records import Record
-from asyppo_jax.rewards.graders import exact
 from asyppo_jax.sampling import DecodingOptions, sample
+from asyppo_jax.tasks.prompts import load_tokenizer, make_prompts, pad_prompts
+from asyppo_jax.tasks.records import Record
+from asyppo_jax.tasks.rewards.graders import exact
 from asyppo_jax.types import Params
 from experiments.quickstart.corpus import Rows, draw_document, packed_rows
 from experiments.quickstart.task import (

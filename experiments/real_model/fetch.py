@@ -24,7 +24,7 @@ from pathlib import Path
 from absl import app, flags
 
 from asyppo_jax.models.config import ModelError
-from asyppo_jax.models.gguf import convert_gguf
+from asyppo_jax.models.formats.gguf import convert_gguf
 
 
 @dataclass(frozen=True)

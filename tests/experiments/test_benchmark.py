@@ -7,7 +7,7 @@ import os
 import pytest
 
 from asyppo_jax.config import ConfigError
-from asyppo_jax.flops import layer_params
+from asyppo_jax.planning.flops import layer_params
 from experiments.benchmark import work
 from experiments.benchmark.__main__ import spread_over
 from experiments.benchmark.make_model import architecture, make_model

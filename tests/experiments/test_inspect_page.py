@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asyppo_jax.rollout_files import RolloutFileError, write_rollout_file
+from asyppo_jax.runs.rollout_files import RolloutFileError, write_rollout_file
 from experiments.inspect.page import read_rollouts, render
 from tests.tiny import make_saved_answer
 

@@ -7,9 +7,9 @@ import pytest
 from flax.core import meta
 
 from asyppo_jax.models.actor_critic import Actor, Networks, init_actor
-from asyppo_jax.models.huggingface import load_config, load_params
-from asyppo_jax.prompts import load_tokenizer
-from asyppo_jax.rewards.graders import exact
+from asyppo_jax.models.formats.huggingface import load_config, load_params
+from asyppo_jax.tasks.prompts import load_tokenizer
+from asyppo_jax.tasks.rewards.graders import exact
 from experiments.quickstart import corpus, make_model, task
 from experiments.quickstart.tokenizer import make_tokenizer
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from asyppo_jax.config import NetworkConfig
-from asyppo_jax.models import self_attention
 from asyppo_jax.models.actor_critic import Actor, Networks, init_actor
-from asyppo_jax.models.attention import attend
-from asyppo_jax.models.decode_attention import make_cache
-from asyppo_jax.models.segments import visible
+from asyppo_jax.models.attention import self_attention
+from asyppo_jax.models.attention.attend import attend
+from asyppo_jax.models.attention.decode_attention import make_cache
+from asyppo_jax.models.attention.segments import visible
 from tests.tiny import (
     ARCHITECTURES,
     QWEN3,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax.core import meta
 
-from asyppo_jax.models.attention import rotation_at
+from asyppo_jax.models.attention.attend import rotation_at
 from asyppo_jax.models.layers import Block, GatedMLP, RMSNorm, with_outputs_first
 from tests.tiny import QWEN2, QWEN3
 

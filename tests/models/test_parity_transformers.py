@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_critics
-from asyppo_jax.models.huggingface import load_config, load_params, save_params
+from asyppo_jax.models.formats.huggingface import load_config, load_params, save_params
 from tests.tiny import ARCHITECTURES, QWEN3, make_actor_params, make_networks
 
 pytest.importorskip("torch")

@@ -5,7 +5,7 @@ import pytest
 
 from asyppo_jax.config import ConfigError
 from asyppo_jax.models.config import ModelError
-from asyppo_jax.models.huggingface import save_params
+from asyppo_jax.models.formats.huggingface import save_params
 from asyppo_jax.models.pretrained import load_actor_params, load_critic_params, load_networks
 from tests.tiny import assert_trees_equal, make_config, save_model_directory
 

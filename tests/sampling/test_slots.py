@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asyppo_jax.models.decode_attention import make_cache
+from asyppo_jax.models.attention.decode_attention import make_cache
 from asyppo_jax.sampling.slots import Answers, Requests, all_at_once, fewer, in_turn, refill
 
 LAYERS, N, GROUP, PROMPT, KV, WIDTH, LENGTH = 2, 2, 3, 5, 2, 4, 7

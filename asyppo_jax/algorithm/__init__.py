@@ -1,0 +1,1 @@
+"""The method on arrays: experience, the two updates, and the step that joins them."""

@@ -1,0 +1,1 @@
+"""How sequences become minibatches, microbatches and packed rows (`config.batching`)."""

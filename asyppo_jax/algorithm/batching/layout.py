@@ -1,0 +1,88 @@
+"""How sequences are laid out in the rows that a network computes.
+
+As they come, one a row; packed (`packing`); or as branches behind a prompt that several share
+(`models.segments.Branches`), one completion a branch or packed ones. No layout changes a number.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from asyppo_jax.algorithm.batching.packing import AnyRows, Rows, pack, plan_rows, unpack
+from asyppo_jax.config import BatchingConfig
+from asyppo_jax.models.attention.segments import Branches, each_branch
+
+Back = Callable[[Array], Array]  # [R, n, …] of the rows laid out -> [m, C, …] of the sequences
+
+
+def lay_out(
+    rows: AnyRows, batching: BatchingConfig, group_size: int
+) -> tuple[AnyRows, Array | int, Back]:
+    """One-sequence rows as `batching` wants them, how many of them are in use, and the way back.
+
+    Every `group_size` neighbours answer the same prompt. What lies under a false mask comes back as
+    0 from packed rows, else as it was computed.
+    """
+    count = batching.rows_per_prompt
+    if count > 1 and batching.packing:
+        return _packed_branches(rows, count, group_size)
+    if count > 1:
+        laid = _branches(rows, _completions(rows), count)
+        return laid, laid.tokens.shape[0], lambda x: each_branch(x, count)
+    if not batching.packing:
+        return rows, rows.tokens.shape[0], lambda x: x
+    packing = plan_rows(rows)
+    return pack(rows, packing), packing.num_rows, lambda x: unpack(x, rows, packing)
+
+
+def before_completions(x: Array, rows: Rows) -> Array:
+    """Of every token of which `rows` speaks, `x` [R, L, …] of the token before it: [R, n, …]."""
+    if isinstance(rows.segments, Branches):
+        return rows.segments.before(x)
+    return x[:, -rows.mask.shape[1] - 1 : -1]
+
+
+def _completions(rows: AnyRows) -> AnyRows:
+    return jax.tree.map(lambda x: x[:, -rows.mask.shape[1] :], rows)
+
+
+def _branches(rows: AnyRows, completions: AnyRows, count: int) -> AnyRows:
+    """Rows [P | count · C]: every `count` neighbours of `completions` behind their prompt."""
+    prompt = rows.tokens.shape[1] - completions.tokens.shape[1]
+
+    def joined(x: Array) -> Array:
+        return x.reshape(-1, count * x.shape[1])
+
+    def behind_prompts(whole: Array, x: Array) -> Array:
+        return jnp.concatenate([whole[::count, :prompt], joined(x)], axis=1)
+
+    return jax.tree.map(joined, completions).replace(
+        tokens=behind_prompts(rows.tokens, completions.tokens),
+        segments=Branches(behind_prompts(rows.segments, completions.segments), prompt, count),
+    )
+
+
+def _packed_branches(rows: AnyRows, count: int, group_size: int) -> tuple[AnyRows, Array, Back]:
+    """A group's completions in as few branches as first-fit finds; rows in use come first."""
+    completions = _in_groups(_completions(rows), group_size)
+    plan = jax.vmap(plan_rows)(completions)
+    packed = _joined(jax.vmap(pack)(completions, plan))
+    used = jnp.arange(0, group_size, count)[None] < plan.num_rows[:, None]
+    order = jnp.argsort(~used.reshape(-1), stable=True)
+    laid = jax.tree.map(lambda x: x[order], _branches(rows, packed, count))
+
+    def back(x: Array) -> Array:
+        branches = _in_groups(each_branch(x[jnp.argsort(order)], count), group_size)
+        return _joined(jax.vmap(unpack)(branches, completions, plan))
+
+    return laid, jnp.sum(used, dtype=jnp.int32), back
+
+
+def _in_groups(tree, group_size: int):
+    return jax.tree.map(lambda x: x.reshape(-1, group_size, *x.shape[1:]), tree)
+
+
+def _joined(tree):
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)

@@ -1,0 +1,117 @@
+"""Several sequences in one row, so that the work follows real tokens and not the longest answer.
+
+Everything runs inside jit with static shapes: m sequences of at most L tokens become m rows of L
+tokens of which the first `num_rows`, a traced number, hold something. One trace serves all lengths.
+"""
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Int
+
+from asyppo_jax.runtime.sharding import constrain
+
+
+class Rows(struct.PyTreeNode):
+    """Tokens in rows, and arrays that speak of the last n tokens of each row (subclasses add some).
+
+    One sequence a row: n = C, the completion. Packed: n = L − 1, because the first token of a row
+    opens a prompt. The real tokens of a sequence lie in one piece. Behind a shared prompt of P
+    tokens: n = L − P. Of completions alone: n = L.
+    """
+
+    tokens: Array  # [R, L] int32
+    # [R, L] int32, 0 on padding; positive and different for the row's sequences. `Branches` of them
+    # where sequences share their prompt.
+    segments: Any
+    mask: Array  # [R, n] bool, the completion tokens that count
+
+
+AnyRows = TypeVar("AnyRows", bound=Rows)
+
+
+class Packing(struct.PyTreeNode):
+    """Where m sequences lie in m rows of L tokens, by sequence and by token."""
+
+    row: Array  # [m] int32
+    start: Array  # [m] int32, where in its row the sequence begins
+    sequence: Array  # [m, L] int32, whose token lies here
+    place: Array  # [m, L] int32, which of its tokens that is
+    segments: Array  # [m, L] int32, 0 where no token lies
+    num_rows: Array  # scalar int32, rows in use: the first ones
+
+
+def first_fit(
+    lengths: Int[Array, " m"], capacity: int
+) -> tuple[Int[Array, " m"], Int[Array, " m"], Int[Array, ""], Int[Array, " m"]]:
+    """First-fit decreasing: the longest first, each into the first row with room for it.
+
+    It needs at most 11/9 of the fewest rows possible, plus 6/9 (Dósa 2007). Returns
+    `(row, start, num_rows, order)` for sequences of at most `capacity` tokens; of two equal ones
+    the earlier goes first. A sequence of length 0 takes no room.
+    """
+    order = jnp.argsort(-lengths)
+
+    def put(fill, length):
+        row = jnp.argmax(fill + length <= capacity)
+        return fill.at[row].add(length), (row.astype(jnp.int32), fill[row])
+
+    fill, (row, start) = jax.lax.scan(put, jnp.zeros_like(lengths), lengths[order])
+    back = jnp.argsort(order)
+    return row[back], start[back], jnp.sum(fill > 0, dtype=jnp.int32), order
+
+
+def plan_packing(lengths: Int[Array, " m"], capacity: int) -> Packing:
+    """`first_fit`, and what lies at each of the m · L places."""
+    # On a mesh the search is each device's own: it is small, and one message a sequence is not.
+    lengths = constrain(lengths, (None,))
+    count = lengths.shape[0]
+    row, start, num_rows, order = first_fit(lengths, capacity)
+    # In a row later ranks lie further right, so the rank at a place is the largest one before it.
+    begins = jnp.zeros((count, capacity), jnp.int32)
+    begins = begins.at[row[order], start[order]].max(jnp.arange(1, count + 1, dtype=jnp.int32))
+    rank = jax.lax.cummax(begins, axis=1)
+    sequence = order[jnp.maximum(rank - 1, 0)].astype(jnp.int32)
+    place = jnp.arange(capacity, dtype=jnp.int32)[None] - start[sequence]
+    real = (rank > 0) & (place < lengths[sequence])
+    segments = jnp.where(real, rank, 0)
+    return Packing(row, start, sequence, jnp.where(real, place, 0), segments, num_rows)
+
+
+def plan_rows(rows: Rows) -> Packing:
+    """The packing of one-sequence rows; those without a token that counts are left out."""
+    real = jnp.sum(rows.segments > 0, axis=1, dtype=jnp.int32)
+    lengths = jnp.where(jnp.any(rows.mask, axis=1), real, 0)
+    return plan_packing(lengths, rows.tokens.shape[1])
+
+
+def pack(rows: AnyRows, packing: Packing) -> AnyRows:
+    """The same sequences in as few rows as `packing` says; what no sequence fills is 0."""
+    length = rows.tokens.shape[1]
+    column = _first_column(rows)[packing.sequence] + packing.place
+
+    def one(x):
+        before = length - x.shape[1]  # columns of which x does not speak
+        spoken = (packing.segments > 0) & (column >= before)
+        taken = x[packing.sequence, jnp.maximum(column - before, 0)]
+        packed = jnp.where(spoken, taken, jnp.zeros((), x.dtype))
+        return packed[:, 1:] if before else packed
+
+    return jax.tree.map(one, rows).replace(segments=packing.segments)
+
+
+def unpack(x: Array, rows: Rows, packing: Packing) -> Array:
+    """[m, n, …] of packed rows as [m, C, …] of their sequences; 0 where `rows.mask` is not."""
+    width = rows.mask.shape[1]
+    column = rows.tokens.shape[1] - width + jnp.arange(width)
+    place = column[None] - _first_column(rows)[:, None]
+    unspoken = rows.tokens.shape[1] - x.shape[1]  # the first tokens of a row, of which x is silent
+    at = jnp.clip(packing.start[:, None] + place - unspoken, 0, x.shape[1] - 1)
+    mask = rows.mask.reshape(*rows.mask.shape, *[1] * (x.ndim - 2))
+    return jnp.where(mask, x[packing.row[:, None], at], jnp.zeros((), x.dtype))
+
+
+def _first_column(rows: Rows) -> Int[Array, " m"]:
+    return jnp.argmax(rows.segments > 0, axis=1).astype(jnp.int32)

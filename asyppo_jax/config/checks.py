@@ -1,0 +1,112 @@
+"""Settings that cannot work together, found before anything is loaded."""
+
+from typing import Any, TypeAlias
+
+from asyppo_jax.config.errors import ConfigError
+
+Section: TypeAlias = Any  # a dataclass of `config`, which imports this module
+
+
+def check_config(config: Section) -> None:
+    """Raises `ConfigError`, naming field and mend, on sizes and fractions that cannot work."""
+    algorithm, sampling, batching = config.algorithm, config.sampling, config.batching
+    for name in ("advantage_mask_fraction", "entropy_mask_fraction"):
+        value = getattr(algorithm, name)
+        if not 0 <= value < 1:
+            raise ConfigError(f"config.algorithm.{name} is {value}; it must be in [0, 1)")
+    for name in ("gamma", "gae_lambda"):
+        value = getattr(algorithm, name)
+        if not 0 <= value <= 1:
+            raise ConfigError(f"config.algorithm.{name} is {value}; it must be in [0, 1]")
+    check_truncation("config.sampling.", sampling)
+    check_truncation("config.evaluation.", config.evaluation)
+    _check_sampling(sampling)
+    critics, group = algorithm.num_critics, sampling.group_size
+    if critics < 0:
+        raise ConfigError(f"config.algorithm.num_critics is {critics}; it must be 0 or more")
+    if critics and group % critics:
+        raise ConfigError(
+            f"config.sampling.group_size is {group}, which {critics} critics cannot share evenly; "
+            f"make it a multiple of config.algorithm.num_critics = {critics}"
+        )
+    batch = sampling.num_prompts * group
+    for name in ("actor_minibatch_size", "critic_minibatch_size"):
+        size = getattr(batching, name)
+        _check_divides(
+            f"config.batching.{name}", size, "the batch, num_prompts * group_size,", batch
+        )
+    whole = "config.batching.actor_minibatch_size"
+    part, size = "config.batching.microbatch_size", batching.microbatch_size
+    _check_divides(part, size, whole, batching.actor_minibatch_size)
+    if critics:
+        _check_critic_microbatch(batching, critics)
+    if batching.rows_per_prompt != 1:
+        _check_rows_per_prompt(batching, group, critics)
+    for name in ("actor", "critic"):
+        if (unroll := getattr(config, name).unroll) < 0:
+            raise ConfigError(
+                f"config.{name}.unroll is {unroll}; it is a number of layers, or 0 for all"
+            )
+    mesh = config.mesh
+    if mesh.reduce == "minibatch" and mesh.gather != "minibatch":
+        raise ConfigError(
+            f"config.mesh.reduce is 'minibatch' with gather = {mesh.gather!r}: gradients that meet "
+            "once are those of whole parameters; set config.mesh.gather = 'minibatch' too"
+        )
+
+
+def _check_rows_per_prompt(batching: Section, group: int, critics: int) -> None:
+    name, size = "config.batching.rows_per_prompt", batching.rows_per_prompt
+    share = group // max(1, critics)
+    _check_divides(name, size, "a critic's share of a group, group_size / num_critics,", share)
+    part, microbatch = "config.batching.microbatch_size", batching.microbatch_size
+    _check_divides(name, size, part, microbatch)
+    if critics:
+        part = f"{part} / num_critics, or critic_microbatch_size,"
+        _check_divides(name, size, part, batching.critic_microbatch(critics))
+    for whole in ("actor_minibatch_size", "critic_minibatch_size"):
+        minibatch = getattr(batching, whole)
+        if minibatch % group:
+            raise ConfigError(
+                f"config.batching.{whole} is {minibatch}; with {name} = {size} minibatches are of "
+                f"whole groups: make it a multiple of config.sampling.group_size = {group}"
+            )
+
+
+def _check_critic_microbatch(batching: Section, critics: int) -> None:
+    name, whole = "config.algorithm.num_critics", "config.batching.critic_minibatch_size"
+    _check_divides(name, critics, whole, batching.critic_minibatch_size)
+    part, size = "config.batching.critic_microbatch_size", batching.critic_microbatch_size
+    if not size:
+        part, size = "config.batching.microbatch_size", batching.microbatch_size
+        _check_divides(name, critics, part, size)
+    size = batching.critic_microbatch(critics)
+    share = batching.critic_minibatch_size // critics
+    _check_divides(f"{part} (for each critic)", size, f"a critic's share of {whole}", share)
+
+
+def check_truncation(where: str, section: Section) -> None:
+    """Raises `ConfigError` on a `top_p` or `min_p` out of range; `where` goes before the name."""
+    if not 0 < section.top_p <= 1:
+        raise ConfigError(f"{where}top_p is {section.top_p}; it must be in (0, 1]")
+    if not 0 <= section.min_p <= 1:
+        raise ConfigError(f"{where}min_p is {section.min_p}; it must be in [0, 1]")
+
+
+def _check_sampling(sampling: Section) -> None:
+    batch = sampling.num_prompts * sampling.group_size
+    if not 0 <= sampling.slots <= batch:
+        raise ConfigError(
+            f"config.sampling.slots is {sampling.slots}; it must be between 0 (all) and the batch, "
+            f"num_prompts * group_size = {batch}"
+        )
+    whole = "config.sampling.num_prompts"
+    _check_divides("config.sampling.parts", sampling.parts, whole, sampling.num_prompts)
+
+
+def _check_divides(part: str, part_size: int, whole: str, whole_size: int) -> None:
+    if part_size < 1 or whole_size % part_size:
+        raise ConfigError(
+            f"{part} is {part_size}, which does not divide {whole} = {whole_size}; "
+            f"choose a divisor of {whole_size}"
+        )

@@ -1,0 +1,1 @@
+"""Accuracy on held-out problems and on benchmarks (`config.evaluation`)."""

@@ -1,0 +1,82 @@
+"""Held-out evaluation with the training sampler."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from asyppo_jax.config import Config
+from asyppo_jax.runtime.multi_host import gather_rows
+from asyppo_jax.sampling.rollouts import Answers, Sampler, one_ahead, read_answers
+from asyppo_jax.tasks.prompts import Prompt
+from asyppo_jax.tasks.rewards import RewardPool
+from asyppo_jax.types import Params
+
+
+class Evaluation(NamedTuple):
+    """Answers that could not be scored are counted in `invalid` and nowhere else."""
+
+    accuracy: float  # mean reward over all scored answers: avg@k for k samples a problem
+    invalid: int
+    truncated: float  # share of answers without an end
+    completion_length: float  # mean, tokens
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "evaluate/accuracy": self.accuracy,
+            "evaluate/invalid": float(self.invalid),
+            "evaluate/truncated_fraction": self.truncated,
+            "evaluate/completion_length_mean": self.completion_length,
+        }
+
+
+def evaluate(
+    sampler: Sampler,
+    params: Params,
+    prompts: Sequence[Prompt],
+    pool: RewardPool,
+    key: jax.Array,
+    config: Config,
+    mesh: Mesh,
+) -> Evaluation:
+    """Samples `config.evaluation.num_samples` answers to every prompt and scores them.
+
+    Each process scores its own rows; all return the numbers of all.
+    """
+    seen = []
+    size, samples = config.evaluation.batch_size, config.evaluation.num_samples
+    total = len(prompts) * samples
+    batches = list(_batches(prompts, size))
+    starts = (
+        partial(sampler, params, batch, jax.random.fold_in(key, i), mesh)
+        for i, batch in enumerate(batches)
+    )
+    # A batch is scored while the next one is sampled.
+    for i, (batch, rollout) in enumerate(zip(batches, one_ahead(starts), strict=True)):
+        answers: Answers = read_answers(rollout, batch, sampler)
+        rows = answers.rows + i * size * samples
+        # The last batch is filled up with repeats, which are not to be counted.
+        count = int((rows < total).sum())
+        scores = pool.score(
+            answers.problems[:count], answers.completions[:count], answers.answers[:count]
+        )
+        measured = rows, scores.rewards, scores.valid, answers.truncated, answers.lengths
+        seen.append([x[:count] for x in measured])
+    rows, *measured = map(np.concatenate, zip(*seen, strict=True))
+    rewards, valid, truncated, lengths = gather_rows(measured, rows, total)
+    scored = rewards[valid]
+    return Evaluation(
+        accuracy=float(scored.mean()) if scored.size else float("nan"),
+        invalid=int((~valid).sum()),
+        truncated=float(truncated.mean()),
+        completion_length=float(lengths.mean()),
+    )
+
+
+def _batches(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
+    for start in range(0, len(prompts), size):
+        batch = list(prompts[start : start + size])
+        yield batch + [prompts[0]] * (size - len(batch))

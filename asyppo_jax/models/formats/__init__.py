@@ -1,0 +1,1 @@
+"""Foreign weight formats: Hugging Face directories and GGUF files."""

@@ -1,0 +1,1 @@
+"""What a run needs on a TPU slice, from the real compiler and from formulas."""

@@ -1,0 +1,242 @@
+"""Orbax checkpoints of everything that a run needs to go on exactly, and loading for evaluation.
+
+A checkpoint holds the `TrainState` (parameters, optimisers, key, step) and the data iterator's
+state. Orbax writes to a temporary name and renames, so a killed run leaves no half checkpoint.
+"""
+
+import json
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from asyppo_jax.config import CheckpointConfig, Config, ConfigError, from_dict
+from asyppo_jax.config import UserError
+from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics
+from asyppo_jax.runtime.multi_host import is_first, sum_over_hosts
+from asyppo_jax.runtime.paths import absolute
+from asyppo_jax.types import TrainState
+
+
+class CheckpointError(UserError, RuntimeError):
+    """A checkpoint that cannot be used; the message names the directory and the mend."""
+
+
+def make_manager(workdir: str, config: CheckpointConfig) -> ocp.CheckpointManager:
+    """Keeps the latest `config.keep` steps, and the best by held-out accuracy besides."""
+    best = ocp.checkpoint_managers.BestN(
+        get_metric_fn=lambda metrics: metrics["accuracy"],
+        n=1,
+        keep_checkpoints_without_metrics=False,
+    )
+    latest = ocp.checkpoint_managers.LatestN(config.keep)
+    policy = ocp.checkpoint_managers.AnyPreservationPolicy([latest, best])
+    # Without `best_fn` Orbax forgets the accuracies when the process ends, and the best with them.
+    options = ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=best.get_metric_fn)
+    directory = absolute(workdir) / _CHECKPOINTS
+    return ocp.CheckpointManager(directory, options=options)
+
+
+def save(
+    manager: ocp.CheckpointManager,
+    state: TrainState,
+    iterator_state: dict[str, Any],
+    accuracy: float | None,
+) -> None:
+    """Starts writing a checkpoint of the state's step; returns before it is on disk.
+
+    `accuracy` is the held-out accuracy last seen, None before the first evaluation.
+    """
+    step = int(state.step)
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(iterator_state)
+        ),
+        metrics=None if accuracy is None else {"accuracy": accuracy},
+    )
+
+
+def restore(
+    manager: ocp.CheckpointManager, like: TrainState, step: int | None = None
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state of a step (None: the latest), placed as `like` (shapes with shardings) says.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read, or its shapes are another run's.
+    """
+    where = manager.directory
+    step = manager.latest_step() if step is None else step
+    if step is None:
+        raise CheckpointError(f"{where} holds no checkpoint; check --workdir")
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
+    try:
+        restored = manager.restore(step, args=args)
+    except (ValueError, KeyError, FileNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"checkpoint {where}/{step} cannot be read: {_reason(error)} "
+            "(torn, or of a run with other networks); remove that folder to go on from an earlier "
+            "one, or give another --workdir"
+        ) from error
+    return restored["state"], restored["data"]
+
+
+def is_run(path: str) -> bool:
+    """Whether a directory is a run's: one with settings and checkpoints."""
+    directory = absolute(path)
+    return (directory / _SETTINGS).is_file() and (directory / _CHECKPOINTS).is_dir()
+
+
+def read_settings(workdir: str) -> Config:
+    """The settings of a run, as `write_settings` wrote them.
+
+    Raises:
+        CheckpointError: there are none, or they cannot be read.
+    """
+    file = absolute(workdir) / _SETTINGS
+    if not file.is_file():
+        raise CheckpointError(f"{workdir} has no {_SETTINGS}; give the workdir of a run")
+    try:
+        return from_dict(json.loads(file.read_text()))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{file} is not JSON ({error}); give another run") from error
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{file} is of another version of asyppo_jax: {error}; load it with that version"
+        ) from error
+
+
+def choose_step(workdir: str, step: int | Literal["latest", "best"]) -> int:
+    """The step of a checkpoint in `workdir`: the latest, the best by held-out accuracy, or its own.
+
+    "best" is the best of those that are kept and were evaluated, by `metrics.jsonl`; of equal ones
+    the earliest.
+
+    Raises:
+        CheckpointError: there is no such checkpoint; those that are there are named.
+    """
+    directory = absolute(workdir) / _CHECKPOINTS
+    steps = sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
+    if not steps:
+        raise CheckpointError(f"{workdir} holds no finished checkpoint; give a run that saved one")
+    if step == "latest":
+        return steps[-1]
+    if step == "best":
+        rows = read_metrics(absolute(workdir) / METRICS_FILE)
+        accuracies = {
+            row["step"]: row["evaluate/accuracy"]
+            for row in rows
+            if row["step"] in steps and row.get("evaluate/accuracy") is not None
+        }
+        if not accuracies:
+            raise CheckpointError(
+                f"no checkpoint of {workdir} was evaluated, so that none is the best; "
+                f"give one of the steps {_listed(steps)}"
+            )
+        return max(sorted(accuracies), key=lambda s: accuracies[s])
+    if step not in steps:
+        raise CheckpointError(
+            f"{workdir} holds no checkpoint of step {step}; there are {_listed(steps)}"
+        )
+    return step
+
+
+def restore_parts(workdir: str, step: int, like: dict[str, Any]) -> dict[str, Any]:
+    """Some fields of a saved `TrainState`, placed as `like` (shapes with shardings) says.
+
+    The others, such as the optimisers' moments, are not read: they cost neither memory nor time.
+
+    Raises:
+        CheckpointError: it cannot be read, or its shapes are another run's.
+    """
+    place = absolute(workdir) / _CHECKPOINTS / str(step) / "state"
+    args = ocp.args.PyTreeRestore(
+        item=like,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(like),
+        partial_restore=True,
+    )
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(place, args=args)
+    except (ValueError, KeyError, FileNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"checkpoint {place.parent} cannot be read: {_reason(error)} (torn, or of a run with "
+            "other networks); give another step, or a run that is whole"
+        ) from error
+
+
+def _listed(steps: list[int]) -> str:
+    return ", ".join(map(str, steps))
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]
+
+
+def check_same_run(workdir: str, fingerprint: dict[str, Any]) -> None:
+    """Refuses a directory that holds a run with other settings (see `write_settings`).
+
+    Raises:
+        CheckpointError: `workdir` belongs to a run with other settings; the first one is named.
+    """
+    file = epath.Path(workdir) / _SETTINGS
+    if not file.exists():
+        return
+    before, now = _flatten(json.loads(file.read_text())), _flatten(_as_json(fingerprint))
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name) and name not in _MAY_CHANGE:
+            raise CheckpointError(
+                f"{workdir} holds a run with config.{name} = {before.get(name)!r}, this one has "
+                f"{now.get(name)!r}; give another --workdir, or the same settings to go on"
+            )
+
+
+def write_settings(workdir: str, fingerprint: dict[str, Any]) -> None:
+    """Writes a run's settings beside its checkpoints, once everything that it reads was found good.
+
+    Not earlier: a run that never began must not claim the directory. The first process writes, and
+    all look whether they see it.
+
+    Raises:
+        CheckpointError: on every process, if the directory is not one that all of them share.
+    """
+    file = epath.Path(workdir) / _SETTINGS
+    sum_over_hosts(np.int32(1))  # all have checked what was there before
+    if is_first():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(_as_json(fingerprint), indent=2, sort_keys=True) + "\n")
+    sum_over_hosts(np.int32(1))  # it is written
+    unseen = int(sum_over_hosts(np.int32(not file.exists())))
+    if unseen:
+        raise CheckpointError(
+            f"{unseen} of {jax.process_count()} processes do not see {file}, which the first one "
+            "wrote; give a --workdir that all share, such as gs://BUCKET/RUN"
+        )
+
+
+_SETTINGS, _CHECKPOINTS = "config.json", "checkpoints"
+
+
+def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(settings))  # tuples become lists, as they are on disk
+
+
+# Settings that may differ when a run goes on: they change what is seen of it or how far it goes.
+_MAY_CHANGE = frozenset(
+    {"num_steps", "checkpoint.every", "checkpoint.keep", "log.tensorboard", "log.wandb_project"}
+    | {"log.samples_every", "log.num_samples", "log.rollouts_every", "log.rollout_prompts"}
+    | {"mesh.data", "mesh.model", "mesh.gather", "mesh.reduce", "mesh.offload"}
+    | {"reward.num_workers"}
+)
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

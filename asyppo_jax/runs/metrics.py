@@ -1,0 +1,344 @@
+"""What a run tells: metrics on disk, a progress bar, the plan of sizes, samples and a summary.
+
+Everything here runs on the host, outside of jit, on plain Python numbers.
+"""
+
+import contextlib
+import importlib
+import json
+import math
+import secrets
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TextIO
+
+from etils import epath
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from asyppo_jax.config import Config, ConfigError, LogConfig
+from asyppo_jax.config import UserError
+from asyppo_jax.runtime.paths import absolute, in_bucket, open_to_append, write_whole
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsError(UserError, ValueError):
+    """A metrics file that cannot be read; the message names the line and the mend."""
+
+
+class NonFiniteError(UserError, ArithmeticError):
+    """A loss or a gradient norm is NaN or infinite; the message says what to try."""
+
+
+class MetricWriter:
+    """Appends metrics to `workdir/metrics.jsonl`, TensorBoard and, if asked for, Weights & Biases.
+
+    One JSON line a call, `{"step": 3, "actor/loss": 0.1}`; NaN and infinity become null.
+    `start_step` is the number of finished steps of the checkpoint that the run goes on from. Later
+    lines, and a last line torn by a kill, are dropped, so that the file of a resumed run has the
+    steps of an uninterrupted one. At `start_step` 0 nothing has been finished and the file starts
+    empty. Write a step's metrics before its checkpoint: a step that is resumed from is not
+    written again.
+
+    Raises `ConfigError` if `log.wandb_project` is set without wandb (on every host, so that none
+    waits for another), and `MetricsError` if the existing file is broken elsewhere than at its end.
+    """
+
+    def __init__(
+        self, workdir: epath.PathLike, log: LogConfig, *, start_step: int, is_writer: bool = True
+    ) -> None:
+        wandb = _import_wandb(log.wandb_project) if log.wandb_project else None
+        self._file, self._tensorboard, self._wandb_run = None, None, None
+        if not is_writer:
+            return
+        workdir = epath.Path(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / METRICS_FILE
+        _drop_later_lines(path, start_step)
+        self._file = open_to_append(path)
+        if log.tensorboard:  # it hides an earlier process's events from purge_step on
+            purge_step = start_step + 1 if start_step else 0
+            self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge_step)
+        if wandb is not None:
+            self._wandb_run = wandb.init(
+                project=log.wandb_project,
+                name=absolute(workdir).name,
+                dir=None if in_bucket(workdir) else str(workdir),
+                id=_wandb_id(workdir, start_step),
+                resume="allow",
+            )
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes and flushes one step; values are anything that `float` takes."""
+        if self._file is None:
+            return
+        values = {name: float(value) for name, value in metrics.items()}
+        self._file.write((_to_json({"step": int(step), **values}) + "\n").encode())
+        self._file.flush()
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                if math.isfinite(value):
+                    self._tensorboard.add_scalar(name, value, step)
+            self._tensorboard.flush()
+        if self._wandb_run is not None:
+            self._wandb_run.log(values, step=step)
+
+    def close(self) -> None:
+        """Closes the files; nothing more is written."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb_run is not None:
+            self._wandb_run.finish()
+
+
+def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`, `{"step": int, name: float or None}`, in file order.
+
+    A torn last line is left out, so that the file of a live run can be read. Raises `MetricsError`
+    if the file is missing or another line is broken.
+    """
+    path = epath.Path(path)
+    if not path.is_file():
+        raise MetricsError(f"{path} does not exist; give the workdir of a run that has begun")
+    return [row for _, row in _read_lines(path)]
+
+
+def _read_lines(path: epath.Path) -> list[tuple[bytes, dict[str, Any]]]:
+    lines = path.read_bytes().splitlines(keepends=True)
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            if number == len(lines) and not line.endswith(b"\n"):
+                break
+            raise MetricsError(
+                f"{path}, line {number}, is not JSON ({error}); remove that line"
+            ) from error
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise MetricsError(f'{path}, line {number}, has no integer "step"; remove that line')
+        rows.append((line.rstrip(b"\n") + b"\n", row))
+    return rows
+
+
+def _drop_later_lines(path: epath.Path, start_step: int) -> None:
+    if not path.is_file():
+        return
+    kept = [] if start_step == 0 else _read_lines(path)
+    healed = b"".join(line for line, row in kept if row["step"] <= start_step)
+    if healed != path.read_bytes():
+        write_whole(path, healed)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    # Python writes NaN and Infinity, which no other JSON reader takes; read back, they are null.
+    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    return json.dumps(finite, indent=indent)
+
+
+def _import_wandb(project: str) -> Any:
+    try:
+        return importlib.import_module("wandb")
+    except ImportError as error:
+        raise ConfigError(
+            f"config.log.wandb_project is {project!r} but wandb is not installed; "
+            "run `pip install wandb`, or leave the field empty"
+        ) from error
+
+
+def _wandb_id(workdir: epath.Path, start_step: int) -> str:
+    # Kept in a file, so that a resumed run goes on in the same W&B run.
+    path = workdir / "wandb_id.txt"
+    if start_step == 0 or not path.is_file():
+        write_whole(path, secrets.token_hex(8).encode())
+    return path.read_text()
+
+
+def write_summary(workdir: epath.PathLike, summary: Mapping[str, Any]) -> epath.Path:
+    """Writes `workdir/summary.json` whole or not at all; NaN and infinity become null."""
+    path = epath.Path(workdir) / "summary.json"
+    write_whole(path, (_to_json(summary, indent=2) + "\n").encode())
+    return path
+
+
+def require_finite(step: int, metrics: Mapping[str, float]) -> None:
+    """Raises `NonFiniteError` if a loss or a gradient norm of this step is NaN or infinite.
+
+    Those are the metrics with "loss" or "grad_norm" in their name. Call it before the step's
+    metrics and checkpoint are written.
+    """
+    bad = {
+        name: float(value)
+        for name, value in metrics.items()
+        if ("loss" in name or "grad_norm" in name) and not math.isfinite(value)
+    }
+    if not bad:
+        return
+    what = " and ".join(f"{name} is {value}" for name, value in bad.items())
+    area = next(iter(bad)).split("/")[0]
+    raise NonFiniteError(
+        f"step {step}: {what}; the run stops here, nothing of this step was saved and the latest "
+        f"checkpoint is intact; try a lower config.{area}_optimizer.learning_rate or "
+        f'max_grad_norm, or config.{area}.dtype = "float32"'
+    )
+
+
+class Progress:
+    """A bar over the steps of a run, or one line a step where the output is not a terminal.
+
+    `with progress.phase("sample"):` shows the phase and measures it; `take_times` hands over what
+    was measured, as metrics. JAX returns before a computation ends: block on its result inside of
+    the phase, or the next phase is billed for it. Where `is_writer` is false nothing is shown.
+    """
+
+    def __init__(
+        self,
+        num_steps: int,
+        *,
+        start_step: int = 0,
+        is_writer: bool = True,
+        stream: TextIO | None = None,
+    ) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._num_steps, self._start_step, self._is_writer = num_steps, start_step, is_writer
+        self._times: dict[str, float] = {}
+        self._accuracy: float | None = None
+        self._started = self._last = time.perf_counter()
+        self._has_bar = is_writer and self._stream.isatty()
+        self._bar = tqdm(
+            total=num_steps,
+            initial=start_step,
+            file=self._stream,
+            disable=not self._has_bar,
+            unit=" step",
+            dynamic_ncols=True,
+            mininterval=0,  # a step is slow: draw each one
+            bar_format="{desc:<8} {n_fmt}/{total_fmt} |{bar:20}| {rate_fmt}, {remaining}{postfix}",
+        )
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Shows and times a phase; times of one name within a step add up."""
+        self._bar.set_description_str(name)
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            metric = f"time/{name}_s"
+            self._times[metric] = self._times.get(metric, 0.0) + time.perf_counter() - started
+
+    def take_times(self) -> dict[str, float]:
+        """`{"time/sample_s": seconds, ...}` since the last call."""
+        times, self._times = self._times, {}
+        return times
+
+    def finish_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Moves on to `step` finished steps, with the numbers that matter out of `metrics`."""
+        self._accuracy = metrics.get("evaluate/accuracy", self._accuracy)
+        numbers = _numbers(metrics, self._accuracy)
+        if self._has_bar:
+            self._bar.set_postfix_str(", ".join(numbers), refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        left = (now - self._started) / max(step - self._start_step, 1) * (self._num_steps - step)
+        counted = f"step {step:>{len(str(self._num_steps))}}/{self._num_steps}"
+        timed = f"{seconds:.1f} s, {tqdm.format_interval(left)} left"
+        self.print("  ".join([counted, *numbers, timed]))
+
+    def print(self, text: str) -> None:
+        """Prints a text above the bar; use it in place of `print` while the bar is shown."""
+        if self._is_writer:
+            tqdm.write(text, file=self._stream)
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        self._bar.close()
+
+
+def _numbers(metrics: Mapping[str, float], accuracy: float | None) -> list[str]:
+    reward, entropy = metrics.get("rollout/reward_mean"), metrics.get("actor/entropy")
+    values = {"reward": reward, "accuracy": accuracy, "entropy": entropy}
+    numbers = [f"{label} {value:.3f}" for label, value in values.items() if value is not None]
+    if "rollout/tokens_per_s" in metrics:
+        numbers.append(f"{metrics['rollout/tokens_per_s']:,.0f} tokens/s")
+    return numbers
+
+
+def describe_sizes(config: Config) -> str:
+    """The plan of sizes as a table: a step, and what the actor and the critics make of it."""
+    sampling, batching, algorithm = config.sampling, config.batching, config.algorithm
+    group, critics = sampling.group_size, algorithm.num_critics
+    batch, length = sampling.num_prompts * group, sampling.max_completion_length
+    total, shared = config.prompt.max_length + length, batching.rows_per_prompt
+    shares = f"; {shared} completions share a pass over their prompt" if shared > 1 else ""
+    lines = [
+        f"step      {sampling.num_prompts:,} prompts x {group:,} responses = {batch:,} sequences",
+        f"sequence  prompt {config.prompt.max_length:,} + completion {length:,} = {total:,} tokens"
+        + shares,
+        f"tokens    {batch * length:,} sampled a step, at most",
+        "",
+    ]
+    actor_sizes = algorithm.actor_epochs, batching.actor_minibatch_size, batching.microbatch_size
+    columns = [("actor", 1, *actor_sizes)]
+    if critics:
+        of_all = critics * batching.critic_microbatch(critics)
+        critic_sizes = algorithm.critic_epochs, batching.critic_minibatch_size, of_all
+        columns.append((f"{critics} critic{'s' * (critics > 1)}", 1, *critic_sizes))
+        if critics > 1:
+            columns.append(("each critic", critics, *critic_sizes))
+    rows: dict[str, list[str]] = {"": [name for name, *_ in columns]}
+    for _, share, epochs, minibatch, microbatch in columns:
+        sizes = {
+            "epoch (responses, one pass)": batch // share,
+            "minibatch (one gradient)": minibatch // share,
+            "microbatch (one forward)": microbatch // share,
+            "minibatches an epoch": batch // minibatch,
+            "epochs a step": epochs,
+            "optimiser updates a step": batch // minibatch * epochs,
+        }
+        for label, size in sizes.items():
+            rows.setdefault(label, []).append(f"{size:,}")
+    for label, cells in rows.items():
+        lines.append("".join([f"{label:<27}", *(f"{cell:>14}" for cell in cells)]))
+    if not critics:
+        lines += ["", "no critics: advantages are normalised within each group of responses"]
+    elif algorithm.critic_warmup_steps:
+        lines += ["", f"the first {algorithm.critic_warmup_steps} steps update the critics only"]
+    return "\n".join(lines)
+
+
+def format_samples(
+    step: int,
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    rewards: Sequence[float],
+    reward_valid: Sequence[bool],
+    *,
+    max_characters: int = 1200,
+) -> str:
+    """Some answers as a block of text; a longer prompt or completion loses its middle."""
+    rows = list(zip(prompts, completions, rewards, reward_valid, strict=True))
+    lines = []
+    for number, (prompt, completion, reward, valid) in enumerate(rows, start=1):
+        verdict = f"reward {float(reward):.2f}" if valid else "reward invalid"
+        lines.append(f"-- step {step}, sample {number} of {len(rows)}: {verdict} --")
+        for name, text in (("prompt", prompt), ("completion", completion)):
+            lines += [f"{name}:", textwrap.indent(_cut(text.strip(), max_characters), "    ")]
+    return "\n".join(lines)
+
+
+def _cut(text: str, max_characters: int) -> str:
+    left_out = len(text) - max_characters
+    if left_out <= 0:
+        return text
+    head = max_characters // 2
+    return f"{text[:head]}\n[... {left_out:,} characters ...]\n{text[head + left_out :]}"

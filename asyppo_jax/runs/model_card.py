@@ -1,0 +1,198 @@
+"""Model cards: what an exported network is, filled from what its run wrote down."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from asyppo_jax.config import Config, DataConfig
+from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics
+from asyppo_jax.runtime.paths import absolute
+
+_PAPER = "[arXiv 2510.01656](https://arxiv.org/abs/2510.01656)"
+_CITATION = """```
+@inproceedings{liu2026asyppo,
+  title={Asymmetric Proximal Policy Optimization: mini-critics boost {LLM} reasoning},
+  author={Liu and Obando-Ceron and Lu and He and Wang and Su and Zheng and Castro and Courville
+          and Pan},
+  booktitle={ICLR}, year={2026}, note={arXiv:2510.01656}
+}
+```"""
+
+
+def actor_card(name: str, workdir: str, step: int, config: Config) -> str:
+    """The README.md of an actor: YAML header, method, data, seed, scores, plot and how to load."""
+    critics = config.algorithm.num_critics
+    method = _method(config)
+    sampling, steps = config.sampling, f"{step} steps"
+    parts = [
+        _header(config, "text-generation"),
+        f"# {name}",
+        f"{_place(config.actor.path)} after {steps} of {method}, trained with asyppo_jax.",
+        _table(
+            ("setting", "value"),
+            [
+                ("base model", _place(config.actor.path)),
+                ("critics", _critics(config) if critics else "none"),
+                ("training problems", _data(config.train_data)),
+                ("reward", config.reward.function),
+                ("seed", config.seed),
+                ("steps", f"{step} of {config.num_steps}"),
+                (
+                    "a step",
+                    f"{sampling.num_prompts} problems × {sampling.group_size} answers, "
+                    f"{config.algorithm.actor_epochs} epochs",
+                ),
+                ("answers", f"at most {sampling.max_completion_length} tokens"),
+                ("temperature, top-p", f"{sampling.temperature:g}, {sampling.top_p:g}"),
+                ("learning rate", f"{config.actor_optimizer.learning_rate:g}"),
+            ],
+        ),
+        "## Scores",
+        _held_out(workdir, step, config),
+        _benchmarks(workdir, step),
+        "![curves of the run](plots.png)" if (absolute(workdir) / "plots.png").is_file() else "",
+        "## How to use it",
+        _prompt(config),
+        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        'model = AutoModelForCausalLM.from_pretrained("DIRECTORY")\n'
+        'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")\n```',
+        'In JAX: `asyppo_jax.load_actor("DIRECTORY")`.',
+        "The licence is that of the base model. All settings are in `run_config.json`.",
+        f"## Method\n\n{_PAPER}\n\n{_CITATION}",
+    ]
+    return _join(parts)
+
+
+def critic_card(name: str, workdir: str, step: int, config: Config, index: int) -> str:
+    """The README.md of critic `index`."""
+    count = config.algorithm.num_critics
+    row = _row(workdir, step)
+    variance = row.get(f"critic/explained_variance_{index}")
+    seen = (
+        f" Its explained variance at that step was {variance:.3f}." if variance is not None else ""
+    )
+    parts = [
+        _header(config, "token-classification"),
+        f"# {name}",
+        f"Critic {index} of the {count} of a run of {_method(config)}, made of {_critics(config)}, "
+        f"at step {step} of seed {config.seed}; trained with asyppo_jax.{seen}",
+        "It gives the value V(s), the expected reward of an answer, at every token: the logit at "
+        "token t has seen the tokens up to and including t. The value that the method takes is the "
+        "mean over its critics.",
+        "```python\nfrom transformers import AutoModelForTokenClassification\n\n"
+        'model = AutoModelForTokenClassification.from_pretrained("DIRECTORY")\n'
+        "values = model(tokens).logits[..., 0]\n```",
+        "In JAX, all critics of the run at once, `[K, B, T]`: "
+        '`asyppo_jax.load_critics("PARENT").values(tokens)`.',
+        _prompt(config),
+        f"## Method\n\n{_PAPER}\n\n{_CITATION}",
+    ]
+    return _join(parts)
+
+
+def _header(config: Config, task: str) -> str:
+    lines = ["library_name: transformers", f"pipeline_tag: {task}"]
+    if _is_hub_name(config.actor.path):
+        lines.append(f"base_model: {config.actor.path}")
+    if config.train_data.source == "hub":
+        lines += ["datasets:", f"- {config.train_data.path.partition(':')[0]}"]
+    lines += ["tags:", "- reinforcement-learning", "- ppo", "- asyppo", "- jax"]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _method(config: Config) -> str:
+    a = config.algorithm
+    if a.num_critics == 0:
+        return "GRPO (no critics)"
+    critics = f"{a.num_critics} critic{'s' * (a.num_critics > 1)}"
+    masks = f"masks {a.advantage_mask_fraction:.0%} and {a.entropy_mask_fraction:.0%}"
+    return f"{'PPO' if a.num_critics == 1 else 'AsyPPO'} ({critics}, {masks})"
+
+
+def _critics(config: Config) -> str:
+    path = config.critic.path or config.actor.path
+    layers = config.critic.num_layers
+    of_what = _place(path) if layers is None else f"the first {layers} layers of {_place(path)}"
+    return f"{config.algorithm.num_critics} × {of_what}"
+
+
+def _is_hub_name(path: str) -> bool:
+    return (
+        path.count("/") == 1
+        and not path.startswith((".", "/", "~"))
+        and not epath.Path(path).exists()
+    )
+
+
+def _place(path: str) -> str:
+    """A hub name as it is; of a local path, which means nothing elsewhere, the last part."""
+    return path if _is_hub_name(path) else path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _data(data: DataConfig) -> str:
+    local = data.source in ("jsonl", "parquet")
+    count = "" if data.num_records is None else f", {data.num_records:,} problems"
+    return f"{_place(data.path) if local else data.path} ({data.source}{count})"
+
+
+def _prompt(config: Config) -> str:
+    if config.prompt.template != "chat":
+        return f"A problem is asked as `{json.dumps(config.prompt.template)[1:-1]}`."
+    system = config.prompt.system_prompt
+    said = f"with the system prompt `{system}`" if system else "without a system prompt"
+    return f"A problem is asked through the chat template, {said}."
+
+
+def _row(workdir: str, step: int) -> dict[str, Any]:
+    file = absolute(workdir) / METRICS_FILE
+    rows = read_metrics(file) if file.is_file() else []
+    return next((row for row in rows if row["step"] == step), {})
+
+
+def _held_out(workdir: str, step: int, config: Config) -> str:
+    file = absolute(workdir) / METRICS_FILE
+    rows = read_metrics(file) if file.is_file() else []
+    seen = {
+        r["step"]: r["evaluate/accuracy"] for r in rows if r.get("evaluate/accuracy") is not None
+    }
+    if not seen:
+        return "The run was not evaluated."
+    wanted = sorted({min(seen), *(s for s in seen if s == step), max(seen, key=lambda s: seen[s])})
+    marks = {step: " (these weights)", min(seen): " (base model)"}
+    lines = [(f"{s}{marks.get(s, '')}", f"{seen[s]:.1%}") for s in wanted]
+    e = config.evaluation
+    drawn = f"answers a problem: {e.num_samples}, temperature {e.temperature:g}"
+    return f"Held-out accuracy on {_data(config.eval_data)}, {drawn}:\n\n" + _table(
+        ("step", "accuracy"), lines
+    )
+
+
+def _benchmarks(workdir: str, step: int) -> str:
+    files = sorted((absolute(workdir) / "evaluations" / f"step_{step}").glob("*/summary.json"))
+    lines = []
+    for file in files:
+        s = json.loads(file.read_text())
+        k, (low, high) = s["num_samples"], s["interval"]
+        score = f"{s[f'avg@{k}']:.1%}"
+        lines.append(
+            (
+                s["title"],
+                s["num_problems"],
+                f"{score} (@{k})",
+                f"{low:.1%} – {high:.1%}",
+                f"{s[f'pass@{k}']:.1%}",
+            )
+        )
+    head = ("benchmark", "problems", "avg@k", "95% interval", "pass@k")
+    return "Benchmarks:\n\n" + _table(head, lines) if lines else ""
+
+
+def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines)
+
+
+def _join(parts: Sequence[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,0 +1,153 @@
+"""Rollouts saved during training: for a few prompts, what the step makes of each token.
+
+The experience is made anew from the state before the step, by the functions that the step itself
+calls, so the files cost nothing in the steps between them. Both masks rank the whole batch: it is
+computed whole, and then a few rows are kept.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from asyppo_jax.config import Config, ConfigError
+from asyppo_jax.models.actor_critic import Networks, in_compute_dtype
+from asyppo_jax.runtime.multi_host import is_first
+from asyppo_jax.algorithm.batching.packing import Rows
+from asyppo_jax.tasks.prompts import Prompt
+from asyppo_jax.runs.rollout_files import SavedAnswer, token_texts, write_rollout_file
+from asyppo_jax.sampling.rollouts import Sampler
+from asyppo_jax.runtime.sharding import replicated
+from asyppo_jax.algorithm.train_step import critic_values, experience_of, state_shardings
+from asyppo_jax.types import Experience, Params, Rollout, TrainState
+from asyppo_jax.algorithm.actor_update import completion_log_probs, of_each_sequence, sequence_segments
+
+
+def make_rollout_saver(
+    workdir: epath.PathLike, networks: Networks, sampler: Sampler, config: Config, mesh: Mesh
+) -> Callable[[TrainState, Rollout, Sequence[Prompt]], None]:
+    """A function that saves the scored rollout of the coming step, in the steps that are due.
+
+    Every `config.log.rollouts_every` steps the first process writes the answers to the first
+    `config.log.rollout_prompts` prompts into `workdir/rollouts/step_00000010.jsonl`, see
+    `rollout_files`. All processes must call it, with the state that the step starts from. Values
+    and what follows from them are of that state, with `config.algorithm.values = "after_update"`
+    too.
+
+    Raises:
+        ConfigError: more prompts than a step has, or none.
+    """
+    every, prompts_kept = config.log.rollouts_every, config.log.rollout_prompts
+    if every and not 1 <= prompts_kept <= config.sampling.num_prompts:
+        raise ConfigError(
+            f"config.log.rollout_prompts is {prompts_kept}; choose 1 to "
+            f"config.sampling.num_prompts = {config.sampling.num_prompts}, or set "
+            "config.log.rollouts_every to 0 to save none"
+        )
+    num_rows = prompts_kept * config.sampling.group_size
+    critics_place = state_shardings(config, networks, mesh).critic_params if every else None
+    whole = partial(jax.jit, out_shardings=replicated(mesh))  # so that the first can read it
+
+    @whole
+    def experience_rows(critic_params, key, step, rollout):
+        state = TrainState(step, key, None, None, critic_params, None)
+        values = critic_values(state, rollout, networks=networks, config=config)
+        return first_rows(experience_of(state, rollout, values, config), num_rows)
+
+    @whole
+    def actor_rows(params, rollout):
+        return log_probs_and_entropy_of(params, rollout, networks, config)
+
+    def save(state: TrainState, rollout: Rollout, prompts: Sequence[Prompt]) -> None:
+        step = int(state.step) + 1
+        if not every or step % every:
+            return
+        critic_params = jax.device_put(state.critic_params, critics_place)  # if they wait elsewhere
+        experience = experience_rows(critic_params, state.key, state.step, rollout)
+        found = experience, *actor_rows(state.actor_params, experience.rollout)
+        if is_first():
+            experience, log_probs, entropy = jax.device_get(found)
+            answers = saved_answers(step, experience, log_probs, entropy, prompts, sampler)
+            write_rollout_file(epath.Path(workdir) / "rollouts" / f"step_{step:08}.jsonl", answers)
+
+    return save
+
+
+def first_rows(experience: Experience, num_rows: int) -> Experience:
+    """The experience of the first rows alone."""
+    by_critic = {
+        "values": experience.values[:, :num_rows],
+        "critic_shards": experience.critic_shards[:, :num_rows],
+    }
+    by_row = experience.replace(values=None, critic_shards=None)
+    return jax.tree.map(lambda x: x[:num_rows], by_row).replace(**by_critic)
+
+
+def log_probs_and_entropy_of(
+    params: Params, rollout: Rollout, networks: Networks, config: Config
+) -> tuple[Array, Array]:
+    """The learner's log π(token) and entropy of every completion token, both [B, C] (nats).
+
+    A microbatch at a time, or as much of one as divides B.
+    """
+    rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
+    size = math.gcd(rows.tokens.shape[0], config.batching.microbatch_size)
+    batching = dataclasses.replace(
+        config.batching, microbatch_size=size, packing=False, rows_per_prompt=1
+    )
+    params = in_compute_dtype(params, networks.actor.dtype)
+
+    def both(some):
+        return jnp.stack(completion_log_probs(params, some, networks, batching), axis=-1)
+
+    found = of_each_sequence(both, rows, batching, config.sampling.group_size)
+    return found[..., 0], found[..., 1]
+
+
+def saved_answers(
+    step: int,
+    experience: Experience,
+    log_probs: Array | np.ndarray,
+    entropy: Array | np.ndarray,
+    prompts: Sequence[Prompt],
+    sampler: Sampler,
+) -> list[SavedAnswer]:
+    """The rows of an experience (on the host) as answers; `prompts` are those of the step."""
+    rollout, tokenizer, group = experience.rollout, sampler.tokenizer, sampler.options.group_size
+    lengths = np.sum(rollout.completion_mask, axis=1)
+    tokens = rollout.tokens[:, -rollout.completion_mask.shape[1] :]
+    ended, answers = sampler.has_ended(np.asarray(tokens), lengths), []
+    for row, n in enumerate(lengths):
+        prompt, own = prompts[row // group], tokens[row, :n].tolist()
+        owners = np.flatnonzero(experience.critic_shards[:, row])
+        answers.append(
+            SavedAnswer(
+                step=step,
+                group=row // group,
+                problem=prompt.record.problem,
+                prompt=str(tokenizer.decode(prompt.tokens, skip_special_tokens=True)),
+                reference=prompt.record.answer,
+                reward=float(rollout.rewards[row]) if rollout.reward_valid[row] else None,
+                truncated=not ended[row],
+                critic=int(owners[0]) if owners.size else None,
+                tokens=own,
+                token_texts=token_texts(tokenizer, own),
+                old_log_probs=rollout.log_probs[row, :n].tolist(),
+                log_probs=log_probs[row, :n].tolist(),
+                entropy=entropy[row, :n].tolist(),
+                values=experience.values[:, row, :n].tolist(),
+                value_std=experience.value_std[row, :n].tolist(),
+                advantages=experience.advantages[row, :n].tolist(),
+                returns=experience.returns[row, :n].tolist(),
+                advantage_mask=experience.advantage_mask[row, :n].tolist(),
+                entropy_mask=experience.entropy_mask[row, :n].tolist(),
+            )
+        )
+    return answers

@@ -1,0 +1,154 @@
+"""An actor, or a stack of critics, ready to be called from Python: logits, completions, values."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from asyppo_jax.config import Config, PromptConfig, SamplingConfig
+from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.sampling import DecodingOptions
+from asyppo_jax.sampling.rollouts import Sampler, make_sampler, read_answers
+from asyppo_jax.tasks.prompts import (
+    Prompt,
+    Tokenizer,
+    pad_token_id,
+    stop_token_ids,
+    tokenize_problem,
+)
+from asyppo_jax.tasks.records import Record
+from asyppo_jax.types import Params
+
+_SHORTEST_PROMPT = 32  # prompts are padded to this times a power of 2: few lengths to compile
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedActor:
+    """An actor and what it takes to feed it.
+
+    The methods are for notebooks; inside jit, call `networks.actor_logits` with `params`.
+    """
+
+    path: str  # as it was asked for
+    networks: Networks  # without critics
+    params: Params
+    tokenizer: Tokenizer
+    config: Config  # the run's; of a bare model the defaults, with its path and template
+    step: int | None  # None: not a run's
+    mesh: Mesh
+
+    def logits(
+        self,
+        tokens: Int[Array | np.ndarray, "B T"],
+        mask: Bool[Array | np.ndarray, "B T"] | None = None,
+    ) -> Float[Array, "B T V"]:
+        """All logits, float32; those at t predict token t + 1. `mask` is true on real tokens."""
+        mask = np.ones(tokens.shape, bool) if mask is None else mask
+        with jax.set_mesh(self.mesh):
+            return _logits(self.params, tokens, mask, networks=self.networks)
+
+    def generate(
+        self,
+        problems: Sequence[str],
+        *,
+        num_samples: int = 1,
+        max_completion_length: int = 256,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        prompt: PromptConfig | None = None,
+    ) -> list[list[str]]:
+        """Completions with the training sampler: `num_samples` texts for each problem.
+
+        `prompt` (None: that of `config`) makes prompts of problems; a text that is to be continued
+        as it stands wants `PromptConfig(template="{problem}")`. Temperature 0 is greedy.
+
+        Raises:
+            ConfigError: a template that does not suit the tokenizer.
+        """
+        prompt = self.config.prompt if prompt is None else prompt
+        prompts = [
+            Prompt(tokenize_problem(p, self.tokenizer, prompt), Record(p, "")) for p in problems
+        ]
+        if not prompts:
+            return []
+        stop_tokens = self.config.sampling.stop_tokens
+        options = DecodingOptions(
+            group_size=num_samples,
+            max_completion_length=max_completion_length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            stop_ids=stop_token_ids(self.tokenizer, self.config.actor.path, stop_tokens),
+            pad_id=pad_token_id(self.tokenizer),
+        )
+        # Rows are spread over the mesh, so there must be as many as it divides.
+        rows = prompts + [prompts[-1]] * (-len(prompts) % self.mesh.shape["data"])
+        sampler = self.sampler(options, max(len(p.tokens) for p in prompts))
+        with jax.set_mesh(self.mesh):
+            rollout = sampler(self.params, rows, jax.random.key(seed), self.mesh)
+            texts = read_answers(rollout, rows, sampler).completions
+        return [texts[i * num_samples :][:num_samples] for i in range(len(problems))]
+
+    def sampler(self, options: DecodingOptions, prompt_length: int) -> Sampler:
+        """The compiled sampler for prompts of up to `prompt_length` tokens; each length once."""
+        length = _SHORTEST_PROMPT
+        while length < prompt_length:
+            length *= 2
+        strings = self.config.sampling.stop_strings
+        return _sampler(self.networks, self.tokenizer, length, strings, options, self.mesh)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedCritics:
+    """K critics as one stack. Inside jit, vmap `networks.critic_values` over `params`."""
+
+    networks: Networks
+    params: Params  # every leaf has a leading axis K
+    num_critics: int
+    config: Config
+    step: int | None
+    mesh: Mesh
+
+    def values(
+        self,
+        tokens: Int[Array | np.ndarray, "B T"],
+        mask: Bool[Array | np.ndarray, "B T"] | None = None,
+    ) -> Float[Array, "K B T"]:
+        """V_k at every token: entry t has seen tokens 0 … t, and so is V(s_{t+1})."""
+        mask = np.ones(tokens.shape, bool) if mask is None else mask
+        with jax.set_mesh(self.mesh):
+            return _values(self.params, tokens, mask, networks=self.networks)
+
+
+@functools.partial(jax.jit, static_argnames="networks")
+def _logits(params, tokens, mask, *, networks: Networks):
+    return networks.actor_logits(params, jnp.asarray(tokens, jnp.int32), mask)
+
+
+@functools.partial(jax.jit, static_argnames="networks")
+def _values(params, tokens, mask, *, networks: Networks):
+    one = functools.partial(
+        networks.critic_values, tokens=jnp.asarray(tokens, jnp.int32), segments=mask
+    )
+    return jax.vmap(one)(params)
+
+
+@functools.lru_cache(maxsize=8)
+def _sampler(
+    networks: Networks,
+    tokenizer: Tokenizer,
+    length: int,
+    stop_strings: tuple[str, ...],
+    options: DecodingOptions,
+    mesh: Mesh,
+) -> Sampler:
+    sampling = SamplingConfig(stop_strings=stop_strings)
+    config = Config(prompt=PromptConfig(max_length=length), sampling=sampling)
+    return make_sampler(networks, tokenizer, config, options, mesh)

@@ -1,0 +1,1 @@
+"""Problems, prompts, rewards and benchmarks (`config.train_data`, `prompt`, `reward`)."""

@@ -1,0 +1,35 @@
+"""The benchmarks of the paper, and GSM8K: a small file each."""
+
+from asyppo_jax.config import ConfigError
+from asyppo_jax.tasks.benchmarks.aime24 import AIME24
+from asyppo_jax.tasks.benchmarks.aime25 import AIME25
+from asyppo_jax.tasks.benchmarks.amc23 import AMC23
+from asyppo_jax.tasks.benchmarks.benchmark import (
+    Benchmark,
+    BenchmarkSettings,
+    data_directory,
+    load_problems,
+)
+from asyppo_jax.tasks.benchmarks.gsm8k import GSM8K
+from asyppo_jax.tasks.benchmarks.math500 import MATH500
+from asyppo_jax.tasks.benchmarks.minerva_math import MINERVA_MATH
+from asyppo_jax.tasks.benchmarks.olympiadbench import OLYMPIADBENCH
+
+__all__ = [
+    "BENCHMARKS",
+    "Benchmark",
+    "BenchmarkSettings",
+    "data_directory",
+    "find_benchmark",
+    "load_problems",
+]
+
+BENCHMARKS = (AIME24, AIME25, MATH500, OLYMPIADBENCH, MINERVA_MATH, AMC23, GSM8K)
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """The benchmark of a name; raises `ConfigError`, which lists the known ones."""
+    found = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+    if name not in found:
+        raise ConfigError(f"there is no benchmark {name!r}; choose among {', '.join(found)}")
+    return found[name]

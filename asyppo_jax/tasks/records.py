@@ -1,0 +1,255 @@
+"""Records {problem, answer}: from files, the hub, procedural tasks, or a function of the user's.
+
+Every source becomes an iterator of rows (where the row stands, its fields); one function turns rows
+into records, so that field names, answer patterns and bad rows are treated alike everywhere.
+"""
+
+import difflib
+import importlib
+import itertools
+import json
+import math
+import numbers
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from etils import epath
+
+from asyppo_jax.config import ConfigError, DataConfig, UserError
+
+Rows = Iterator[tuple[str, Any]]  # (where the row stands, its fields)
+
+_SECTIONS = "config.train_data or config.eval_data"
+
+
+class DataError(UserError, ValueError):
+    """Data that cannot be used; the message names the place and the mend."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A problem and its reference answer, "" where the source has none."""
+
+    problem: str
+    answer: str
+
+
+def load_records(data: DataConfig, *, spellings: bool = False) -> list[Record]:
+    r"""Reads the records that `data` describes, in the order of the source.
+
+    Sources: "jsonl" and "parquet" files; "hub", a data set name or "name:subset"
+    ("openai/gsm8k:main"); "reasoning_gym", a task, of which `num_records` are made from `seed`;
+    "function", "module:function" called as f(split, num_records, seed), which returns an iterable
+    of dicts.
+
+    Answers become text: 27.0 is "27", null is "", a list is its first element (data sets that give
+    lists give spellings of one answer); with `spellings` each answer is a JSON list of all of its
+    spellings, for graders that take any. Group 1 of the first match of `answer_pattern`, where
+    there is one, is the answer; where it does not match, the answer is "".
+
+    reasoning_gym makes item i of seed s from s + i: data sets whose seeds are nearer to each other
+    than their sizes share problems. Keep the seeds of training and evaluation far apart.
+
+    Raises:
+      ConfigError: a setting that cannot work.
+      DataError: data that are missing, broken or empty, or a package that is not installed.
+    """
+    if not data.path:
+        raise ConfigError(f"path is empty; set it in {_SECTIONS}")
+    if data.num_records is not None and data.num_records < 1:
+        raise ConfigError(f"num_records is {data.num_records}; it must be 1 or more, or None")
+    pattern = _compile(data.answer_pattern)
+    fields = (data.problem_field, data.answer_field)
+    if data.source == "reasoning_gym":
+        fields = ("question", "answer")
+    records, last_answer = [], ""
+    for where, row in itertools.islice(_rows(data), data.num_records):
+        problem = _field(row, fields[0], where)
+        if spellings:
+            records.append(Record(problem, _spellings(row, fields[1], where)))
+            continue
+        answer = _field(row, fields[1], where)
+        last_answer = answer
+        if pattern is not None:
+            match = pattern.search(answer)
+            answer = (match.group(1) or "") if match else ""
+        records.append(Record(problem, answer.strip()))
+    if not records:
+        raise DataError(f"{data.source} data set {data.path} has no records; set path to another")
+    if pattern is not None and not any(record.answer for record in records):
+        raise DataError(
+            f"answer_pattern {data.answer_pattern!r} matches none of the {len(records)} answers of "
+            f"{data.path}, such as {last_answer[-60:]!r}; change it in {_SECTIONS}"
+        )
+    return records
+
+
+def _compile(answer_pattern: str) -> re.Pattern[str] | None:
+    if not answer_pattern:
+        return None
+    try:
+        pattern = re.compile(answer_pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"answer_pattern {answer_pattern!r} is no regular expression: {error}"
+        ) from error
+    if not pattern.groups:
+        raise ConfigError(
+            f"answer_pattern {answer_pattern!r} has no group; put the answer in parentheses"
+        )
+    return pattern
+
+
+def _field(row: Any, name: str, where: str) -> str:
+    if not isinstance(row, Mapping):
+        raise DataError(f"{where}: an object with fields is wanted, not a {type(row).__name__}")
+    if name not in row:
+        raise DataError(
+            f"{where}: there is no field {name!r} among {', '.join(map(repr, row)) or 'none'}; "
+            f"set problem_field and answer_field in {_SECTIONS}"
+        )
+    return _to_text(row[name], name, where)
+
+
+def _spellings(row: Any, name: str, where: str) -> str:
+    first = _field(row, name, where)  # which also refuses what cannot be read
+    value = row[name]
+    texts = [_to_text(x, name, where) for x in value] if isinstance(value, list) else [first]
+    return json.dumps([*dict.fromkeys(text.strip() for text in texts)])
+
+
+def _to_text(value: Any, name: str, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool | numbers.Integral):
+        return str(value)
+    if isinstance(value, numbers.Real):
+        return _number_to_text(float(value))
+    if isinstance(value, list | tuple):
+        return _to_text(value[0], name, where) if value else ""
+    raise DataError(
+        f"{where}: field {name!r} holds a {type(value).__name__}, neither text nor a number; "
+        f"set problem_field and answer_field in {_SECTIONS}, or mend that row"
+    )
+
+
+def _number_to_text(value: float) -> str:
+    if math.isnan(value):  # how tables write a missing number
+        return ""
+    # Beyond 2**53 the digits of an integer would claim an exactness that the float has not.
+    return str(int(value)) if value.is_integer() and abs(value) <= 2**53 else repr(value)
+
+
+def _rows(data: DataConfig) -> Rows:
+    match data.source:
+        case "jsonl":
+            return _jsonl_rows(_existing_file(data.path))
+        case "parquet":
+            return _parquet_rows(_existing_file(data.path))
+        case "hub":
+            return _hub_rows(data)
+        case "reasoning_gym":
+            return _reasoning_gym_rows(data)
+        case "function":
+            return _function_rows(data)
+
+
+def _existing_file(path: str) -> epath.Path:
+    file = epath.Path(path)
+    if not file.is_file():
+        state = "is a directory" if file.is_dir() else "does not exist"
+        raise DataError(f"data file {path} {state}; set path in {_SECTIONS} to a file")
+    return file
+
+
+def _jsonl_rows(path: epath.Path) -> Rows:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            where = f"{path}, line {number}"
+            if not line.strip():
+                continue
+            try:
+                yield where, json.loads(line.decode("utf-8-sig"))
+            except ValueError as error:  # a JSONDecodeError or a UnicodeDecodeError
+                raise DataError(f"{where}: not JSON ({error}); mend or remove that line") from error
+
+
+def _parquet_rows(path: epath.Path) -> Rows:
+    _import_package("pyarrow", "parquet data", "asyppo-jax[parquet]")
+    import pyarrow
+    import pyarrow.parquet
+
+    with path.open("rb") as source:
+        try:
+            file = pyarrow.parquet.ParquetFile(source)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{path} is no parquet file ({error}); write it again") from error
+        rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+        for number, row in enumerate(rows, start=1):
+            yield f"{path}, row {number}", row
+
+
+def _hub_rows(data: DataConfig) -> Rows:
+    datasets = _import_package("datasets", "data from the hub", "datasets")
+    name, _, subset = data.path.partition(":")
+    try:
+        rows = datasets.load_dataset(name, subset or None, split=data.split)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"the hub data set {data.path}, split {data.split}, cannot be loaded ({error}); "
+            f"set path and split in {_SECTIONS}"
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{data.path}, row {number}", row
+
+
+def _reasoning_gym_rows(data: DataConfig) -> Rows:
+    _import_package("reasoning_gym", "data of reasoning_gym", "asyppo-jax[tasks]")
+    import reasoning_gym
+    from reasoning_gym.factory import DATASETS
+
+    if data.num_records is None:
+        raise ConfigError(f"num_records is None; say in {_SECTIONS} how many {data.path} to make")
+    if data.path not in DATASETS:
+        close = difflib.get_close_matches(data.path, DATASETS, n=3, cutoff=0.4) or sorted(DATASETS)
+        raise ConfigError(
+            f"reasoning_gym has no task {data.path!r}; set path in {_SECTIONS} to one of its "
+            f"{len(DATASETS)} tasks, such as {', '.join(close[:3])}"
+        )
+    try:
+        rows = reasoning_gym.create_dataset(data.path, size=data.num_records, seed=data.seed)
+    except (AssertionError, TypeError, ValueError) as error:  # its own checks of a task's settings
+        raise ConfigError(f"reasoning_gym cannot make the task {data.path!r}: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{data.path}, item {number}", row
+
+
+def _function_rows(data: DataConfig) -> Rows:
+    module_name, _, function_name = data.path.partition(":")
+    if not module_name or not function_name:
+        raise ConfigError(f'path is {data.path!r}; a function is given as "module:function"')
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"path {data.path!r} cannot be imported: {error}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ConfigError(f"path is {data.path!r}, but {module_name} has no function of that name")
+    rows: Any = function(data.split, data.num_records, data.seed)
+    for number, row in enumerate(rows, start=1):
+        yield f"{data.path}, item {number}", row
+
+
+def _import_package(module: str, what: str, requirement: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(
+            f'{what} needs the package {module} ({error}); install it with: pip install "'
+            f'{requirement}"'
+        ) from error

@@ -1,0 +1,21 @@
+"""Verifiable rewards: a completion becomes a float32 in [0, 1], or is called invalid."""
+
+from asyppo_jax.tasks.rewards.graders import exact, last_boxed, math
+from asyppo_jax.tasks.rewards.pool import (
+    RewardFunction,
+    RewardPool,
+    Scores,
+    join_scores,
+    resolve_reward,
+)
+
+__all__ = [
+    "RewardFunction",
+    "RewardPool",
+    "Scores",
+    "exact",
+    "join_scores",
+    "last_boxed",
+    "math",
+    "resolve_reward",
+]

@@ -1,0 +1,108 @@
+"""A worker process of `RewardPool`: reads answers from its standard input, writes their scores.
+
+Run by its path and built on the standard library alone, so that a worker never imports JAX or this
+package (and never waits for them). Each message is one line of JSON. The parent sends the set-up
+{path, function, example, time_limit}, hears {"ready": true} or {"error": text}, then sends
+[problem, completion, answer] and hears {"score": number}, {"crashed": text} or {"bad_score": text}.
+"""
+
+import importlib
+import importlib.util
+import json
+import numbers
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+MAX_DETAIL = 300  # characters of an error; a reply stays well below what a pipe takes at once
+
+
+def serve() -> None:
+    """Answers the parent until it closes the pipe."""
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.dup(1)
+    # What a grader reads or prints must not reach the pipes.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    _be_first_to_go()
+    setup = json.loads(requests.readline())
+    sys.path[:] = setup["path"]
+    try:
+        function = load(setup["function"])
+        if setup["example"] is not None:
+            function(*setup["example"])
+        _warm_up()
+    except Exception as error:
+        _send(replies, {"error": _describe(error)})
+        return
+    _send(replies, {"ready": True})
+    for line in requests:
+        # If the parent was killed, nobody else ends a grader that never returns. The signal's
+        # default action needs no Python to run.
+        signal.setitimer(signal.ITIMER_REAL, 2 * setup["time_limit"] + 1)
+        reply = grade(function, json.loads(line))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _send(replies, reply)
+
+
+def load(place: str) -> Callable[..., Any]:
+    """The function at "module:function", or at "/a/file.py:function" without its package."""
+    module_name, _, function_name = place.rpartition(":")
+    if not module_name.endswith(".py"):
+        return getattr(importlib.import_module(module_name), function_name)
+    spec = importlib.util.spec_from_file_location("reward_functions", module_name)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{module_name} cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, function_name)
+
+
+def _warm_up() -> None:
+    """Lets the math grader load what it needs, if a user's function has imported it.
+
+    Otherwise its first answer would pay for that out of its time limit.
+    """
+    graders = sys.modules.get("asyppo_jax.tasks.rewards.graders")
+    if graders is not None:
+        graders.math(*graders.MATH_EXAMPLE)
+
+
+def grade(function: Callable[..., Any], row: list[str]) -> dict[str, Any]:
+    """The reply to one answer; only a real number in [0, 1] is a score."""
+    try:
+        score = function(*row)
+        value = score.item() if hasattr(score, "item") else score  # a NumPy or JAX scalar
+        number = float(value) if isinstance(value, numbers.Real) else None
+    except Exception as error:
+        return {"crashed": _describe(error)}
+    if number is None:
+        return {"bad_score": f"a {type(value).__name__} is not a number"}
+    if not 0 <= number <= 1:  # NaN is not, either
+        return {"bad_score": f"{number} is not in [0, 1]"}
+    return {"score": number}
+
+
+def _be_first_to_go() -> None:
+    """Asks Linux to take this process first when memory runs out, and not the training run."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    except OSError:  # another system; the kernel then chooses by size
+        return
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:MAX_DETAIL]
+
+
+def _send(replies: int, message: dict[str, Any]) -> None:
+    try:
+        os.write(replies, json.dumps(message).encode() + b"\n")
+    except BrokenPipeError:  # the parent is gone
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,75 @@
+"""Every layout holds every sequence once, with what speaks of it, and gives it back."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asyppo_jax.algorithm.batching.layout import before_completions, lay_out
+from asyppo_jax.config import BatchingConfig
+from asyppo_jax.models.attention.segments import Branches, positions_of
+from tests.algorithm.batching.test_packing import make_rows
+
+GROUP, PROMPT, COMPLETION = 4, 5, 9
+LAYOUTS = {
+    "as they come": {},
+    "packed": {"packing": True},
+    "branches": {"rows_per_prompt": 2},
+    "packed branches": {"rows_per_prompt": 2, "packing": True},
+}
+
+
+def grouped(seed=0, longest=COMPLETION):
+    """Sixteen ragged sequences, four to a prompt; one of them counts nowhere."""
+    rows = make_rows(seed, longest=longest)
+    first = np.arange(16) // GROUP * GROUP
+    return rows.replace(
+        tokens=jnp.concatenate([rows.tokens[first, :PROMPT], rows.tokens[:, PROMPT:]], axis=1),
+        segments=jnp.concatenate(
+            [rows.segments[first, :PROMPT], rows.segments[:, PROMPT:]], axis=1
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", list(LAYOUTS))
+def test_tokens_positions_and_neighbours_come_back_as_they_were(name):
+    rows, batching = grouped(), replace(BatchingConfig(), **LAYOUTS[name])
+
+    @jax.jit
+    def there_and_back(rows):
+        laid, _, back = lay_out(rows, batching, GROUP)
+        n = laid.mask.shape[1]
+        positions = positions_of(laid.segments)
+        told = laid.tokens[:, -n:], positions[:, -n:], before_completions(laid.tokens, laid)
+        return laid.mask.sum(), back(jnp.stack(told, axis=-1))
+
+    count, back = there_and_back(rows)
+    assert count == rows.mask.sum()
+    at = np.asarray(rows.mask)
+    told = rows.tokens, positions_of(rows.segments), jnp.roll(rows.tokens, 1, axis=1)
+    for i, expected in enumerate(told):
+        np.testing.assert_array_equal(back[..., i][at], np.asarray(expected[:, PROMPT:])[at])
+    if "packing" in LAYOUTS[name]:
+        assert not np.asarray(back)[~at].any()
+
+
+def test_short_completions_share_branches_and_rows_in_use_come_first():
+    rows = grouped(longest=4)
+    batching = BatchingConfig(packing=True, rows_per_prompt=2)
+    laid, num_rows = jax.jit(lambda r: lay_out(r, batching, GROUP)[:2])(rows)
+    assert isinstance(laid.segments, Branches)
+    assert laid.tokens.shape == (8, PROMPT + 2 * COMPLETION)
+    used = np.asarray(laid.mask.any(axis=1))
+    # Four completions of at most four tokens fit into two branches of nine.
+    assert num_rows == 4 and used[:4].all() and not used[4:].any()
+    for group in range(4):
+        np.testing.assert_array_equal(laid.tokens[group, :PROMPT], rows.tokens[4 * group, :PROMPT])
+
+
+def test_a_long_completion_takes_a_branch_of_its_own():
+    rows = grouped()
+    full = rows.replace(segments=rows.segments.at[:, PROMPT:].set(1), mask=jnp.ones_like(rows.mask))
+    batching = BatchingConfig(packing=True, rows_per_prompt=2)
+    assert jax.jit(lambda r: lay_out(r, batching, GROUP)[1])(full) == 8

@@ -1,0 +1,124 @@
+"""From rollout and values to experience."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asyppo_jax.algorithm.experience import make_experience, summarize
+from tests.tiny import make_config, make_rollout
+
+KEY = jax.random.key(5)
+
+
+def _values(config, num_critics, seed=0):
+    batch = config.sampling.num_prompts * config.sampling.group_size
+    return jax.random.normal(jax.random.key(seed), (num_critics, batch, 9))
+
+
+def _experience(num_critics=2, values=None, rollout=None, **changes):
+    config = make_config(num_critics, **changes)
+    rollout = make_rollout(config) if rollout is None else rollout
+    values = _values(config, num_critics) if values is None else values
+    return _program(config.algorithm)(rollout, values, KEY)
+
+
+@functools.cache
+def _program(algorithm):
+    return jax.jit(functools.partial(make_experience, group_size=8, config=algorithm))
+
+
+def test_padding_values_never_enter_an_advantage():
+    """The trap: GAE on unmasked values lets the values of padding into the last real tokens."""
+    config = make_config()
+    rollout, values = make_rollout(config), _values(config, 2)
+    poisoned = jnp.where(rollout.completion_mask, values, 1e6)
+    clean, dirty = _experience(values=values), _experience(values=poisoned)
+    np.testing.assert_array_equal(clean.advantages, dirty.advantages)
+    np.testing.assert_array_equal(clean.returns, dirty.returns)
+    np.testing.assert_array_equal(clean.advantage_mask, dirty.advantage_mask)
+
+
+def test_a_row_without_a_valid_reward_takes_no_part():
+    config = make_config()
+    rollout, values = make_rollout(config), _values(config, 2)
+    assert not rollout.reward_valid[3]
+    other = rollout.replace(rewards=rollout.rewards.at[3].set(0.77))
+    before = _experience(rollout=rollout, values=values)
+    after = _experience(rollout=other, values=values.at[:, 3].set(123.0))
+    for name in ("advantages", "returns", "loss_mask", "advantage_mask", "entropy_mask"):
+        np.testing.assert_array_equal(getattr(before, name), getattr(after, name), err_msg=name)
+    assert not before.loss_mask[3].any() and not before.advantages[3].any()
+
+
+def test_at_gamma_and_lambda_one_the_return_is_the_final_reward():
+    experience = _experience()
+    expected = jnp.where(experience.loss_mask, experience.rollout.rewards[:, None], 0.0)
+    np.testing.assert_allclose(experience.returns, expected, atol=1e-5)
+
+
+def test_masks_drop_exact_shares_of_the_whole_batch():
+    experience = _experience(
+        algorithm__advantage_mask_fraction=0.3, algorithm__entropy_mask_fraction=0.1
+    )
+    count = int(experience.loss_mask.sum())
+    assert count - int(experience.advantage_mask.sum()) == round(0.3 * count)
+    assert count - int(experience.entropy_mask.sum()) == round(0.1 * count)
+    std = experience.value_std
+    dropped_low = experience.loss_mask & ~experience.advantage_mask
+    assert std[dropped_low].max() <= std[experience.advantage_mask].min()
+    dropped_high = experience.loss_mask & ~experience.entropy_mask
+    assert std[dropped_high].min() >= std[experience.entropy_mask].max()
+
+
+def test_whitening_is_over_real_tokens_before_the_mask():
+    experience = _experience()
+    real = experience.advantages[experience.loss_mask]
+    np.testing.assert_allclose([real.mean(), real.std()], [0.0, 1.0], atol=1e-4)
+
+
+def test_whitening_after_the_mask_is_the_other_branch():
+    experience = _experience(algorithm__advantage_whitening="after_mask")
+    kept = experience.advantages[experience.advantage_mask]
+    np.testing.assert_allclose([kept.mean(), kept.std()], [0.0, 1.0], atol=1e-4)
+
+
+def test_one_critic_has_no_disagreement_and_drops_nothing():
+    experience = _experience(1)
+    np.testing.assert_array_equal(experience.advantage_mask, experience.loss_mask)
+    np.testing.assert_array_equal(experience.entropy_mask, experience.loss_mask)
+    assert experience.critic_shards.all()
+
+
+def test_without_critics_advantages_are_normalised_in_each_group():
+    experience = _experience(0, algorithm__advantage_whitening="none")
+    rollout = experience.rollout
+    for start in range(0, 32, 8):
+        rows = slice(start, start + 8)
+        rewards = np.asarray(rollout.rewards)[rows][np.asarray(rollout.reward_valid)[rows]]
+        expected = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-6)
+        first = np.asarray(experience.advantages)[rows, 0][np.asarray(rollout.reward_valid)[rows]]
+        np.testing.assert_allclose(first, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_critics", [1, 2, 4, 8])
+def test_every_critic_sees_every_prompt_and_no_response_twice(num_critics):
+    shards = np.asarray(_experience(num_critics).critic_shards)
+    np.testing.assert_array_equal(shards.sum(axis=0), 1)
+    per_prompt = shards.reshape(num_critics, 4, 8).sum(axis=2)
+    np.testing.assert_array_equal(per_prompt, 8 // num_critics)
+
+
+def test_the_summary_counts_invalid_rewards_and_leaves_them_out_of_the_mean():
+    experience = _experience()
+    metrics = jax.jit(summarize)(experience)
+    rollout = experience.rollout
+    assert metrics["rollout/reward_invalid"] == 1
+    valid = np.asarray(rollout.rewards)[np.asarray(rollout.reward_valid)]
+    np.testing.assert_allclose(metrics["rollout/reward_mean"], valid.mean(), rtol=1e-6)
+    count = int(experience.loss_mask.sum())
+    rate = metrics["ensemble/advantage_mask_rate"]
+    np.testing.assert_allclose(rate, round(0.2 * count) / count, atol=1e-6)
+    assert {"critic/explained_variance_0", "critic/explained_variance_1"} <= metrics.keys()

@@ -1,0 +1,82 @@
+"""The phases of a step apart, with what is idle on the host: the numbers of one program."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asyppo_jax.algorithm.offload import initial_state, make_train_step, resting_shardings
+from asyppo_jax.runtime.sharding import make_mesh
+from tests.tiny import assert_trees_close, jit_step, make_config, make_networks, make_rollout
+from tests.tiny import make_state as make_plain_state
+
+
+def _begin(num_critics=2, **changes):
+    config, networks = make_config(num_critics, **changes), make_networks(num_critics)
+    mesh = make_mesh(config.mesh)
+    plain = make_plain_state(config, networks)
+    at_rest = resting_shardings(config, networks, mesh)
+    # Copies: the state is donated, and `plain` serves other tests too.
+    params = jax.tree.map(
+        lambda x, place: jax.device_put(jnp.copy(x), place),
+        (plain.actor_params, plain.critic_params),
+        (at_rest.actor_params, at_rest.critic_params),
+    )
+    return config, networks, plain, initial_state(config, networks, mesh, *params)
+
+
+@functools.cache
+def _apart(networks, config):
+    return make_train_step(networks, config, make_mesh(config.mesh))
+
+
+def _kinds(tree):
+    return {x.sharding.memory_kind for x in jax.tree.leaves(tree)}
+
+
+@pytest.mark.parametrize("offload", ["none", "optimizers", "idle"])
+def test_the_state_begins_as_if_it_were_made_at_once(offload):
+    _, _, plain, state = _begin(mesh__offload=offload)
+    assert_trees_close(plain, state, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("offload", "num_critics", "values"),
+    [
+        ("idle", 2, "before_update"),
+        pytest.param("optimizers", 2, "before_update", marks=pytest.mark.slow),
+        pytest.param("idle", 2, "after_update", marks=pytest.mark.slow),
+        pytest.param("idle", 0, "before_update", marks=pytest.mark.slow),
+    ],
+)
+def test_two_steps_apart_are_two_steps_in_one_program(offload, num_critics, values):
+    config, networks, plain, state = _begin(
+        num_critics, mesh__offload=offload, algorithm__values=values
+    )
+    rollout = make_rollout(config)
+    apart, whole = _apart(networks, config), jit_step(config, networks)
+    for _ in range(2):
+        plain, expected = whole(plain, rollout)
+        with jax.transfer_guard("disallow"):  # nothing crosses unseen, as in a run
+            state, metrics = apart(state, rollout)
+        assert metrics.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert_trees_close(plain, state, atol=1e-6)
+
+
+def test_between_steps_the_host_holds_what_sampling_does_not_read():
+    config, networks, _, state = _begin(mesh__offload="idle")
+    for now in (state, _apart(networks, config)(state, make_rollout(config))[0]):
+        assert _kinds(now.actor_params) == {"device"}
+        waiting = now.critic_params, now.critic_opt_state, now.actor_opt_state
+        assert _kinds(waiting) == {"pinned_host"}
+
+
+def test_optimizers_alone_leave_the_networks_on_the_devices():
+    config, networks, _, state = _begin(mesh__offload="optimizers")
+    state, _ = _apart(networks, config)(state, make_rollout(config))
+    assert _kinds((state.actor_params, state.critic_params)) == {"device"}
+    assert _kinds((state.actor_opt_state, state.critic_opt_state)) == {"pinned_host"}

@@ -1,0 +1,62 @@
+"""Each setting that cannot work is refused in one sentence."""
+
+import pytest
+
+from asyppo_jax.config import ConfigError
+from tests.config.test_settings import with_changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"algorithm__advantage_mask_fraction": 1.0},
+            r"advantage_mask_fraction is 1\.0; .*\[0, 1\)",
+        ),
+        ({"algorithm__entropy_mask_fraction": -0.1}, r"entropy_mask_fraction is -0\.1"),
+        ({"algorithm__gamma": 1.5}, r"config\.algorithm\.gamma is 1\.5"),
+        ({"algorithm__num_critics": 3}, "group_size is 32, which 3 critics cannot share evenly"),
+        ({"algorithm__num_critics": -1}, "num_critics is -1"),
+        ({"algorithm__values": "during"}, r"values is 'during'; choose one of 'before_update'"),
+        ({"sampling__top_p": 0.0}, r"top_p is 0\.0"),
+        ({"batching__microbatch_size": 48}, "does not divide config.batching.actor_minibatch_size"),
+        ({"batching__actor_minibatch_size": 100}, "actor_minibatch_size is 100, which does not"),
+        (
+            {"sampling__parts": 3},
+            "config.sampling.parts is 3, which does not divide config.sampling.num_prompts = 32",
+        ),
+        (
+            {"sampling__slots": 1025},
+            "config.sampling.slots is 1025; it must be between 0 .* = 1024",
+        ),
+        ({"sampling__min_p": 1.5}, "config.sampling.min_p is 1.5; it must be in"),
+        ({"evaluation__top_p": 0.0}, "config.evaluation.top_p is 0.0; it must be in"),
+        ({"batching__microbatch_size": 0}, "microbatch_size is 0"),
+        ({"critic__unroll": -1}, "config.critic.unroll is -1; it is a number of layers, or 0"),
+        ({"batching__rows_per_prompt": 0}, "rows_per_prompt is 0, which does not divide a critic"),
+        (
+            {"batching__rows_per_prompt": 32},
+            "rows_per_prompt is 32, which does not divide a critic's share of a group",
+        ),
+        (
+            {"batching__rows_per_prompt": 16},
+            r"16, which does not divide .*critic_microbatch_size, = 8",
+        ),
+        (
+            {"batching__rows_per_prompt": 8, "batching__actor_minibatch_size": 16},
+            "actor_minibatch_size is 16; .* multiple of config.sampling.group_size = 32",
+        ),
+        (
+            {"batching__critic_microbatch_size": 48},
+            r"critic_microbatch_size \(for each critic\) is 48, .*share .* = 64",
+        ),
+        ({"mesh__reduce": "minibatch"}, "set config.mesh.gather = 'minibatch' too"),
+        (
+            {"algorithm__num_critics": 32, "batching__microbatch_size": 16},
+            r"num_critics is 32, which does not divide config\.batching\.microbatch_size = 16",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_with_its_field_and_the_mend(changes, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        with_changes(**changes)

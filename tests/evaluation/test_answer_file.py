@@ -1,0 +1,61 @@
+"""Answers on disk: whole batches, other settings refused, torn ends healed."""
+
+import json
+
+import pytest
+
+from asyppo_jax.evaluation.answer_file import Answer, AnswerFile, AnswerFileError
+
+
+def answer(index: int, completion: str = "x = \N{LATIN SMALL LETTER E WITH ACUTE}") -> Answer:
+    return Answer(
+        index=index,
+        sample=0,
+        problem="p",
+        answer="1",
+        completion=completion,
+        verdict="right",
+        score=1.0,
+        truncated=False,
+        length=3,
+    )
+
+
+def test_what_was_appended_is_there_again(tmp_path):
+    AnswerFile(str(tmp_path), {"seed": 0}).append([answer(0), answer(1)])
+    file = AnswerFile(str(tmp_path), {"seed": 0})
+    file.append([answer(2)])
+    assert [a["index"] for a in AnswerFile(str(tmp_path), {"seed": 0}).answers] == [0, 1, 2]
+    lines = (tmp_path / "answers.jsonl").read_text().splitlines()
+    assert [json.loads(line)["completion"] for line in lines] == [answer(0)["completion"]] * 3
+
+
+def test_half_a_surrogate_pair_in_a_completion_survives(tmp_path):
+    AnswerFile(str(tmp_path), {}).append([answer(0, "a\ud83d")])
+    assert AnswerFile(str(tmp_path), {}).answers[0]["completion"] == "a\ud83d"
+
+
+def test_a_torn_last_line_is_dropped_and_a_broken_one_is_named(tmp_path):
+    AnswerFile(str(tmp_path), {}).append([answer(0), answer(1)])
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(path.read_bytes()[:-5])
+    file = AnswerFile(str(tmp_path), {})
+    assert [a["index"] for a in file.answers] == [0]
+    file.rewrite(file.answers)
+    file.append([answer(1)])
+    assert len(path.read_text().splitlines()) == 2
+    path.write_text("no json\n" + path.read_text())
+    with pytest.raises(AnswerFileError, match=r"answers\.jsonl, line 1, is not JSON"):
+        AnswerFile(str(tmp_path), {})
+
+
+def test_answers_of_other_settings_are_refused_by_name(tmp_path):
+    AnswerFile(str(tmp_path), {"seed": 0, "top_p": 0.9}).append([answer(0)])
+    with pytest.raises(AnswerFileError, match=r"made with seed = 0, now it is 1; give another"):
+        AnswerFile(str(tmp_path), {"seed": 1, "top_p": 0.9})
+
+
+def test_settings_may_change_before_the_first_answer(tmp_path):
+    AnswerFile(str(tmp_path), {"seed": 0})
+    assert AnswerFile(str(tmp_path), {"seed": 1}).answers == []
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"seed": 1}

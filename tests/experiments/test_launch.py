@@ -1,0 +1,158 @@
+"""The launchers: the commands that they would run, and what a worker makes of its own."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from asyppo_jax.config import ConfigError
+from experiments.launch.commands import run, training
+from experiments.launch.tpu_vm import stop_command, train_command
+
+ROOT = Path(__file__).parents[2]
+TPU = ("--name=slice", "--project=mine", "--zone=near", "--dry-run")
+JOB = ("--config=configs/tiny_test.py", "--workdir=gs://bucket/run")
+PLACE = ["--zone=near", "--project=mine"]
+
+
+def _launch(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"experiments.launch.{module}", *arguments]
+    environment = os.environ | {"PATH": ""}  # nothing can be run by mistake
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def _shown(module: str, *arguments: str) -> list[list[str]]:
+    done = _launch(module, *arguments)
+    assert done.returncode == 0, done.stderr
+    return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+def test_setup_copies_the_commit_and_the_secrets_to_all_workers_and_installs():
+    archive, copy, secrets, private, install = _shown("tpu_vm", "setup", *TPU, "--env_file=my.env")
+    assert archive[:2] == ["git", "archive"] and archive[-1] == "HEAD"
+    scp = ["gcloud", "compute", "tpus", "tpu-vm", "scp"]
+    file = archive[3].removeprefix("--output=")
+    assert copy == [*scp, file, "slice:asyppo_jax.tar.gz", "--worker=all", *PLACE]
+    assert secrets == [*scp, "my.env", "slice:asyppo_jax.env", "--worker=all", *PLACE]
+    assert private[-1] == "--command=chmod 600 asyppo_jax.env"
+    assert install[4:7] == ["ssh", "slice", "--worker=all"]
+    assert "uv pip install" in install[-1] and "-e '.[tpu]' gcsfs" in install[-1]
+
+
+def test_train_starts_one_command_on_all_workers_with_the_flags_behind_the_dashes():
+    (command,) = _shown("tpu_vm", "train", *TPU, *JOB, "--", "--config.prompt.template=a {problem}")
+    ssh = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "slice", "--worker=all", *PLACE]
+    assert command[:-1] == ssh
+    job = (
+        ".venv/bin/python -u -m experiments.train --distributed --config=configs/tiny_test.py "
+        "--workdir=gs://bucket/run '--config.prompt.template=a {problem}'"
+    )
+    assert job in command[-1]
+
+
+def test_log_and_stop_reach_one_worker_and_all():
+    (log,) = _shown("tpu_vm", "log", *TPU, "--worker=3")
+    (stop,) = _shown("tpu_vm", "stop", *TPU)
+    assert log[6] == "--worker=3" and log[-1] == "--command=tail -n 100 -f asyppo_jax/run.log"
+    assert stop[6] == "--worker=all" and stop[-1].startswith("--command=kill ")
+
+
+def test_a_job_on_gke_is_one_call_of_xpk():
+    place = ("--cluster=c", "--project=mine", "--zone=near", "--workload=w", "--image=i")
+    flags = (*place, "--tpu_type=v5litepod-16", "--env_file=my.env", "--dry-run", *JOB)
+    (command,) = _shown("gke", *flags, "--", "--config.seed=1")
+    assert command[:3] == ["xpk", "workload", "create"]
+    assert {"--workload=w", "--cluster=c", *PLACE, "--env-file=my.env"} < set(command)
+    assert {"--tpu-type=v5litepod-16", "--num-slices=1", "--docker-image=i"} < set(command)
+    assert {"--max-restarts=10", "--restart-on-user-code-failure"} < set(command)
+    assert command[-1] == (
+        "--command=python -u -m experiments.train --distributed "
+        "--config=configs/tiny_test.py --workdir=gs://bucket/run --config.seed=1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (TPU, "choose setup, train, log or stop"),
+        (("train", *TPU), "train needs --config"),
+        (("train", *TPU, JOB[0], "--workdir=runs/x"), "give one that all workers share"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence(arguments, sentence):
+    done = _launch("tpu_vm", *arguments)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and sentence in line
+
+
+def test_a_command_that_fails_ends_the_launch(tmp_path):
+    touch = [sys.executable, "-c", f"open({str(tmp_path / 'file')!r}, 'w')"]
+    with pytest.raises(SystemExit, match="3"):
+        run([[sys.executable, "-c", "raise SystemExit(3)"], touch], dry_run=False)
+    with pytest.raises(ConfigError, match="no_such_program is not installed"):
+        run([["no_such_program"], touch], dry_run=False)
+    assert not (tmp_path / "file").exists()
+    run([touch], dry_run=False)
+    assert (tmp_path / "file").exists()
+
+
+def test_every_flag_of_the_worker_s_command_is_one_of_experiments_train():
+    flags = shlex.split(training("python", "c.py", "gs://b/r", []))[4:]
+    helped = subprocess.run(
+        [sys.executable, "-m", "experiments.train", "--helpfull"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout
+    for flag in flags:
+        name = flag.split("=")[0].removeprefix("--")
+        assert f"--{name}:" in helped or f"--[no]{name}:" in helped
+
+
+def _on_worker(command: str, home: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"HOME": str(home)}
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_worker_starts_one_job_that_outlives_the_connection_and_can_be_stopped(tmp_path):
+    python = tmp_path / "asyppo_jax" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/bash\necho "$TOKEN: $@"\nexec sleep 300\n')
+    python.chmod(0o755)
+    (tmp_path / "asyppo_jax.env").write_text("TOKEN=secret\n")
+    start = train_command("c.py", "gs://bucket/run", ["--config.prompt.template=a b"])
+    try:
+        assert _on_worker(start, tmp_path).returncode == 0
+        again = _on_worker(start, tmp_path)
+        assert again.returncode == 1 and "a job is running here" in again.stderr
+        pid = (tmp_path / "asyppo_jax" / "run.pid").read_text().strip()
+        log = tmp_path / "asyppo_jax" / "run.log"
+        _wait_until(lambda: log.read_text().endswith("\n"))
+    finally:
+        stopped = _on_worker(stop_command(), tmp_path)
+    assert stopped.returncode == 0
+    wanted = "--config=c.py --workdir=gs://bucket/run --config.prompt.template=a b"
+    assert log.read_text() == f"secret: -u -m experiments.train --distributed {wanted}\n"
+    _wait_until(lambda: _on_worker(f"ps -o stat= -p {pid}", tmp_path).stdout.strip() in ("", "Z"))
+
+
+def _wait_until(holds) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,62 @@
+"""The formula against the compiled program."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import pytest
+
+from asyppo_jax.algorithm.train_step import create_train_state, train_step
+from asyppo_jax.models.actor_critic import Actor, Critic, Networks
+from asyppo_jax.planning.flops import phase_costs, sizes_of
+from asyppo_jax.planning.hlo import dot_flops, read_program
+from asyppo_jax.planning.phases import rollout_shapes
+from asyppo_jax.runtime.sharding import make_mesh
+from tests.tiny import QWEN3, make_config
+
+WIDE = dataclasses.replace(QWEN3, vocab_size=512, embed_dim=128, mlp_dim=384, head_dim=32)
+
+
+@pytest.mark.parametrize(
+    ("remat", "changes"),
+    [
+        ("none", {"batching__rows_per_prompt": 4, "batching__logits_chunk": 48}),
+        pytest.param("none", {}, marks=pytest.mark.slow),
+        pytest.param("dots", {}, marks=pytest.mark.slow),
+        pytest.param("full", {}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_the_formula_gives_the_products_of_the_compiled_step(remat, changes):
+    config = make_config(
+        **{
+            "sampling__max_completion_length": 48,
+            "prompt__max_length": 16,
+            "batching__logits_chunk": 16,
+            "batching__microbatch_size": 8,
+        }
+        | changes
+    )
+    small = dataclasses.replace(WIDE, num_layers=2)
+    networks = Networks(Actor(WIDE, remat=remat), Critic(small, remat=remat))
+    costs = phase_costs(config, networks)
+    formula = sum(costs[phase].flops for phase in ("values", "critics", "actor"))
+    state = jax.eval_shape(lambda: create_train_state(config, networks))
+    rollout = rollout_shapes(config, make_mesh(config.mesh))
+    program = jax.jit(partial(train_step, networks=networks, config=config))
+    text = program.lower(state, rollout).compile().as_text()
+    assert text
+    compiled = dot_flops(read_program(text))
+    assert compiled == pytest.approx(formula, rel=0.05)
+
+
+def test_a_longer_completion_costs_more_and_fewer_critics_less():
+    networks = Networks(Actor(WIDE), Critic(WIDE))
+    short, long = (make_config(sampling__max_completion_length=n) for n in (9, 18))
+    assert sizes_of(long).length - sizes_of(short).length == 9
+    one, two = (phase_costs(make_config(k), networks) for k in (1, 2))
+    assert two["values"].flops == 2 * one["values"].flops
+    # The critics share the responses: together they cost what one alone would.
+    assert two["critics"].flops == one["critics"].flops
+    ratio = phase_costs(long, networks)["actor"].flops / phase_costs(short, networks)["actor"].flops
+    assert ratio > 23 / 14

@@ -1,0 +1,25 @@
+"""What a run keeps of its models: enough to load it where they are no longer."""
+
+from pathlib import Path
+
+import pytest
+
+from asyppo_jax import load_actor, load_critics
+from asyppo_jax.runs.base_files import keep_base_files
+from asyppo_jax.models.config import ModelError
+from tests.runs.test_load import write_run
+from tests.tiny import assert_trees_equal
+
+
+def test_a_run_whose_model_has_gone_is_loaded_from_its_own_copies(tmp_path):
+    path, config, _, state = write_run(tmp_path)
+    before = load_actor(path)
+    keep_base_files(config, path)
+    Path(config.actor.path).rename(tmp_path / "elsewhere")
+    actor, critics = load_actor(path), load_critics(path)
+    assert_trees_equal(actor.params, before.params)
+    assert actor.tokenizer.get_vocab() == before.tokenizer.get_vocab()
+    assert_trees_equal(critics.params, state.critic_params)
+    (Path(path) / "base" / "actor" / "config.json").unlink()
+    with pytest.raises(ModelError, match="say where that model is with base"):
+        load_actor(path)

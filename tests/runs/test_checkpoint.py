@@ -1,0 +1,93 @@
+"""Checkpoints: equal to the bit, the latest and the best kept."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from asyppo_jax.runs import checkpoint
+from asyppo_jax.config import CheckpointConfig, MeshConfig
+from asyppo_jax.runtime.sharding import make_mesh, placed
+from asyppo_jax.algorithm.train_step import create_train_state, state_shardings
+from tests.reshard_program import restore
+from tests.simulated import environment
+from tests.tiny import assert_trees_equal, make_config, make_networks
+
+
+@pytest.fixture(scope="module")
+def state_and_shardings():
+    config, networks = make_config(), make_networks()
+    shardings = state_shardings(config, networks, make_mesh(MeshConfig()))
+    create = jax.jit(lambda: create_train_state(config, networks), out_shardings=shardings)
+    return create(), shardings
+
+
+def test_a_restored_state_is_the_saved_one_to_the_last_bit(tmp_path, state_and_shardings):
+    state, shardings = state_and_shardings
+    state = state.replace(step=np.int32(7))
+    with checkpoint.make_manager(str(tmp_path), CheckpointConfig()) as manager:
+        checkpoint.save(manager, state, {"next_index": 3}, None)
+    with checkpoint.make_manager(str(tmp_path), CheckpointConfig()) as manager:
+        like = placed(state, shardings)
+        restored, data = checkpoint.restore(manager, like)
+    assert data == {"next_index": 3}
+    assert_trees_equal(state, restored)
+
+
+def test_a_state_saved_on_eight_devices_is_the_same_bits_on_four_times_two_and_on_one(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "tests.reshard_program", str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        env=environment(8),
+        check=True,
+        timeout=300,
+    )
+    restored, data = restore(str(tmp_path), MeshConfig())
+    with np.load(tmp_path / "state.npz") as saved:
+        assert_trees_equal(list(saved.values()), jax.tree.leaves(restored))
+    assert data == {"next_index": 3} and jax.device_count() == 1
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path, state_and_shardings):
+    state, _ = state_and_shardings
+    accuracies = {1: 0.2, 2: 0.9, 3: None, 4: 0.4, 5: 0.5}
+    with checkpoint.make_manager(str(tmp_path), CheckpointConfig(keep=1)) as manager:
+        for step, accuracy in accuracies.items():
+            checkpoint.save(manager, state.replace(step=np.int32(step)), {}, accuracy)
+            manager.wait_until_finished()
+    with checkpoint.make_manager(str(tmp_path), CheckpointConfig(keep=1)) as manager:
+        assert sorted(manager.all_steps()) == [2, 5]
+
+
+def test_the_best_outlives_a_restart(tmp_path, state_and_shardings):
+    state, _ = state_and_shardings
+    for accuracies in ({1: 0.9, 2: 0.1}, {3: None, 4: 0.3}):
+        with checkpoint.make_manager(str(tmp_path), CheckpointConfig(keep=1)) as manager:
+            for step, accuracy in accuracies.items():
+                checkpoint.save(manager, state.replace(step=np.int32(step)), {}, accuracy)
+                manager.wait_until_finished()
+    with checkpoint.make_manager(str(tmp_path), CheckpointConfig(keep=1)) as manager:
+        assert sorted(manager.all_steps()) == [1, 4] and manager.latest_step() == 4
+
+
+def test_an_empty_directory_holds_no_checkpoint(tmp_path, state_and_shardings):
+    state, shardings = state_and_shardings
+    with (
+        checkpoint.make_manager(str(tmp_path), CheckpointConfig()) as manager,
+        pytest.raises(checkpoint.CheckpointError, match="holds no checkpoint; check --workdir"),
+    ):
+        checkpoint.restore(manager, placed(state, shardings))
+
+
+def test_settings_that_change_the_result_must_stay_and_others_may_change(tmp_path):
+    settings = {"num_steps": 5, "algorithm": {"gamma": 1.0}, "log": {"samples_every": 2}}
+    checkpoint.check_same_run(str(tmp_path), {})  # nobody's directory yet
+    checkpoint.write_settings(str(tmp_path), settings)
+    checkpoint.check_same_run(str(tmp_path), settings)
+    checkpoint.check_same_run(str(tmp_path), settings | {"num_steps": 9})
+    checkpoint.check_same_run(str(tmp_path), settings | {"log": {"samples_every": 1}})
+    with pytest.raises(checkpoint.CheckpointError, match=r"config\.algorithm\.gamma = 1\.0"):
+        checkpoint.check_same_run(str(tmp_path), settings | {"algorithm": {"gamma": 0.9}})

@@ -1,0 +1,158 @@
+"""Loading: of runs and of directories, on other meshes, and what is said of what cannot be."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from asyppo_jax import load_actor, load_critics
+from asyppo_jax.runs import checkpoint
+from tests.saved_run import write_run
+from asyppo_jax.runs.checkpoint import CheckpointError
+from asyppo_jax.config import CheckpointConfig, PromptConfig
+from asyppo_jax.runs.load import Step
+from asyppo_jax.models.config import ModelError
+from asyppo_jax.models.formats.huggingface import save_params
+from asyppo_jax.models.pretrained import load_networks
+from asyppo_jax.runtime.sharding import make_mesh
+from asyppo_jax.algorithm.train_step import create_train_state, state_shardings
+from tests.simulated import environment
+from tests.tiny import assert_trees_equal, make_config, save_model_directory
+
+TOKENS = np.arange(14).reshape(2, 7) % 5
+MASK = np.arange(7)[None] >= np.array([[0], [3]])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+def test_a_runs_actor_is_the_saved_one_at_each_step_that_can_be_asked_for(run):
+    path, _, networks, state = run
+    asked_for: list[tuple[Step, int]] = [("latest", 3), ("best", 2), (1, 1)]
+    for asked, step in asked_for:
+        actor = load_actor(path, step=asked)
+        assert actor.step == step
+        want = jax.tree.map(lambda x, s=step: x * s if x.ndim else x, state.actor_params)
+        assert_trees_equal(actor.params, want)
+    actor = load_actor(path, step=1)
+    ours = networks.actor_logits(state.actor_params, jnp.asarray(TOKENS), jnp.asarray(MASK))
+    np.testing.assert_allclose(actor.logits(TOKENS, MASK), ours, atol=1e-5)
+
+
+def test_a_runs_critics_are_the_saved_ones_and_value_every_token(run):
+    path, _, networks, state = run
+    critics = load_critics(path)
+    assert_trees_equal(critics.params, state.critic_params)
+    values = critics.values(TOKENS, MASK)
+    assert values.shape == (2, 2, 7) and critics.num_critics == 2
+    for k in range(2):
+        one = jax.tree.map(lambda x, k=k: x[k], state.critic_params)
+        ours = networks.critic_values(one, jnp.asarray(TOKENS), jnp.asarray(MASK))
+        np.testing.assert_allclose(values[k][MASK], ours[MASK], atol=1e-5)
+
+
+def test_the_optimisers_memory_is_not_read(run, tmp_path):
+    """A checkpoint that has none gives the same: nothing but the parameters was asked of it."""
+    path, config, _, state = run
+    bare = tmp_path / "bare"
+    checkpoint.write_settings(str(bare), dataclasses.asdict(config))
+    with ocp.CheckpointManager(bare / "checkpoints") as manager:
+        args = ocp.args.StandardSave({"actor_params": state.actor_params})
+        manager.save(1, args=ocp.args.Composite(state=args))
+    assert_trees_equal(load_actor(str(bare)).params, load_actor(path, step=1).params)
+
+
+def test_a_model_directory_loads_as_the_actor_that_it_holds(run):
+    _, config, _, _ = run
+    actor = load_actor(config.actor.path)
+    assert actor.step is None and actor.networks.critic is None
+    assert actor.logits(TOKENS).shape == (2, 7, actor.networks.actor.config.vocab_size)
+    assert actor.params["decoder"]["embedding"].dtype == jnp.float32
+    half = load_actor(config.actor.path, dtype="bfloat16")
+    assert half.networks.actor.dtype == jnp.bfloat16
+
+
+def test_critics_come_back_from_their_directories_in_order(run, tmp_path):
+    path, _, networks, state = run
+    for k in range(2):
+        one = jax.tree.map(lambda x, k=k: np.asarray(x[k]), state.critic_params)
+        save_params(tmp_path / f"critic_{k}", networks.critic.config, one, "critic")
+    values = load_critics(path).values(TOKENS)
+    np.testing.assert_array_equal(load_critics(str(tmp_path)).values(TOKENS), values)
+    swapped = load_critics([str(tmp_path / "critic_1"), str(tmp_path / "critic_0")])
+    np.testing.assert_array_equal(swapped.values(TOKENS), values[::-1])
+    np.testing.assert_array_equal(
+        load_critics(str(tmp_path / "critic_1")).values(TOKENS), values[1:]
+    )
+    deep = dataclasses.replace(networks.critic.config, num_layers=3)
+    save_params(
+        tmp_path / "deep",
+        deep,
+        {**load_actor(path).params, "value_kernel": np.zeros(32), "value_bias": np.zeros(())},
+        "critic",
+    )
+    with pytest.raises(ModelError, match="of different architectures"):
+        load_critics([str(tmp_path / "critic_0"), str(tmp_path / "deep")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"),
+    [
+        ({"step": 9}, CheckpointError, "no checkpoint of step 9; there are 1, 2, 3"),
+        ({"base": "./nowhere"}, ModelError, r"not here \(.*\); say where that model is with base"),
+    ],
+)
+def test_what_a_run_does_not_have_is_said_in_one_sentence(run, arguments, error, sentence):
+    with pytest.raises(error, match=sentence):
+        load_actor(run[0], **arguments)
+
+
+def test_what_is_no_run_and_no_model_is_said_in_one_sentence(run, tmp_path):
+    _, config, _, _ = run
+    with pytest.raises(ModelError, match=r"model directory './nowhere' does not exist"):
+        load_actor("./nowhere")
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        load_actor(str(tmp_path))
+    with pytest.raises(ModelError, match="has no value head"):
+        load_critics(config.actor.path)
+    with pytest.raises(ModelError, match="list of critics is empty"):
+        load_critics([])
+
+
+def test_a_run_without_critics_and_one_without_a_checkpoint_say_so(tmp_path):
+    path, config, _, _ = write_run(tmp_path, num_critics=0)
+    with pytest.raises(CheckpointError, match=r"num_critics = 0; it has no critics"):
+        load_critics(path)
+    checkpoint.write_settings(str(tmp_path / "new"), dataclasses.asdict(config))
+    (tmp_path / "new" / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match="holds no finished checkpoint"):
+        load_actor(str(tmp_path / "new"))
+
+
+@pytest.mark.slow  # tests/test_checkpoint.py shows it for a state
+@pytest.mark.parametrize("devices", [8])
+def test_networks_load_onto_another_mesh_with_the_same_numbers(run, tmp_path, devices):
+    out = tmp_path / "out.npz"
+    subprocess.run(
+        [sys.executable, "-m", "tests.load_program", run[0], str(out)],
+        cwd=Path(__file__).parents[2],
+        env=environment(devices),
+        check=True,
+        timeout=300,
+    )
+    actor, critics = load_actor(run[0]), load_critics(run[0])
+    with np.load(out) as found:
+        assert found["devices"] == devices and found["sharded"] > 5
+        np.testing.assert_allclose(found["logits"], actor.logits(TOKENS), atol=1e-4)
+        np.testing.assert_allclose(found["values"], critics.values(TOKENS), atol=1e-4)
+        texts = actor.generate(["1+2", "2+2", "3+3"], max_completion_length=5)
+        assert found["texts"].tolist() == texts

@@ -1,0 +1,77 @@
+"""Model cards: filled from the run, and silent about what the run does not know."""
+
+import dataclasses
+import json
+
+import pytest
+
+from asyppo_jax.config import DataConfig, NetworkConfig
+from asyppo_jax.runs.model_card import actor_card, critic_card
+from tests.tiny import make_config
+
+
+@pytest.fixture
+def run(tmp_path):
+    rows = [
+        {"step": 0, "evaluate/accuracy": 0.25},
+        {"step": 1, "critic/explained_variance_1": 0.125},
+        {"step": 2, "evaluate/accuracy": 0.75, "critic/explained_variance_1": 0.5},
+        {"step": 4, "evaluate/accuracy": 0.5},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    config = make_config(critic__num_layers=4, seed=3, num_steps=4)
+    config = dataclasses.replace(
+        config,
+        actor=NetworkConfig(path="Qwen/Qwen3-4B-Base"),
+        train_data=DataConfig(source="hub", path="zwhe99/DeepMath-103K:main"),
+        eval_data=DataConfig(source="jsonl", path="/somewhere/of/mine/math500.jsonl"),
+    )
+    return str(tmp_path), config
+
+
+def test_an_actors_card_says_what_the_run_was(run):
+    workdir, config = run
+    text = actor_card("mine", workdir, 4, config)
+    for part in (
+        "base_model: Qwen/Qwen3-4B-Base",
+        "- zwhe99/DeepMath-103K\n",
+        "pipeline_tag: text-generation",
+        "AsyPPO (2 critics, masks 20% and 20%)",
+        "2 × the first 4 layers of Qwen/Qwen3-4B-Base",
+        "| seed | 3 |",
+        "| steps | 4 of 4 |",
+        "| 0 (base model) | 25.0% |\n| 2 | 75.0% |\n| 4 (these weights) | 50.0% |",
+        "math500.jsonl (jsonl)",
+        "arXiv 2510.01656",
+    ):
+        assert part in text
+    assert "/somewhere" not in text and "plots.png" not in text and "Benchmarks" not in text
+
+
+def test_scores_and_the_plot_are_taken_from_the_run(run, tmp_path):
+    workdir, config = run
+    (tmp_path / "plots.png").write_bytes(b"")
+    place = tmp_path / "evaluations" / "step_4" / "amc23"
+    place.mkdir(parents=True)
+    scores = {"avg@4": 0.5, "pass@4": 0.75, "interval": [0.4, 0.625]}
+    summary = {"title": "AMC 2023", "num_problems": 40, "num_samples": 4} | scores
+    (place / "summary.json").write_text(json.dumps(summary))
+    text = actor_card("mine", workdir, 4, config)
+    assert "| AMC 2023 | 40 | 50.0% (@4) | 40.0% – 62.5% | 75.0% |" in text
+    assert "![curves of the run](plots.png)" in text
+    assert "AMC 2023" not in actor_card("mine", workdir, 2, config)
+
+
+def test_a_critics_card_says_which_it_is_and_how_well_it_explains(run):
+    workdir, config = run
+    text = critic_card("mine-critic-1", workdir, 2, config, 1)
+    assert "Critic 1 of the 2 of a run of AsyPPO" in text
+    assert "explained variance at that step was 0.500" in text
+    assert "AutoModelForTokenClassification" in text
+    assert "explained variance" not in critic_card("c", workdir, 2, config, 0)
+
+
+def test_a_run_without_critics_or_without_evaluation_has_a_card_too(tmp_path):
+    text = actor_card("mine", str(tmp_path), 1, make_config(0))
+    assert "GRPO (no critics)" in text and "| critics | none |" in text
+    assert "The run was not evaluated." in text

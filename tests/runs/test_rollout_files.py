@@ -1,0 +1,113 @@
+"""Files of saved rollouts: what is written comes back, and what is no such file is named."""
+
+import dataclasses
+import json
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from asyppo_jax.runs.rollout_files import (
+    RolloutFileError,
+    SavedAnswer,
+    read_rollout_file,
+    token_texts,
+    write_rollout_file,
+)
+from tests.tiny import make_saved_answer
+
+
+@pytest.fixture
+def file(tmp_path):
+    answers = [make_saved_answer(group=0), make_saved_answer(group=1, reward=None, critic=None)]
+    write_rollout_file(tmp_path / "rollouts" / "step_00000003.jsonl", answers)
+    return tmp_path / "rollouts" / "step_00000003.jsonl"
+
+
+def test_answers_come_back_as_they_were_written(file):
+    first, second = read_rollout_file(file)
+    assert first == make_saved_answer(group=0)
+    assert (second.group, second.reward, second.critic) == (1, None, None)
+    assert all(isinstance(getattr(first, f.name), list) for f in dataclasses.fields(first)[8:])
+
+
+def test_what_is_not_finite_is_null_and_numbers_keep_six_decimals(tmp_path):
+    answer = make_saved_answer(entropy=[float("nan"), float("inf"), 0.123456789])
+    write_rollout_file(tmp_path / "a.jsonl", [answer])
+    text = (tmp_path / "a.jsonl").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    assert read_rollout_file(tmp_path / "a.jsonl")[0].entropy == [None, None, 0.123457]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda line: b'{"step": 1', "line 2, is not JSON"),
+        (lambda line: b"[]", "line 2, lacks field 'advantage_mask'"),
+        (lambda line: json.dumps(json.loads(line) | {"x": 1}).encode(), "unknown field 'x'"),
+        (
+            lambda line: json.dumps(json.loads(line) | {"entropy": [0.1]}).encode(),
+            "line 2, has 1 entropy for 3 tokens",
+        ),
+        (
+            lambda line: json.dumps(json.loads(line) | {"values": [[0.1] * 3, [0.1]]}).encode(),
+            r"line 2, has 1 values\[1\] for 3 tokens",
+        ),
+    ],
+)
+def test_a_bad_line_is_one_sentence_with_its_number(file, change, sentence):
+    good, second = file.read_bytes().splitlines()
+    file.write_bytes(good + b"\n" + change(second) + b"\n")
+    with pytest.raises(RolloutFileError, match=sentence) as caught:
+        read_rollout_file(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_and_an_empty_file_say_how_one_is_made(tmp_path):
+    with pytest.raises(RolloutFileError, match=r"does not exist.*config\.log\.rollouts_every"):
+        read_rollout_file(tmp_path / "none.jsonl")
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(RolloutFileError, match="is empty"):
+        read_rollout_file(tmp_path / "empty.jsonl")
+
+
+@pytest.fixture(scope="module")
+def bytes_tokenizer():
+    """A token for each byte: every character outside of ASCII lies across several tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: i for i, character in enumerate(alphabet)} | {"<end>": len(alphabet)}
+    inner = Tokenizer(models.BPE(vocabulary, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>")
+
+
+@pytest.mark.parametrize("text", ["1+1=2", "a π is ≈ 3", "x 🙂🙂 y", "é", "<end>", "naïve<end>"])
+def test_token_texts_joined_are_the_text(bytes_tokenizer, text):
+    tokens = bytes_tokenizer(text, add_special_tokens=False)["input_ids"]
+    texts = token_texts(bytes_tokenizer, tokens)
+    assert len(texts) == len(tokens) and "".join(texts) == text
+
+
+def test_a_character_is_the_text_of_the_token_that_ends_it(bytes_tokenizer):
+    tokens = bytes_tokenizer("aπb🙂", add_special_tokens=False)["input_ids"]
+    assert token_texts(bytes_tokenizer, tokens) == ["a", "", "π", "b", "", "", "", "🙂"]
+    assert token_texts(bytes_tokenizer, tokens[:2]) == ["a", "\ufffd"]
+    assert token_texts(bytes_tokenizer, []) == []
+
+
+def test_bytes_that_are_no_text_do_not_swallow_what_follows(bytes_tokenizer):
+    (first, *_) = bytes_tokenizer("π", add_special_tokens=False)["input_ids"]
+    (letter,) = bytes_tokenizer("a", add_special_tokens=False)["input_ids"]
+    texts = token_texts(bytes_tokenizer, [first] * 9 + [letter])
+    assert len(texts) == 10 and texts[-1].endswith("a") and len(texts[-1]) <= 5
+
+
+def test_the_fields_say_which_are_by_token():
+    """`read_rollout_file` takes those from `token_texts` on for lists of one length."""
+    kinds = {f.name: str(f.type) for f in dataclasses.fields(SavedAnswer)}
+    names = list(kinds)
+    by_token = names[names.index("tokens") :]
+    assert all("list" in kinds[name] for name in by_token)
+    assert not any("list" in kinds[name] for name in names if name not in by_token)

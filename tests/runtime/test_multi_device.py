@@ -1,0 +1,66 @@
+"""Eight simulated devices give what one gives: the same tokens, the same masks, the same step.
+
+Each count of devices needs a process of its own: XLA reads the number once.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.simulated import environment
+
+ROOT = Path(__file__).parents[2]
+
+
+def _run(devices: int, model: int, setting: str, tmp_path: Path) -> dict:
+    out = tmp_path / f"{devices}x{model}.json"
+    subprocess.run(
+        [sys.executable, "-m", "tests.multi_device_program", str(model), setting, str(out)],
+        cwd=ROOT,
+        env=environment(devices),
+        check=True,
+        timeout=600,
+    )
+    return json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    return _run(1, 1, "plain", tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.parametrize(
+    ("model", "setting"),
+    [
+        pytest.param(1, "packed", marks=pytest.mark.slow),
+        pytest.param(2, "gathered", marks=pytest.mark.slow),
+        pytest.param(2, "apart", marks=pytest.mark.slow),
+        pytest.param(2, "offloaded", marks=pytest.mark.slow),
+        (2, "plain"),
+    ],
+)
+def test_eight_devices_equal_one(one, model, setting, tmp_path):
+    _assert_equal(one, _run(8, model, setting, tmp_path))
+
+
+@pytest.mark.slow
+def test_eight_devices_equal_one_where_rows_share_prompts(tmp_path):
+    """Whole groups make other minibatches, so that one device must do the same."""
+    _assert_equal(_run(1, 1, "branched", tmp_path), _run(8, 2, "branched", tmp_path))
+
+
+def _assert_equal(one: dict, eight: dict) -> None:
+    assert eight["devices"] == 8 and one["devices"] == 1
+    assert eight["tokens"] == one["tokens"]
+    assert eight["masks"] == one["masks"]
+    for name, value in one["metrics"].items():
+        np.testing.assert_allclose(
+            eight["metrics"][name], value, rtol=1e-3, atol=1e-5, err_msg=name
+        )
+    for left, right in zip(one["params"], eight["params"], strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-5)
+    assert eight["sharded_leaves"] > 10

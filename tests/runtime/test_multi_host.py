@@ -1,0 +1,203 @@
+"""Two processes with four simulated devices each give what one process with eight gives."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from asyppo_jax.config import ConfigError
+from asyppo_jax.runs.metrics import read_metrics
+from asyppo_jax.runtime.multi_host import initialize
+from tests.multi_host_program import answers_and_evaluation
+from tests.simulated import environment
+
+ROOT = Path(__file__).parents[2]
+HOSTS = 2
+
+
+def _free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@contextmanager
+def _started(commands: list[list[str]], devices: int):
+    """The commands as processes side by side; none of them outlives the block."""
+    with ExitStack() as stack:
+        processes = []
+        for command in commands:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=ROOT,
+                env=environment(devices),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            processes.append(process)
+        yield processes
+
+
+def _succeed(commands: list[list[str]], devices: int, timeout: float = 400.0) -> list[str]:
+    """Runs the commands side by side to their end; what each printed."""
+    with _started(commands, devices) as processes:
+        outputs = [process.communicate(timeout=timeout) for process in processes]
+        for process, (_, errors) in zip(processes, outputs, strict=True):
+            assert process.returncode == 0, errors
+        return [output for output, _ in outputs]
+
+
+def _each(program: str, outs: list[Path], *before: str) -> list[list[str]]:
+    """The commands of a test program's processes: BEFORE OUT ADDRESS PROCESSES INDEX."""
+    address = _free_address()
+    together = [address, str(len(outs))]
+    return [[program, *before, str(out), *together, str(i)] for i, out in enumerate(outs)]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("two")
+    outs = [directory / f"{i}.json" for i in range(HOSTS)]
+    _succeed(_each("tests.multi_host_program", outs), devices=4)
+    return [json.loads(out.read_text()) for out in outs]
+
+
+def test_each_row_is_one_process_s_and_together_they_are_all(two):
+    for model in ("1", "2", "8"):
+        first, second = (set(host["rows"][model]) for host in two)
+        assert len(first) == len(second) == 8 and first | second == set(range(16))
+    # Eight devices along `model` hold every row in both processes, which take turns.
+    assert two[0]["rows"]["8"] == list(range(0, 16, 2))
+    assert [host["sum"] for host in two] == [3, 3]
+
+
+def test_each_process_reads_its_answers_and_all_know_the_whole_evaluation(two, tmp_path):
+    one = answers_and_evaluation(str(tmp_path), model=1)
+    assert [host["said"] for host in two] == [one["said"][:3], one["said"][3:]]
+    assert two[0]["result"] == two[1]["result"] == one["result"]
+    assert one["result"][:2] == [3 / 12, 3]  # see test_evaluate.py
+
+
+def test_a_workdir_that_not_all_share_is_refused_by_all(two):
+    for host in two:
+        assert "1 of 2 processes do not see" in host["refusal"]
+        assert "give a --workdir that all share" in host["refusal"]
+
+
+@pytest.mark.parametrize("index", range(HOSTS))
+def test_a_process_whose_peer_is_missing_says_so_in_one_sentence_and_ends(index):
+    call = f"initialize('{_free_address()}', {HOSTS}, {index}, timeout=1.0)"
+    code = f"from asyppo_jax.runtime.multi_host import initialize; {call}"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment(1),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "did not all meet at 127.0.0.1" in line and "within 1 s; see that each" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("10.0.0.2:8476", None, None), "give all three"),
+        (("10.0.0.2", 2, 0), "give host:port"),
+        (("10.0.0.2:8476", 2, 2), "--process_id is 2 of --num_processes 2; count from 0 to 1"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused(arguments, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        initialize(*arguments, timeout=1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["plain", "offloaded"])
+def test_two_processes_sample_mask_and_step_as_one(tmp_path, setting):
+    program, model = "tests.multi_device_program", "2"
+    outs = [tmp_path / f"{i}.json" for i in range(HOSTS)]
+    _succeed(_each(program, outs, model, setting), devices=4)
+    _succeed([[program, model, "plain", str(tmp_path / "one.json")]], devices=8)
+    one = json.loads((tmp_path / "one.json").read_text())
+    hosts = [json.loads(out.read_text()) for out in outs]
+    assert hosts[0] == hosts[1]
+    assert hosts[0]["devices"] == one["devices"] == 8
+    assert hosts[0]["tokens"] == one["tokens"]
+    assert hosts[0]["masks"] == one["masks"]
+    for name, value in one["metrics"].items():
+        np.testing.assert_allclose(hosts[0]["metrics"][name], value, atol=1e-5, err_msg=name)
+    for left, right in zip(one["params"], hosts[0]["params"], strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-5)
+
+
+def _train(workdir: Path, processes: int) -> list[list[str]]:
+    """The commands of a tiny run: three steps, a checkpoint each."""
+    changes = {"num_steps": 3, "checkpoint.every": 1, "log.tensorboard": False}
+    # Adam's sign-like first steps would blow up rounding.
+    changes |= {"actor_optimizer.eps": 1e-3, "critic_optimizer.eps": 1e-3}
+    command = ["experiments.train", "--config=configs/tiny_test.py", f"--workdir={workdir}"]
+    command += [f"--config.{name}={value}" for name, value in changes.items()]
+    if processes == 1:
+        return [command]
+    command += [f"--coordinator_address={_free_address()}", f"--num_processes={processes}"]
+    return [[*command, f"--process_id={i}"] for i in range(processes)]
+
+
+def _results(workdir: Path) -> list[dict]:
+    timed = ("time/", "rollout/tokens_per_s")
+    rows = read_metrics(workdir / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows]
+
+
+def _place_in_data(workdir: Path):
+    with ocp.CheckpointManager(workdir / "checkpoints") as manager:
+        return manager.restore(3, args=ocp.args.Composite(data=ocp.args.JsonRestore()))["data"]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("pair") / "run"
+    return workdir, _succeed(_train(workdir, HOSTS), devices=1)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_is_that_of_one(pair, tmp_path):
+    workdir, (first, second) = pair
+    assert "held-out accuracy" in first and "held-out" not in second
+    assert json.loads((workdir / "summary.json").read_text())["steps"] == 3
+    assert (workdir / "plots.png").is_file()
+    _succeed(_train(tmp_path, 1), devices=2)
+    assert _place_in_data(workdir) == _place_in_data(tmp_path)
+    for left, right in zip(_results(workdir), _results(tmp_path), strict=True):
+        assert left.keys() == right.keys()
+        for name, value in left.items():
+            np.testing.assert_allclose(value, right[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_whose_peer_dies_ends_by_itself_and_goes_on_when_started_again(pair, tmp_path):
+    with _started(_train(tmp_path, HOSTS), devices=1) as (first, second):
+        deadline = time.monotonic() + 400
+        while not (tmp_path / "checkpoints" / "1").is_dir():
+            assert first.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        second.kill()
+        _, errors = first.communicate(timeout=300)
+        assert first.returncode != 0
+        assert "remote task has failed, got preempted, or crashed" in errors
+    outputs = _succeed(_train(tmp_path, HOSTS), devices=1)
+    assert "going on after step" in outputs[0]
+    assert _results(tmp_path) == _results(pair[0])

@@ -1,0 +1,35 @@
+"""MinervaMath's grader: any spelling of the reference, and numbers written with an e."""
+
+import json
+
+import pytest
+
+from asyppo_jax.tasks.benchmarks.minerva_math import any_spelling, with_powers
+
+
+@pytest.mark.parametrize(
+    ("references", "given", "score"),
+    [
+        (["6630.65", "6630"], "6630", 1.0),
+        (["6630.65", "6630"], "6630.65", 1.0),
+        (["6630.65", "6630"], "6631", 0.0),
+        (["4.5e33"], r"4.5 \times 10^{33}", 1.0),
+        ([r"3.3 \times 10^{-10}"], "3.3e-10", 1.0),
+        (["4.5e33"], r"4.5 \times 10^{32}", 0.0),
+    ],
+)
+def test_any_spelling_of_the_reference_is_right(references, given, score):
+    completion = rf"Hence \boxed{{{given}}}."
+    assert any_spelling("", completion, json.dumps(references)) == score
+
+
+def test_a_spelling_that_cannot_be_read_does_not_hide_one_that_can():
+    assert any_spelling("", r"\boxed{7}", json.dumps(["", "7"])) == 1.0
+    with pytest.raises(ValueError, match="cannot be read"):
+        any_spelling("", r"\boxed{7}", json.dumps([""]))
+
+
+def test_only_a_number_s_e_is_a_power():
+    assert with_powers("4.5e33") == r"4.5 \times 10^{33}"
+    assert with_powers("1e-5") == r"1 \times 10^{-5}"
+    assert with_powers("2e^{-t}") == "2e^{-t}" and with_powers("3e") == "3e"

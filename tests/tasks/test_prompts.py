@@ -1,0 +1,323 @@
+"""Prompts: what is left out is named, padding is on the left, and the order can be restored."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from asyppo_jax.config import ConfigError, PromptConfig
+from asyppo_jax.tasks.prompts import (
+    Prompt,
+    load_tokenizer,
+    make_prompt_iterator,
+    make_prompts,
+    pad_prompts,
+    pad_token_id,
+    stop_token_ids,
+)
+from asyppo_jax.tasks.records import DataError, Record
+
+SPECIAL = ("<pad>", "<eos>", "<unk>", "<system>", "<user>", "<assistant>")
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def character_tokenizer(chat_template: str | None = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
+    characters = "abcdefghijklmnopqrstuvwxyz 0123456789+=?\n"
+    vocabulary = {token: i for i, token in enumerate((*SPECIAL, *characters))}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    backend.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        additional_special_tokens=["<system>", "<user>", "<assistant>"],
+    )
+    tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return character_tokenizer()
+
+
+def numbered_prompts(n: int) -> list[Prompt]:
+    return [Prompt((i,), Record(f"problem {i}", str(i))) for i in range(n)]
+
+
+def numbers(batch: list[Prompt]) -> list[int]:
+    return [prompt.tokens[0] for prompt in batch]
+
+
+def texts(tokenizer, settings: PromptConfig, problem: str = "1+1") -> str:
+    prompts, _ = make_prompts([Record(problem, "2")], tokenizer, settings)
+    return tokenizer.decode(prompts[0].tokens)
+
+
+def test_the_chat_template_ends_where_the_assistant_speaks(tokenizer):
+    text = texts(tokenizer, PromptConfig(system_prompt="be brief"))
+    assert text == "<system>be brief<eos><user>1+1<eos><assistant>"
+
+
+def test_an_empty_system_prompt_gives_no_system_message(tokenizer):
+    assert texts(tokenizer, PromptConfig(system_prompt="")) == "<user>1+1<eos><assistant>"
+
+
+def test_a_plain_template_is_the_whole_prompt(tokenizer):
+    settings = PromptConfig(template="q {problem}=?\n", system_prompt="be brief")
+    assert texts(tokenizer, settings) == "q 1+1=?\n"
+    assert texts(tokenizer, settings, "a {problem} b") == "q a <unk>problem<unk> b=?\n"
+
+
+def test_no_special_token_is_added_to_either_template(tokenizer):
+    from tokenizers.processors import TemplateProcessing
+
+    adding = character_tokenizer()
+    adding.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<eos> $A", special_tokens=[("<eos>", adding.convert_tokens_to_ids("<eos>"))]
+    )
+    assert adding.decode(adding("a").input_ids) == "<eos>a"  # the trap is set
+    for settings in (PromptConfig(system_prompt=""), PromptConfig(template="{problem}")):
+        assert texts(adding, settings) == texts(tokenizer, settings)
+
+
+def test_left_out_records_are_counted_and_named_once(tokenizer):
+    settings = PromptConfig(template="{problem}", max_length=8)
+    records = [
+        Record("1+1=?", "2"),
+        Record("  ", "2"),
+        Record("one two three four five six seven", "2"),
+        Record("2+2=?", " "),
+        Record("", ""),
+        Record("exactly8", "2"),
+        Record("nine char", "2"),
+    ]
+    prompts, report = make_prompts(records, tokenizer, settings)
+    assert [prompt.record for prompt in prompts] == [records[0], records[5]]
+    assert [one.index for one in report.empty] == [1, 4]
+    assert [one.index for one in report.without_answer] == [3]
+    assert [one.index for one in report.too_long] == [2, 6]
+    assert report.shortest_too_long == 9
+    assert report.summary() == (
+        "2 prompts from 7 records; left out: 2 without a problem (records[1], records[4]), "
+        '1 without an answer (records[3] "2+2=?"), 2 longer than 8 tokens '
+        '(records[2] "one two three four five six …", records[6] "nine char")'
+    )
+
+
+def test_a_summary_stays_short_when_many_are_left_out(tokenizer):
+    records = [Record("1", "1"), *[Record("2", "")] * 500]
+    _, report = make_prompts(records, tokenizer, PromptConfig(template="{problem}"))
+    assert report.summary().endswith('records[3] "2" and 497 more)')
+    assert len(report.without_answer) == 500
+
+
+def test_nothing_left_out_is_said_in_few_words(tokenizer):
+    _, report = make_prompts([Record("1", "1")], tokenizer, PromptConfig())
+    assert report.summary() == "1 prompts from 1 records"
+
+
+@pytest.mark.parametrize(
+    ("record", "mend"),
+    [
+        (Record("a" * 20, "1"), r"raise config\.prompt\.max_length to 20 or more"),
+        (Record("a", ""), "set answer_field and answer_pattern"),
+        (Record("", "1"), "set problem_field"),
+    ],
+)
+def test_no_prompt_left_is_an_error_with_the_mend(tokenizer, record, mend):
+    settings = PromptConfig(template="{problem}", max_length=10)
+    with pytest.raises(DataError, match=f"no prompt is left: 0 prompts from 1 records.*{mend}"):
+        make_prompts([record], tokenizer, settings)
+
+
+def test_templates_that_cannot_work_are_refused(tokenizer):
+    records = [Record("1", "1")]
+    with pytest.raises(ConfigError, match=r"'q: ', which does not contain \{problem\}"):
+        make_prompts(records, tokenizer, PromptConfig(template="q: "))
+    with pytest.raises(ConfigError, match="the tokenizer has no chat template"):
+        make_prompts(records, character_tokenizer(None), PromptConfig())
+    refusing = character_tokenizer(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    )
+    with pytest.raises(ConfigError, match=r'fails \(no system\).*system_prompt to ""'):
+        make_prompts(records, refusing, PromptConfig())
+
+
+def test_padding_is_on_the_left_and_masked():
+    record = Record("p", "a")
+    batch = pad_prompts([Prompt((5, 6), record), Prompt((7, 8, 9), record)], 3, pad_id=1)
+    assert isinstance(batch.tokens, np.ndarray) and isinstance(batch.mask, np.ndarray)
+    assert (batch.tokens.dtype, batch.mask.dtype) == (np.int32, np.bool_)
+    np.testing.assert_array_equal(batch.tokens, [[1, 5, 6], [7, 8, 9]])
+    np.testing.assert_array_equal(batch.mask, [[False, True, True], [True, True, True]])
+    with pytest.raises(ValueError, match="prompt 0 has 3 tokens, more than max_length 2"):
+        pad_prompts([Prompt((7, 8, 9), record)], 2, pad_id=1)
+
+
+def iterate(prompts: list[Prompt], batch_size: int, seed: int = 0):
+    return make_prompt_iterator(prompts, batch_size=batch_size, seed=seed)
+
+
+def test_an_epoch_has_every_prompt_once_and_the_next_another_order():
+    iterator = iterate(numbered_prompts(12), 4)
+    drawn = [numbers(next(iterator)) for _ in range(9)]
+    epochs = [list(itertools.chain(*drawn[i : i + 3])) for i in (0, 3, 6)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(12))] * 3
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_a_batch_that_does_not_divide_the_epoch_loses_no_prompt():
+    iterator = iterate(numbered_prompts(5), 3)
+    drawn = list(itertools.chain(*(numbers(next(iterator)) for _ in range(5))))
+    assert [sorted(drawn[i : i + 5]) for i in (0, 5, 10)] == [list(range(5))] * 3
+
+
+def test_more_prompts_in_a_batch_than_in_the_data_repeats_them_evenly():
+    drawn = numbers(next(iterate(numbered_prompts(3), 6)))
+    assert sorted(drawn) == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_order_is_a_pure_function_of_the_seed():
+    prompts = numbered_prompts(500)
+    first, again = iterate(prompts, 8, seed=3), iterate(prompts, 8, seed=3)
+    assert [next(first) for _ in range(3)] == [next(again) for _ in range(3)]
+    orders = {tuple(numbers(next(iterate(prompts, 8, seed=seed)))) for seed in range(10)}
+    assert len(orders) == 10
+
+
+def test_neighbouring_seeds_share_no_epoch():
+    prompts = numbered_prompts(40)
+    epochs = set()
+    for seed in range(2):
+        iterator = iterate(prompts, 40, seed=seed)
+        epochs |= {tuple(numbers(next(iterator))) for _ in range(2)}
+    assert len(epochs) == 4
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_a_restored_iterator_goes_on_exactly(steps):
+    prompts = numbered_prompts(10)
+    iterator = iterate(prompts, 4, seed=1)
+    for _ in range(steps):
+        next(iterator)
+    state = json.loads(json.dumps(iterator.get_state()))  # as a checkpoint keeps it
+    wanted = [next(iterator) for _ in range(6)]
+    restored = iterate(prompts, 4, seed=1)
+    restored.set_state(state)
+    assert [next(restored) for _ in range(6)] == wanted
+    iterator.set_state(state)
+    assert [next(iterator) for _ in range(6)] == wanted
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"seed": -1}])
+def test_an_iterator_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        make_prompt_iterator(numbered_prompts(3), **{"batch_size": 1, "seed": 0} | wrong)
+    with pytest.raises(DataError, match="no prompts"):
+        make_prompt_iterator([], batch_size=1, seed=0)
+
+
+def test_a_tokenizer_is_loaded_from_its_directory_with_its_template(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(str(tmp_path))
+    records = [Record("1+1=?", "2")]
+    assert make_prompts(records, loaded, PromptConfig()) == make_prompts(
+        records, tokenizer, PromptConfig()
+    )
+
+
+def test_a_missing_or_torn_tokenizer_is_one_sentence(tokenizer, tmp_path):
+    with pytest.raises(ConfigError, match=r"no model directory '.*none'; set config\.actor\.path"):
+        load_tokenizer(str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="no model directory ''"):
+        load_tokenizer("")
+    with pytest.raises(ConfigError, match="no tokenizer can be loaded from the directory") as empty:
+        load_tokenizer(str(tmp_path))
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "trunc')
+    with pytest.raises(ConfigError, match="no tokenizer can be loaded from the directory") as torn:
+        load_tokenizer(str(tmp_path))
+    assert all("\n" not in str(caught.value) for caught in (empty, torn))
+
+
+def test_loading_is_quiet_and_an_unknown_hub_name_is_one_sentence(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    script = (
+        "import sys; from asyppo_jax.tasks import prompts; assert 'transformers' not in sys.modules\n"
+        "tokenizer = prompts.load_tokenizer(sys.argv[1]); assert 'torch' not in sys.modules\n"
+        "tokenizer.model_max_length = 2\n"
+        "prompts.make_prompts([prompts.Record('1+1=?', '2')], tokenizer, prompts.PromptConfig())\n"
+        "try:\n    prompts.load_tokenizer('nobody/nothing')\n"
+        "except prompts.ConfigError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, str(tmp_path)],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "from the hub name (no directory of that name is here) 'nobody/nothing'" in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("generation_config", "stop_tokens", "wanted"),
+    [
+        (None, (), ["<eos>"]),
+        ({"eos_token_id": 4}, (), ["<eos>", "<user>"]),
+        ({"eos_token_id": [1, 4]}, ("\n", "<eos>"), ["<eos>", "<user>", "\n"]),
+        ({"eos_token_id": None}, ("?",), ["<eos>", "?"]),
+        ({}, (), ["<eos>"]),
+    ],
+)
+def test_every_end_of_sequence_token_is_a_stop_token_once(
+    tokenizer, tmp_path, generation_config, stop_tokens, wanted
+):
+    if generation_config is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(generation_config))
+    ids = stop_token_ids(tokenizer, str(tmp_path), stop_tokens)
+    assert tokenizer.convert_ids_to_tokens(ids) == wanted
+
+
+def test_stop_tokens_that_cannot_work_are_refused(tokenizer, tmp_path):
+    with pytest.raises(ConfigError, match=r"'ab', which is not one token .* but 2: \['a', 'b'\]"):
+        stop_token_ids(tokenizer, str(tmp_path), ("ab",))
+    with pytest.raises(ConfigError, match=r"'É', which is not one token"):
+        stop_token_ids(tokenizer, str(tmp_path), ("É",))  # the unknown token is one token too
+    with pytest.raises(ConfigError, match="'', which is not one token"):
+        stop_token_ids(tokenizer, str(tmp_path), ("",))
+    for torn in ("{", "[]"):
+        (tmp_path / "generation_config.json").write_text(torn)
+        with pytest.raises(ConfigError, match=r"generation_config\.json cannot be read"):
+            stop_token_ids(tokenizer, str(tmp_path), ())
+
+
+def test_a_tokenizer_without_an_end_needs_a_stop_token(tmp_path):
+    endless = character_tokenizer()
+    endless.eos_token = None
+    with pytest.raises(ConfigError, match="has no end-of-sequence token; name one in config"):
+        stop_token_ids(endless, str(tmp_path), ())
+    assert len(stop_token_ids(endless, str(tmp_path), ("\n",))) == 1
+
+
+def test_padding_falls_back_to_the_end_token_and_then_to_zero():
+    tokenizer = character_tokenizer()
+    assert tokenizer.decode([pad_token_id(tokenizer)]) == "<pad>"
+    tokenizer.pad_token = None
+    assert tokenizer.decode([pad_token_id(tokenizer)]) == "<eos>"
+    tokenizer.eos_token = None
+    assert pad_token_id(tokenizer) == 0
