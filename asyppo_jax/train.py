@@ -15,8 +15,10 @@ from etils import epath
 from jax.sharding import Mesh
 
 from asyppo_jax.algorithm.offload import initial_state, make_train_step, resting_shardings
-from asyppo_jax.algorithm.train_step import phase_key, state_shapes, warmup_steps
+from asyppo_jax.algorithm.state import state_shapes
+from asyppo_jax.algorithm.train_step import phase_key, warmup_steps
 from asyppo_jax.config import Config
+from asyppo_jax.config.checks import check_divides_data_axis
 from asyppo_jax.evaluation.held_out import evaluate
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.models.pretrained import (
@@ -30,40 +32,33 @@ from asyppo_jax.runs.base_files import keep_base_files
 from asyppo_jax.runs.metrics import (
     METRICS_FILE,
     MetricWriter,
-    Progress,
-    describe_sizes,
-    format_samples,
     read_metrics,
     require_finite,
     write_summary,
 )
 from asyppo_jax.runs.plots import plot_run
+from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
 from asyppo_jax.runs.save_rollouts import make_rollout_saver
 from asyppo_jax.runtime.multi_host import gather_rows, is_first, sum_over_hosts
 from asyppo_jax.runtime.paths import check_packages
 from asyppo_jax.runtime.sharding import make_mesh, placed, put
-from asyppo_jax.sampling.rollouts import (
+from asyppo_jax.sampling.rollouts import join_parts, sample_in_parts, with_rewards
+from asyppo_jax.sampling.sampler import (
     Answers,
     Sampler,
-    check_divides_data_axis,
-    check_same_vocabulary,
     evaluation_options,
-    join_parts,
     make_sampler,
-    sample_in_parts,
     training_options,
-    with_rewards,
 )
-from asyppo_jax.tasks.prompts import (
-    Prompt,
+from asyppo_jax.tasks.prompts import Prompt, make_prompt_iterator, make_prompts
+from asyppo_jax.tasks.records import load_records
+from asyppo_jax.tasks.rewards import RewardPool, Scores, join_scores
+from asyppo_jax.tasks.tokenizers import (
+    check_same_vocabulary,
     load_tokenizer,
-    make_prompt_iterator,
-    make_prompts,
     pad_token_id,
     stop_token_ids,
 )
-from asyppo_jax.tasks.records import load_records
-from asyppo_jax.tasks.rewards import RewardPool, Scores, join_scores
 from asyppo_jax.types import TrainState
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from flax import struct
+from jaxtyping import Array
 
 Params = Any  # a nested dict of arrays; leaf names and shapes are those of `asyppo_jax.models`
 
@@ -62,3 +63,6 @@ class TrainState(struct.PyTreeNode):
     actor_opt_state: Any
     critic_params: Params  # stacked: every leaf has a leading axis K; an empty dict when K = 0
     critic_opt_state: Any
+
+
+Metrics = dict[str, Array]

@@ -41,10 +41,11 @@ from matplotlib.patches import Rectangle
 from asyppo_jax import from_config_dict, load_actor, load_critics, make_experience
 from asyppo_jax.runs.checkpoint import is_run
 from asyppo_jax.runs.rollout_files import token_texts
-from asyppo_jax.sampling.rollouts import read_answers, training_options
-from asyppo_jax.tasks.prompts import make_prompts, pad_token_id, stop_token_ids
+from asyppo_jax.sampling.sampler import read_answers, training_options
+from asyppo_jax.tasks.prompts import make_prompts
 from asyppo_jax.tasks.records import load_records
 from asyppo_jax.tasks.rewards import exact
+from asyppo_jax.tasks.tokenizers import pad_token_id, stop_token_ids
 from asyppo_jax.train import train
 from configs import quickstart
 

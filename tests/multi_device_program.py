@@ -16,13 +16,8 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
 from asyppo_jax.algorithm.offload import make_train_step, resting_shardings
-from asyppo_jax.algorithm.train_step import (
-    create_train_state,
-    critic_values,
-    experience_of,
-    phase_key,
-    state_shardings,
-)
+from asyppo_jax.algorithm.state import create_train_state, state_shardings
+from asyppo_jax.algorithm.train_step import critic_values, experience_of, phase_key
 from asyppo_jax.runtime.multi_host import initialize
 from asyppo_jax.runtime.sharding import batch_sharding, make_mesh, put
 from asyppo_jax.sampling import DecodingOptions, sample

@@ -20,7 +20,7 @@ from asyppo_jax.runtime.multi_host import (
     sum_over_hosts,
 )
 from asyppo_jax.runtime.sharding import batch_sharding, make_mesh, put, replicated
-from asyppo_jax.sampling.rollouts import evaluation_options, make_sampler, read_answers
+from asyppo_jax.sampling.sampler import evaluation_options, make_sampler, read_answers
 from asyppo_jax.tasks.rewards import RewardPool
 from tests.tiny import make_sampling_setting
 

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from asyppo_jax.algorithm.train_step import create_train_state, state_shardings
+from asyppo_jax.algorithm.state import create_train_state, state_shardings
 from asyppo_jax.config import CheckpointConfig, MeshConfig
 from asyppo_jax.runs import checkpoint
 from asyppo_jax.runtime.sharding import make_mesh, placed

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from asyppo_jax.algorithm.train_step import create_train_state, state_shardings
+from asyppo_jax.algorithm.state import create_train_state, state_shardings
 from asyppo_jax.config import CheckpointConfig
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.runs import checkpoint

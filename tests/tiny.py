@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import meta
 
-from asyppo_jax.algorithm.train_step import create_train_state, train_step
+from asyppo_jax.algorithm.state import create_train_state
+from asyppo_jax.algorithm.train_step import train_step
 from asyppo_jax.config import Config, default_config, from_config_dict
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_actor
 from asyppo_jax.models.config import ModelConfig, RopeScaling
@@ -16,8 +17,9 @@ from asyppo_jax.models.formats.huggingface import save_params
 from asyppo_jax.models.pretrained import load_actor_params, load_networks
 from asyppo_jax.runs.rollout_files import SavedAnswer
 from asyppo_jax.runtime.sharding import make_mesh
-from asyppo_jax.tasks.prompts import load_tokenizer, make_prompts, pad_token_id, stop_token_ids
+from asyppo_jax.tasks.prompts import make_prompts
 from asyppo_jax.tasks.records import Record
+from asyppo_jax.tasks.tokenizers import load_tokenizer, pad_token_id, stop_token_ids
 from asyppo_jax.types import Rollout
 from experiments.quickstart.tokenizer import VOCABULARY as VOCABULARY_OF_TEXT
 from experiments.quickstart.tokenizer import save_tokenizer

@@ -12,21 +12,19 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from asyppo_jax.algorithm.actor_update import Metrics
 from asyppo_jax.algorithm.experience import summarize
+from asyppo_jax.algorithm.state import create_train_state, state_shardings
 from asyppo_jax.algorithm.train_step import (
-    create_train_state,
     critic_values,
     experience_of,
     jit_train_step,
-    state_shardings,
     step_actor,
     step_critics,
 )
 from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.runtime.sharding import replicated
-from asyppo_jax.types import Experience, Params, Rollout, TrainState
+from asyppo_jax.types import Experience, Metrics, Params, Rollout, TrainState
 
 # Memory of the host that a device reads and writes by itself.
 _HOST = "pinned_host"

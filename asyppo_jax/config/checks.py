@@ -110,3 +110,21 @@ def _check_divides(part: str, part_size: int, whole: str, whole_size: int) -> No
             f"{part} is {part_size}, which does not divide {whole} = {whole_size}; "
             f"choose a divisor of {whole_size}"
         )
+
+
+def check_divides_data_axis(config: Section, data: int) -> None:
+    """Raises `ConfigError` where prompts or microbatches cannot be spread over `data` devices."""
+    batching = config.batching
+    sizes = {
+        "config.sampling.num_prompts": config.sampling.num_prompts,
+        "config.sampling.num_prompts / parts": config.sampling.num_prompts // config.sampling.parts,
+        "config.evaluation.batch_size": config.evaluation.batch_size,
+        "config.batching.microbatch_size": batching.microbatch_size,
+        "config.batching.critic_microbatch_size": batching.critic_microbatch_size,
+        "config.batching.microbatch_size / rows_per_prompt": batching.rows_of(
+            batching.microbatch_size
+        ),
+    }
+    for name, size in sizes.items():
+        if size % data:
+            raise ConfigError(f"{name} is {size}; make it a multiple of the data axis, {data}")

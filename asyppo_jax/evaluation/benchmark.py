@@ -26,10 +26,11 @@ from asyppo_jax.evaluation.statistics import (
 )
 from asyppo_jax.sampling import DecodingOptions
 from asyppo_jax.sampling.loaded import LoadedActor
-from asyppo_jax.sampling.rollouts import read_answers
+from asyppo_jax.sampling.sampler import read_answers
 from asyppo_jax.tasks.benchmarks import Benchmark, BenchmarkSettings, load_problems
-from asyppo_jax.tasks.prompts import Prompt, pad_token_id, stop_token_ids, tokenize_problem
+from asyppo_jax.tasks.prompts import Prompt, tokenize_problem
 from asyppo_jax.tasks.rewards import RewardPool
+from asyppo_jax.tasks.tokenizers import pad_token_id, stop_token_ids
 
 
 def evaluate_benchmark(

@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 
 from asyppo_jax.config import Config
 from asyppo_jax.runtime.multi_host import gather_rows
-from asyppo_jax.sampling.rollouts import Answers, Sampler, one_ahead, read_answers
+from asyppo_jax.sampling.rollouts import one_ahead
+from asyppo_jax.sampling.sampler import Answers, Sampler, read_answers
 from asyppo_jax.tasks.prompts import Prompt
 from asyppo_jax.tasks.rewards import RewardPool
 from asyppo_jax.types import Params

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from asyppo_jax.models.attention.attend import rotation_at
 from asyppo_jax.models.attention.decode_attention import BY_LAYER, IN_ONE, Cache, Form
 from asyppo_jax.models.attention.decode_blocks import SharedPrompts
 from asyppo_jax.models.attention.segments import Segments, positions_of
@@ -21,6 +20,7 @@ from asyppo_jax.models.attention.self_attention import Implementation
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.decoder import Decoder
 from asyppo_jax.models.layers import Block, RMSNorm, param, with_outputs_first
+from asyppo_jax.models.rotary import rotation_at
 from asyppo_jax.ops.products import few_rows_dense
 from asyppo_jax.runtime.sharding import constrain
 from asyppo_jax.types import Params

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from asyppo_jax.models.attention.attend import rotation_at
 from asyppo_jax.models.attention.segments import Branches, Segments, turn
 from asyppo_jax.models.attention.self_attention import Implementation
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.layers import Block, RMSNorm, param
+from asyppo_jax.models.rotary import rotation_at
 from asyppo_jax.ops.products import PRODUCT
 from asyppo_jax.runtime.sharding import constrain
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from asyppo_jax.models.attention.attend import Rotation, rotate
 from asyppo_jax.models.attention.self_attention import Implementation, self_attention
 from asyppo_jax.models.config import ModelConfig
+from asyppo_jax.models.rotary import Rotation, rotate
 from asyppo_jax.ops.norm import rms_norm
 from asyppo_jax.ops.products import (
     dense,

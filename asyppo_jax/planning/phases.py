@@ -15,18 +15,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from asyppo_jax.algorithm.offload import WAITING, phase_functions
-from asyppo_jax.algorithm.train_step import (
-    state_shapes,
-    state_shardings,
-    train_step,
-)
+from asyppo_jax.algorithm.state import state_shapes, state_shardings
+from asyppo_jax.algorithm.train_step import train_step
 from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.models.attention.decode_kernels import PAGE, places_read_together
 from asyppo_jax.planning.flops import sizes_of
 from asyppo_jax.runtime.sharding import batch_sharding, by_data_shard, placed, replicated
 from asyppo_jax.sampling import decoding_params, prefill, sample
-from asyppo_jax.sampling.rollouts import training_options
+from asyppo_jax.sampling.sampler import training_options
 from asyppo_jax.types import PromptBatch, Rollout, TrainState
 
 

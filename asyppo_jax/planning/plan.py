@@ -17,13 +17,13 @@ import jax
 from jax.sharding import Mesh
 
 from asyppo_jax.config import Config, UserError
+from asyppo_jax.config.checks import check_divides_data_axis
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.planning.flops import Cost, phase_costs
 from asyppo_jax.planning.hlo import collectives, read_program
 from asyppo_jax.planning.hlo_traffic import moved_bytes
 from asyppo_jax.planning.phases import PhaseProgram, bytes_per_chip, phase_programs
 from asyppo_jax.runtime.sharding import make_mesh
-from asyppo_jax.sampling.rollouts import check_divides_data_axis
 
 
 class PlanError(UserError, RuntimeError):

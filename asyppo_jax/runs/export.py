@@ -15,7 +15,7 @@ from asyppo_jax.sampling.loaded import LoadedActor
 from asyppo_jax.runs.model_card import actor_card, critic_card
 from asyppo_jax.models.formats.huggingface import resolve_directory, save_params
 from asyppo_jax.runtime.paths import absolute, in_bucket
-from asyppo_jax.tasks.prompts import stop_token_ids
+from asyppo_jax.tasks.tokenizers import stop_token_ids
 
 # What config.json says about a model besides its shape; other programs read it.
 _CARRIED = ("max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")

@@ -25,16 +25,11 @@ from asyppo_jax.models.actor_critic import Networks, actor_shapes, critic_shapes
 from asyppo_jax.models.config import ModelConfig, ModelError
 from asyppo_jax.models.formats.huggingface import load_config, load_params, resolve_directory
 from asyppo_jax.models.pretrained import critic_source, load_critic_alone, load_networks
-from asyppo_jax.tasks.prompts import (
-    Prompt,
-    Tokenizer,
-    load_tokenizer,
-    pad_token_id,
-    stop_token_ids,
-    tokenize_problem,
-)
+from asyppo_jax.tasks.prompts import Prompt, tokenize_problem
+from asyppo_jax.tasks.tokenizers import Tokenizer
+from asyppo_jax.tasks.tokenizers import load_tokenizer, pad_token_id, stop_token_ids
 from asyppo_jax.tasks.records import Record
-from asyppo_jax.sampling.rollouts import Sampler, make_sampler, read_answers
+from asyppo_jax.sampling.sampler import Sampler, make_sampler, read_answers
 from asyppo_jax.sampling import DecodingOptions
 from asyppo_jax.runtime.sharding import make_mesh, param_shardings, placed, put
 from asyppo_jax.types import Params

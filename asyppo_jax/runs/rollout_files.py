@@ -17,7 +17,7 @@ from asyppo_jax.config import UserError
 from asyppo_jax.runtime.paths import write_whole
 
 if TYPE_CHECKING:
-    from asyppo_jax.tasks.prompts import Tokenizer
+    from asyppo_jax.tasks.tokenizers import Tokenizer
 else:
     Tokenizer = Any  # whoever reads a file needs no JAX
 

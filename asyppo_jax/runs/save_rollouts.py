@@ -20,14 +20,16 @@ from jaxtyping import Array
 from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.models.actor_critic import Networks, in_compute_dtype
 from asyppo_jax.runtime.multi_host import is_first
-from asyppo_jax.algorithm.batching.packing import Rows
+from asyppo_jax.algorithm.batching.rows import Rows
 from asyppo_jax.tasks.prompts import Prompt
 from asyppo_jax.runs.rollout_files import SavedAnswer, token_texts, write_rollout_file
-from asyppo_jax.sampling.rollouts import Sampler
+from asyppo_jax.sampling.sampler import Sampler
 from asyppo_jax.runtime.sharding import replicated
-from asyppo_jax.algorithm.train_step import critic_values, experience_of, state_shardings
+from asyppo_jax.algorithm.train_step import critic_values, experience_of
+from asyppo_jax.algorithm.state import state_shardings
 from asyppo_jax.types import Experience, Params, Rollout, TrainState
-from asyppo_jax.algorithm.actor_update import completion_log_probs, of_each_sequence, sequence_segments
+from asyppo_jax.algorithm.batching.rows import sequence_segments
+from asyppo_jax.algorithm.forward import completion_log_probs, of_each_sequence
 
 
 def make_rollout_saver(

@@ -13,15 +13,10 @@ from jaxtyping import Array, Bool, Float, Int
 from asyppo_jax.config import Config, PromptConfig, SamplingConfig
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.sampling import DecodingOptions
-from asyppo_jax.sampling.rollouts import Sampler, make_sampler, read_answers
-from asyppo_jax.tasks.prompts import (
-    Prompt,
-    Tokenizer,
-    pad_token_id,
-    stop_token_ids,
-    tokenize_problem,
-)
+from asyppo_jax.sampling.sampler import Sampler, make_sampler, read_answers
+from asyppo_jax.tasks.prompts import Prompt, tokenize_problem
 from asyppo_jax.tasks.records import Record
+from asyppo_jax.tasks.tokenizers import Tokenizer, pad_token_id, stop_token_ids
 from asyppo_jax.types import Params
 
 _SHORTEST_PROMPT = 32  # prompts are padded to this times a power of 2: few lengths to compile

@@ -7,17 +7,13 @@ token may hold part of a character.
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from asyppo_jax.config import ConfigError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase as Tokenizer
-else:
-    Tokenizer = Any
+from asyppo_jax.tasks.tokenizers import Tokenizer
 
 
 def make_stop_table(

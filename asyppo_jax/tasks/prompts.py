@@ -1,11 +1,8 @@
 """Prompts: records -> chat template -> token ids -> batches in a shuffled, restorable order."""
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 import grain
 import jax
@@ -13,14 +10,9 @@ import numpy as np
 from jinja2 import TemplateError
 
 from asyppo_jax.config import ConfigError, PromptConfig
-from asyppo_jax.runtime.paths import local_directory
 from asyppo_jax.tasks.records import DataError, Record
+from asyppo_jax.tasks.tokenizers import Tokenizer, tokenize
 from asyppo_jax.types import PromptBatch
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase as Tokenizer
-else:
-    Tokenizer = Any  # transformers takes two seconds to import: only load_tokenizer does
 
 _NAMED = 3  # how many left-out records of a kind a summary names
 _FIRST_WORDS = 6
@@ -133,7 +125,7 @@ def tokenize_problem(problem: str, tokenizer: Tokenizer, prompt: PromptConfig) -
       ConfigError: a template that lacks {problem}, or a tokenizer without a usable chat template.
     """
     _check_template(tokenizer, prompt)
-    return _tokenize(_render(problem, tokenizer, prompt), tokenizer)
+    return tokenize(_render(problem, tokenizer, prompt), tokenizer)
 
 
 def _check_template(tokenizer: Tokenizer, prompt: PromptConfig) -> None:
@@ -164,11 +156,6 @@ def _render(problem: str, tokenizer: Tokenizer, prompt: PromptConfig) -> str:
             'set config.prompt.system_prompt to ""'
         ) from error
     return cast(str, text)
-
-
-def _tokenize(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
-    # verbose=False: a length above the model's limit is our own check, not the library's log.
-    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _first_words(problem: str) -> str:
@@ -226,86 +213,3 @@ def make_prompt_iterator(
     dataset = dataset.batch(batch_size, batch_fn=list)
     # The prompts lie in memory: reading ahead would cost threads and win nothing.
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
-
-
-def load_tokenizer(path: str) -> Tokenizer:
-    """The tokenizer of a model directory or hub name, without PyTorch and without its advice.
-
-    Raises:
-      ConfigError: nothing is there, or what is there cannot be read.
-    """
-    # The import itself advises to install PyTorch, which this project does without.
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    from transformers import AutoTokenizer
-
-    directory = local_directory(path)
-    is_directory = bool(path) and directory.is_dir()  # Path("") is the working directory
-    looks_like_path = not path or path.startswith((".", "/", "~")) or path.count("/") > 1
-    if looks_like_path and not is_directory:
-        raise ConfigError(
-            f"there is no model directory {path!r}; set config.actor.path to a directory with "
-            "tokenizer.json, or to a hub name"
-        )
-    try:
-        return AutoTokenizer.from_pretrained(
-            str(directory), local_files_only=is_directory, trust_remote_code=False
-        )
-    except Exception as error:  # the Rust library raises Exception itself on a torn file
-        place = "directory" if is_directory else "hub name (no directory of that name is here)"
-        raise ConfigError(
-            f"no tokenizer can be loaded from the {place} {path!r} "
-            f"({str(error).splitlines()[0]}); set config.actor.path to one with tokenizer.json"
-        ) from error
-
-
-def stop_token_ids(
-    tokenizer: Tokenizer, path: str, stop_tokens: tuple[str, ...]
-) -> tuple[int, ...]:
-    """The ids that end a completion, each once.
-
-    They are the tokenizer's end-of-sequence token, those of generation_config.json if `path` is a
-    directory that has one (chat models end in one token, pretraining in another), and
-    `stop_tokens`.
-
-    Raises:
-      ConfigError: a stop token that is not exactly one token, a generation_config.json that cannot
-        be read, or nothing at all to stop at.
-    """
-    ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    ids += _generation_config_ids(local_directory(path) / "generation_config.json")
-    for text in stop_tokens:
-        found = _tokenize(text, tokenizer)
-        unknown = tokenizer.unk_token_id in found and text != tokenizer.unk_token
-        if len(found) != 1 or unknown:
-            pieces = [tokenizer.decode([one]) for one in found]
-            raise ConfigError(
-                f"config.sampling.stop_tokens has {text!r}, which is not one token of this "
-                f"tokenizer but {len(found)}: {pieces}; choose a single token"
-            )
-        ids += found
-    if not ids:
-        raise ConfigError(
-            "the tokenizer has no end-of-sequence token; name one in config.sampling.stop_tokens"
-        )
-    return tuple(dict.fromkeys(cast(list[int], ids)))
-
-
-def _generation_config_ids(file: Path) -> list[int]:
-    if not file.is_file():
-        return []
-    try:
-        ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-    except (ValueError, AttributeError) as error:
-        raise ConfigError(f"{file} cannot be read ({error}); mend or remove it") from error
-    if ids is None:
-        return []
-    return list(ids) if isinstance(ids, list) else [ids]
-
-
-def pad_token_id(tokenizer: Tokenizer) -> int:
-    """The id written where nothing stands: the padding, else end-of-sequence token, else 0.
-
-    Any id is right, because masks and not ids say which positions are real.
-    """
-    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    return cast(int, next(one for one in candidates if one is not None))

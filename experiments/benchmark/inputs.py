@@ -10,7 +10,7 @@ import numpy as np
 from flax.core import meta
 
 from asyppo_jax.algorithm.experience import make_experience
-from asyppo_jax.algorithm.train_step import create_train_state
+from asyppo_jax.algorithm.state import create_train_state
 from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import Networks, init_actor, init_critics
 from asyppo_jax.models.pretrained import (

@@ -10,20 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asyppo_jax.algorithm.actor_update import sequence_segments
 from asyppo_jax.algorithm.batching.layout import lay_out
-from asyppo_jax.algorithm.batching.packing import Rows
+from asyppo_jax.algorithm.batching.rows import Rows, sequence_segments
 from asyppo_jax.algorithm.experience import summarize
-from asyppo_jax.algorithm.train_step import (
-    critic_values,
-    experience_of,
-    state_shardings,
-    step_actor,
-    step_critics,
-)
+from asyppo_jax.algorithm.state import state_shardings
+from asyppo_jax.algorithm.train_step import critic_values, experience_of, step_actor, step_critics
 from asyppo_jax.runtime.sharding import batch_sharding, make_mesh
 from asyppo_jax.sampling import sample
-from asyppo_jax.sampling.rollouts import training_options
+from asyppo_jax.sampling.sampler import training_options
 from asyppo_jax.types import Params, TrainState
 from experiments.benchmark.inputs import (
     PAD,

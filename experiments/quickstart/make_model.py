@@ -30,9 +30,10 @@ from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.formats.huggingface import save_params
 from asyppo_jax.ops.logits import log_probs_and_entropy
 from asyppo_jax.sampling import DecodingOptions, sample
-from asyppo_jax.tasks.prompts import load_tokenizer, make_prompts, pad_prompts
+from asyppo_jax.tasks.prompts import make_prompts, pad_prompts
 from asyppo_jax.tasks.records import Record
 from asyppo_jax.tasks.rewards.graders import exact
+from asyppo_jax.tasks.tokenizers import load_tokenizer
 from asyppo_jax.types import Params
 from experiments.quickstart.corpus import Rows, draw_document, packed_rows
 from experiments.quickstart.task import (

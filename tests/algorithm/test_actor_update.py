@@ -8,31 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from asyppo_jax.algorithm.actor_update import actor_loss, update_rows
+from asyppo_jax.algorithm.actor_update import actor_loss
 from asyppo_jax.algorithm.batching.layout import lay_out
-from asyppo_jax.algorithm.train_step import critic_values, experience_of
+from asyppo_jax.algorithm.batching.rows import update_rows
 from tests.tiny import (
     PROMPT,
-    make_config,
-    make_networks,
-    make_rollout,
-    make_state,
-    with_one_prompt_a_group,
 )
-
-
-@pytest.fixture(scope="module")
-def setting():
-    config, networks = make_config(), make_networks()
-    state = make_state(config, networks)
-    rollout = with_one_prompt_a_group(make_rollout(config), config)
-
-    @jax.jit
-    def experience():
-        values = critic_values(state, rollout, networks=networks, config=config)
-        return experience_of(state, rollout, values, config)
-
-    return config, networks, state, experience()
 
 
 def _paper_loss(params, experience, networks, config):

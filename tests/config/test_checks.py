@@ -3,7 +3,9 @@
 import pytest
 
 from asyppo_jax.config import ConfigError
+from asyppo_jax.config.checks import check_divides_data_axis
 from tests.config.test_settings import with_changes
+from tests.tiny import make_config
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,11 @@ from tests.config.test_settings import with_changes
 def test_what_cannot_work_is_refused_with_its_field_and_the_mend(changes, sentence):
     with pytest.raises(ConfigError, match=sentence):
         with_changes(**changes)
+
+
+def test_sizes_must_divide_the_data_axis():
+    check_divides_data_axis(make_config(0), 4)
+    with pytest.raises(ConfigError, match="num_prompts is 4; make it a multiple"):
+        check_divides_data_axis(make_config(0), 3)
+    with pytest.raises(ConfigError, match="num_prompts / parts is 2; make it a multiple"):
+        check_divides_data_axis(make_config(0, sampling__parts=2), 4)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from asyppo_jax.config import from_config_dict
+from asyppo_jax.config.checks import check_divides_data_axis
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.planning.flops import phase_costs
-from asyppo_jax.sampling.rollouts import check_divides_data_axis
 
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 RUNS = [file for file in FILES if "def get_config" in file.read_text()]

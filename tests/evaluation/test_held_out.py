@@ -5,7 +5,7 @@ import pytest
 
 from asyppo_jax.config import RewardConfig
 from asyppo_jax.evaluation.held_out import evaluate
-from asyppo_jax.sampling.rollouts import evaluation_options, make_sampler
+from asyppo_jax.sampling.sampler import evaluation_options, make_sampler
 from asyppo_jax.tasks.rewards import RewardPool
 from tests.tiny import make_sampling_setting
 

@@ -8,8 +8,8 @@ from flax.core import meta
 
 from asyppo_jax.models.actor_critic import Actor, Networks, init_actor
 from asyppo_jax.models.formats.huggingface import load_config, load_params
-from asyppo_jax.tasks.prompts import load_tokenizer
 from asyppo_jax.tasks.rewards.graders import exact
+from asyppo_jax.tasks.tokenizers import load_tokenizer
 from experiments.quickstart import corpus, make_model, task
 from experiments.quickstart.tokenizer import make_tokenizer
 

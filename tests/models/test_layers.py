@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax.core import meta
 
-from asyppo_jax.models.attention.attend import rotation_at
 from asyppo_jax.models.layers import Block, GatedMLP, RMSNorm, with_outputs_first
+from asyppo_jax.models.rotary import rotation_at
 from tests.tiny import QWEN2, QWEN3
 
 

@@ -6,7 +6,8 @@ from functools import partial
 import jax
 import pytest
 
-from asyppo_jax.algorithm.train_step import create_train_state, train_step
+from asyppo_jax.algorithm.state import create_train_state
+from asyppo_jax.algorithm.train_step import train_step
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks
 from asyppo_jax.planning.flops import phase_costs, sizes_of
 from asyppo_jax.planning.hlo import dot_flops, read_program

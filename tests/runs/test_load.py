@@ -22,7 +22,7 @@ from asyppo_jax.models.config import ModelError
 from asyppo_jax.models.formats.huggingface import save_params
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.runtime.sharding import make_mesh
-from asyppo_jax.algorithm.train_step import create_train_state, state_shardings
+from asyppo_jax.algorithm.state import create_train_state, state_shardings
 from tests.simulated import environment
 from tests.tiny import assert_trees_equal, make_config, save_model_directory
 

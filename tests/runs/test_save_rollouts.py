@@ -9,14 +9,16 @@ import pytest
 
 from asyppo_jax.config import ConfigError
 from asyppo_jax.runs.save_rollouts import make_rollout_saver
-from asyppo_jax.algorithm.batching.packing import Rows
-from asyppo_jax.tasks.prompts import Prompt, load_tokenizer
+from asyppo_jax.algorithm.batching.rows import Rows
+from asyppo_jax.tasks.prompts import Prompt
+from asyppo_jax.tasks.tokenizers import load_tokenizer
 from asyppo_jax.tasks.records import Record
 from asyppo_jax.runs.rollout_files import read_rollout_file
-from asyppo_jax.sampling.rollouts import make_sampler, training_options
+from asyppo_jax.sampling.sampler import make_sampler, training_options
 from asyppo_jax.runtime.sharding import make_mesh
 from asyppo_jax.algorithm.train_step import critic_values, experience_of
-from asyppo_jax.algorithm.actor_update import completion_log_probs, sequence_segments
+from asyppo_jax.algorithm.batching.rows import sequence_segments
+from asyppo_jax.algorithm.forward import completion_log_probs
 from experiments.quickstart.tokenizer import save_tokenizer
 from tests.tiny import (
     QWEN3,

@@ -26,8 +26,9 @@ from asyppo_jax.runtime.paths import (
     open_to_append,
     write_whole,
 )
-from asyppo_jax.tasks.prompts import load_tokenizer, make_prompts
+from asyppo_jax.tasks.prompts import make_prompts
 from asyppo_jax.tasks.records import DataError, Record, load_records
+from asyppo_jax.tasks.tokenizers import load_tokenizer
 from tests.tiny import assert_trees_equal, save_model_directory
 
 HERE = "gs://bucket"

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from asyppo_jax.algorithm.train_step import state_shardings
+from asyppo_jax.algorithm.state import state_shardings
 from asyppo_jax.config import ConfigError, MeshConfig
 from asyppo_jax.runtime.sharding import RULES, make_mesh, param_shardings
 from tests.tiny import make_config, make_networks

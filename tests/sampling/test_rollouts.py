@@ -1,48 +1,17 @@
 """Between text and arrays."""
 
-import dataclasses
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from asyppo_jax.config import ConfigError, MeshConfig
+from asyppo_jax.config import MeshConfig
 from asyppo_jax.runtime.sharding import make_mesh
-from asyppo_jax.sampling.rollouts import (
-    check_divides_data_axis,
-    check_same_vocabulary,
-    join_parts,
-    make_sampler,
-    one_ahead,
-    read_answers,
-    sample_in_parts,
-    training_options,
-    with_rewards,
-)
-from tests.tiny import make_config, make_rollout, make_sampling_setting
-
-PROBLEMS = ("1+1", "2+3", "4+4", "9+9", "5+1")
-
-
-@pytest.fixture(scope="module")
-def setting(tmp_path_factory):
-    return make_sampling_setting(tmp_path_factory.mktemp("model"), PROBLEMS)
-
-
-def test_answers_stand_beside_their_problems_in_groups(setting):
-    config, mesh, networks, tokenizer, ids, prompts, params = setting
-    sampler = make_sampler(networks, tokenizer, config, training_options(config, *ids), mesh)
-    rollout = sampler(params, prompts[:2], jax.random.key(0), mesh)
-    answers = read_answers(rollout, prompts[:2], sampler)
-    assert answers.problems == ["1+1"] * 4 + ["2+3"] * 4
-    assert answers.prompts == ["1+1="] * 4 + ["2+3="] * 4
-    assert answers.answers == ["2"] * 4 + ["5"] * 4
-    lengths = np.asarray(rollout.completion_mask).sum(axis=1)
-    np.testing.assert_array_equal(answers.lengths, lengths)
-    last = np.asarray(rollout.tokens)[np.arange(8), config.prompt.max_length + lengths - 1]
-    np.testing.assert_array_equal(answers.truncated, ~np.isin(last, ids[0]))
+from asyppo_jax.sampling.rollouts import join_parts, one_ahead, sample_in_parts, with_rewards
+from asyppo_jax.sampling.sampler import make_sampler, read_answers, training_options
+from tests.tiny import make_config, make_rollout
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -84,27 +53,3 @@ def test_fractional_rewards_stay_fractions():
     rollout = with_rewards(make_rollout(config), given, np.ones(32, bool), mesh)
     assert rollout.rewards.dtype == np.float32
     np.testing.assert_array_equal(rollout.rewards, given)
-
-
-def test_sizes_must_divide_the_data_axis():
-    check_divides_data_axis(make_config(0), 4)
-    with pytest.raises(ConfigError, match="num_prompts is 4; make it a multiple"):
-        check_divides_data_axis(make_config(0), 3)
-    with pytest.raises(ConfigError, match="num_prompts / parts is 2; make it a multiple"):
-        check_divides_data_axis(make_config(0, sampling__parts=2), 4)
-
-
-def test_the_first_different_token_is_named():
-    @dataclasses.dataclass
-    class Tokenizer:
-        vocabulary: dict
-
-        def get_vocab(self):
-            return self.vocabulary
-
-    one, two = Tokenizer({"a": 0}), Tokenizer({"a": 0, "b": 1})
-    check_same_vocabulary(cast(Any, one), cast(Any, one))
-    with pytest.raises(
-        ConfigError, match=r"token 'b' is 1 for the actor and absent .*\(1 differ\)"
-    ):
-        check_same_vocabulary(cast(Any, two), cast(Any, one))

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from asyppo_jax.algorithm.batching.packing import AnyRows, Rows, pack, plan_rows, unpack
+from asyppo_jax.algorithm.batching.packing import pack, plan_rows, unpack
+from asyppo_jax.algorithm.batching.rows import AnyRows, Rows
 from asyppo_jax.config import BatchingConfig
 from asyppo_jax.models.attention.segments import Branches, each_branch
 

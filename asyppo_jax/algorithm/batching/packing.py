@@ -4,32 +4,13 @@ Everything runs inside jit with static shapes: m sequences of at most L tokens b
 tokens of which the first `num_rows`, a traced number, hold something. One trace serves all lengths.
 """
 
-from typing import Any, TypeVar
-
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Int
 
+from asyppo_jax.algorithm.batching.rows import AnyRows, Rows
 from asyppo_jax.runtime.sharding import constrain
-
-
-class Rows(struct.PyTreeNode):
-    """Tokens in rows, and arrays that speak of the last n tokens of each row (subclasses add some).
-
-    One sequence a row: n = C, the completion. Packed: n = L − 1, because the first token of a row
-    opens a prompt. The real tokens of a sequence lie in one piece. Behind a shared prompt of P
-    tokens: n = L − P. Of completions alone: n = L.
-    """
-
-    tokens: Array  # [R, L] int32
-    # [R, L] int32, 0 on padding; positive and different for the row's sequences. `Branches` of them
-    # where sequences share their prompt.
-    segments: Any
-    mask: Array  # [R, n] bool, the completion tokens that count
-
-
-AnyRows = TypeVar("AnyRows", bound=Rows)
 
 
 class Packing(struct.PyTreeNode):

@@ -6,14 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyppo_jax.algorithm.batching.packing import (
-    Rows,
-    first_fit,
-    pack,
-    plan_packing,
-    plan_rows,
-    unpack,
-)
+from asyppo_jax.algorithm.batching.packing import first_fit, pack, plan_packing, plan_rows, unpack
+from asyppo_jax.algorithm.batching.rows import Rows
 
 CAPACITY, COUNT = 12, 10
 plan = jax.jit(plan_packing, static_argnums=1)

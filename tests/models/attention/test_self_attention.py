@@ -6,41 +6,13 @@ import pytest
 from asyppo_jax.models.attention import self_attention as self_attention_module
 from asyppo_jax.models.attention.attend import attend
 from asyppo_jax.models.attention.causal_blocks import blocked_attention
-from asyppo_jax.models.attention.segments import Branches, visible
-from asyppo_jax.models.attention.self_attention import (
-    cudnn_as_xla,
+from asyppo_jax.models.attention.causal_kernels import (
     cudnn_packed_as_xla,
-    implementation_for,
-    self_attention,
     splash_interpreted,
 )
-
-
-def _inputs(length, heads=4, kv_heads=2, head_dim=16, batch=2):
-    keys = jax.random.split(jax.random.key(0), 4)
-    queries = jax.random.normal(keys[0], (batch, length, heads, head_dim))
-    k, v = (jax.random.normal(k, (batch, length, kv_heads, head_dim)) for k in keys[1:3])
-    # Padding, then two packed sequences, then padding; the second row is one whole sequence.
-    places = jnp.arange(length)
-    packed = jnp.select([places < 3, places < length // 2, places < length - 2], [0, 1, 2], 0)
-    segments = jnp.stack([packed, jnp.ones(length, jnp.int32)])
-    return queries, k, v, segments.astype(jnp.int32)
-
-
-def _whole(queries, keys, values, segments):
-    return attend(queries, keys, values, visible(segments, segments))
-
-
-def _output_and_gradients(form, inputs):
-    queries, keys, values, segments = inputs
-    real = (segments > 0)[..., None, None]
-
-    def loss(q, k, v):
-        mixed = jnp.where(real, form(q, k, v, segments), 0.0)
-        return jnp.sum(jnp.sin(mixed)), mixed
-
-    return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(queries, keys, values)
-
+from asyppo_jax.models.attention.segments import Branches, visible
+from asyppo_jax.models.attention.self_attention import implementation_for, self_attention
+from tests.models.attention.inputs import attention_inputs, output_and_gradients, plain_attention
 
 FORMS = {
     "blocked, length a multiple": (lambda *x: blocked_attention(*x, block=8), 24),
@@ -52,28 +24,13 @@ FORMS = {
 @pytest.mark.parametrize("name", list(FORMS))
 def test_every_form_agrees_with_plain_attention_forward_and_backward(name):
     form, length = FORMS[name]
-    inputs = _inputs(length)
-    ours, expected = (_output_and_gradients(f, inputs) for f in (form, _whole))
+    inputs = attention_inputs(length)
+    ours, expected = (output_and_gradients(f, inputs) for f in (form, plain_attention))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, expected)
 
 
-def test_rows_of_a_length_agree_in_bfloat16():
-    ends = jnp.array([[17], [24]])
-    inputs = *_inputs(24)[:3], (jnp.arange(24)[None] < ends).astype(jnp.int32)
-    form = lambda q, k, v, s: cudnn_as_xla(q, k, v, s, s)  # noqa: E731
-    ours, expected = (_output_and_gradients(f, inputs) for f in (form, _whole))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=4e-2), ours, expected)
-
-
-def test_packed_rows_agree_in_bfloat16_whatever_they_are_padded_to():
-    inputs = _inputs(150)
-    form = lambda q, k, v, s: cudnn_packed_as_xla(q, k, v, s, s)  # noqa: E731
-    ours, expected = (_output_and_gradients(f, inputs) for f in (form, _whole))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=8e-2), ours, expected)
-
-
 def test_no_array_of_the_blocked_form_is_as_large_as_all_scores():
-    inputs = _inputs(64, heads=1, kv_heads=1, batch=2)
+    inputs = attention_inputs(64, heads=1, kv_heads=1, batch=2)
 
     def largest(form):
         gradient = jax.grad(lambda q, *x: jnp.sum(form(q, *x)))
@@ -82,7 +39,7 @@ def test_no_array_of_the_blocked_form_is_as_large_as_all_scores():
         return max(sizes)
 
     scores = 2 * 64 * 64
-    assert largest(_whole) >= scores
+    assert largest(plain_attention) >= scores
     assert largest(lambda *x: blocked_attention(*x, block=8)) < scores
 
 
@@ -100,8 +57,8 @@ def test_the_form_follows_the_platform():
 
 
 def test_the_short_xla_form_is_plain_attention():
-    inputs = _inputs(12)
-    np.testing.assert_array_equal(self_attention(*inputs, "xla"), _whole(*inputs))
+    inputs = attention_inputs(12)
+    np.testing.assert_array_equal(self_attention(*inputs, "xla"), plain_attention(*inputs))
 
 
 def _branched(completions, count=2, prompt=70, width=80):
@@ -110,7 +67,7 @@ def _branched(completions, count=2, prompt=70, width=80):
     branch = jnp.where(places < width - 3, 1 + places * completions // width, 0)
     padded = (jnp.arange(prompt)[None] >= jnp.array([[0], [7]])).astype(jnp.int32)
     segments = jnp.concatenate([padded, jnp.tile(branch, (2, count))], axis=1)
-    queries, keys, values, _ = _inputs(segments.shape[1])
+    queries, keys, values, _ = attention_inputs(segments.shape[1])
     return queries, keys, values, Branches(segments.astype(jnp.int32), prompt, count)
 
 

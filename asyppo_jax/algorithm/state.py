@@ -1,0 +1,76 @@
+"""The state of a run: made, its shapes, and where it is placed."""
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.core import meta
+from jax.sharding import Mesh
+
+from asyppo_jax.algorithm.optimizer import make_optimizer, stack_optimizer
+from asyppo_jax.config import Config
+from asyppo_jax.models.actor_critic import (
+    Networks,
+    actor_shapes,
+    critic_shapes,
+    init_actor,
+    init_critics,
+)
+from asyppo_jax.runtime.sharding import like_params, param_shardings, replicated
+from asyppo_jax.types import TrainState
+
+
+def create_train_state(
+    config: Config, networks: Networks, *, actor_params: Any = None, critic_params: Any = None
+) -> TrainState:
+    """The state before the first step, traceable: parameters given, or random from the seed.
+
+    Given parameters are unboxed dicts of arrays; `critic_params` are stacked.
+    """
+    key = jax.random.key(config.seed)
+    actor_key, critic_key, run_key = jax.random.split(key, 3)
+    num_critics = config.algorithm.num_critics
+    if actor_params is None:
+        actor_params = meta.unbox(init_actor(networks.actor, actor_key))
+    if critic_params is None and networks.critic is not None:
+        critic_params = meta.unbox(init_critics(networks.critic, critic_key, num_critics))
+    critic_params = {} if networks.critic is None else critic_params
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key_data(run_key),
+        actor_params=actor_params,
+        actor_opt_state=make_optimizer(config.actor_optimizer).init(actor_params),
+        critic_params=critic_params,
+        critic_opt_state=_critic_optimizer(config).init(critic_params) if num_critics else (),
+    )
+
+
+def _critic_optimizer(config: Config):
+    joint = config.algorithm.critic_optimizer == "joint"
+    return stack_optimizer(make_optimizer(config.critic_optimizer), joint=joint)
+
+
+@lru_cache(maxsize=16)
+def state_shapes(config: Config, networks: Networks) -> TrainState:
+    """The shapes of `create_train_state`; nothing is computed, and traced once a process."""
+    return jax.eval_shape(lambda: create_train_state(config, networks))
+
+
+def state_shardings(config: Config, networks: Networks, mesh: Mesh) -> TrainState:
+    """A sharding for every leaf of the state on the devices, by the rules table."""
+    actor = param_shardings(actor_shapes(networks.actor), mesh)
+    critics: Any = {}
+    if networks.critic is not None:
+        boxed = critic_shapes(networks.critic, config.algorithm.num_critics)
+        critics = param_shardings(boxed, mesh)
+    shapes = state_shapes(config, networks)
+    whole: Any = replicated(mesh)
+    return TrainState(
+        step=whole,
+        key=whole,
+        actor_params=actor,
+        actor_opt_state=like_params(shapes.actor_opt_state, shapes.actor_params, actor, mesh),
+        critic_params=critics,
+        critic_opt_state=like_params(shapes.critic_opt_state, shapes.critic_params, critics, mesh),
+    )

@@ -1,0 +1,23 @@
+"""What the updates read of an experience, one sequence per row."""
+
+import numpy as np
+
+from asyppo_jax.algorithm.batching.rows import sequence_segments, update_rows
+
+
+def test_a_sequences_weights_add_up_to_one_and_padding_weighs_nothing(setting):
+    _, _, _, experience = setting
+    rows = update_rows(experience)
+    mask = np.asarray(experience.loss_mask)
+    assert not np.asarray(rows.weights)[~mask].any()
+    total = np.asarray(rows.weights).sum(axis=1)
+    np.testing.assert_allclose(total, mask.any(axis=1).astype(float), rtol=1e-6)
+
+
+def test_segments_are_true_on_real_tokens_of_prompt_and_completion(setting):
+    _, _, _, experience = setting
+    rollout = experience.rollout
+    segments = np.asarray(sequence_segments(rollout))
+    prompt = rollout.prompt_mask.shape[1]
+    np.testing.assert_array_equal(segments[:, :prompt] == 1, rollout.prompt_mask)
+    np.testing.assert_array_equal(segments[:, prompt:] == 1, rollout.completion_mask)

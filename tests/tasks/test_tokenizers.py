@@ -1,0 +1,132 @@
+"""Tokenizers: loaded quietly, with every token that ends an answer."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from typing import Any, cast
+
+import pytest
+
+from asyppo_jax.config import ConfigError, PromptConfig
+from asyppo_jax.tasks.prompts import make_prompts
+from asyppo_jax.tasks.records import Record
+from asyppo_jax.tasks.tokenizers import (
+    check_same_vocabulary,
+    load_tokenizer,
+    pad_token_id,
+    stop_token_ids,
+)
+from tests.character_tokenizer import character_tokenizer
+
+
+def test_a_tokenizer_is_loaded_from_its_directory_with_its_template(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(str(tmp_path))
+    records = [Record("1+1=?", "2")]
+    assert make_prompts(records, loaded, PromptConfig()) == make_prompts(
+        records, tokenizer, PromptConfig()
+    )
+
+
+def test_a_missing_or_torn_tokenizer_is_one_sentence(tokenizer, tmp_path):
+    with pytest.raises(ConfigError, match=r"no model directory '.*none'; set config\.actor\.path"):
+        load_tokenizer(str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="no model directory ''"):
+        load_tokenizer("")
+    with pytest.raises(ConfigError, match="no tokenizer can be loaded from the directory") as empty:
+        load_tokenizer(str(tmp_path))
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "trunc')
+    with pytest.raises(ConfigError, match="no tokenizer can be loaded from the directory") as torn:
+        load_tokenizer(str(tmp_path))
+    assert all("\n" not in str(caught.value) for caught in (empty, torn))
+
+
+def test_loading_is_quiet_and_an_unknown_hub_name_is_one_sentence(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    script = (
+        "import sys; from asyppo_jax.tasks import prompts, tokenizers\n"
+        "assert 'transformers' not in sys.modules\n"
+        "tokenizer = tokenizers.load_tokenizer(sys.argv[1]); assert 'torch' not in sys.modules\n"
+        "tokenizer.model_max_length = 2\n"
+        "prompts.make_prompts([prompts.Record('1+1=?', '2')], tokenizer, prompts.PromptConfig())\n"
+        "try:\n    tokenizers.load_tokenizer('nobody/nothing')\n"
+        "except prompts.ConfigError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, str(tmp_path)],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "from the hub name (no directory of that name is here) 'nobody/nothing'" in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("generation_config", "stop_tokens", "wanted"),
+    [
+        (None, (), ["<eos>"]),
+        ({"eos_token_id": 4}, (), ["<eos>", "<user>"]),
+        ({"eos_token_id": [1, 4]}, ("\n", "<eos>"), ["<eos>", "<user>", "\n"]),
+        ({"eos_token_id": None}, ("?",), ["<eos>", "?"]),
+        ({}, (), ["<eos>"]),
+    ],
+)
+def test_every_end_of_sequence_token_is_a_stop_token_once(
+    tokenizer, tmp_path, generation_config, stop_tokens, wanted
+):
+    if generation_config is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(generation_config))
+    ids = stop_token_ids(tokenizer, str(tmp_path), stop_tokens)
+    assert tokenizer.convert_ids_to_tokens(ids) == wanted
+
+
+def test_stop_tokens_that_cannot_work_are_refused(tokenizer, tmp_path):
+    with pytest.raises(ConfigError, match=r"'ab', which is not one token .* but 2: \['a', 'b'\]"):
+        stop_token_ids(tokenizer, str(tmp_path), ("ab",))
+    with pytest.raises(ConfigError, match=r"'É', which is not one token"):
+        stop_token_ids(tokenizer, str(tmp_path), ("É",))  # the unknown token is one token too
+    with pytest.raises(ConfigError, match="'', which is not one token"):
+        stop_token_ids(tokenizer, str(tmp_path), ("",))
+    for torn in ("{", "[]"):
+        (tmp_path / "generation_config.json").write_text(torn)
+        with pytest.raises(ConfigError, match=r"generation_config\.json cannot be read"):
+            stop_token_ids(tokenizer, str(tmp_path), ())
+
+
+def test_a_tokenizer_without_an_end_needs_a_stop_token(tmp_path):
+    endless = character_tokenizer()
+    endless.eos_token = None
+    with pytest.raises(ConfigError, match="has no end-of-sequence token; name one in config"):
+        stop_token_ids(endless, str(tmp_path), ())
+    assert len(stop_token_ids(endless, str(tmp_path), ("\n",))) == 1
+
+
+def test_padding_falls_back_to_the_end_token_and_then_to_zero():
+    tokenizer = character_tokenizer()
+    assert tokenizer.decode([pad_token_id(tokenizer)]) == "<pad>"
+    tokenizer.pad_token = None
+    assert tokenizer.decode([pad_token_id(tokenizer)]) == "<eos>"
+    tokenizer.eos_token = None
+    assert pad_token_id(tokenizer) == 0
+
+
+def test_the_first_different_token_is_named():
+    @dataclasses.dataclass
+    class Tokenizer:
+        vocabulary: dict
+
+        def get_vocab(self):
+            return self.vocabulary
+
+    one, two = Tokenizer({"a": 0}), Tokenizer({"a": 0, "b": 1})
+    check_same_vocabulary(cast(Any, one), cast(Any, one))
+    with pytest.raises(
+        ConfigError, match=r"token 'b' is 1 for the actor and absent .*\(1 differ\)"
+    ):
+        check_same_vocabulary(cast(Any, two), cast(Any, one))
