@@ -1,23 +1,34 @@
 """AsyPPO in pure JAX: a large actor, and an ensemble of small critics (arXiv 2510.01656).
 
-    from asyppo_jax import load_actor, load_critics                          # networks to apply
     from asyppo_jax import gae, disagreement_masks, critic_shards, asyppo_loss  # pure functions
     from asyppo_jax import default_config, from_config_dict                     # a run's settings
-    from asyppo_jax.train import train                                          # and the run
+    from asyppo_jax.train import train                                          # a run
+    from asyppo_jax import load_actor, load_critics                             # trained networks
 
-A name is imported when it is first used: `import asyppo_jax` by itself imports nothing, not even
-JAX, and touches no device.
+A name is imported when it is first used: `import asyppo_jax` itself imports neither JAX nor any
+other package, and touches no device.
 """
 
 import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` says the same at run time
+if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` has the same names at run time
     from asyppo_jax.algorithm.experience import make_experience as make_experience
     from asyppo_jax.config import Config as Config
     from asyppo_jax.config import UserError as UserError
     from asyppo_jax.config import default_config as default_config
     from asyppo_jax.config import from_config_dict as from_config_dict
+    from asyppo_jax.evaluation.benchmark import evaluate_benchmark as evaluate_benchmark
+    from asyppo_jax.evaluation.statistics import average_at_k as average_at_k
+    from asyppo_jax.evaluation.statistics import average_interval as average_interval
+    from asyppo_jax.evaluation.statistics import pass_at_k as pass_at_k
+    from asyppo_jax.evaluation.statistics import powers_of_two as powers_of_two
+    from asyppo_jax.ops.aggregation import length_normalizer as length_normalizer
+    from asyppo_jax.ops.aggregation import loss_denominator as loss_denominator
     from asyppo_jax.ops.ensemble import critic_shards as critic_shards
     from asyppo_jax.ops.ensemble import disagreement_masks as disagreement_masks
     from asyppo_jax.ops.ensemble import value_mean_and_std as value_mean_and_std
@@ -34,10 +45,21 @@ if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` says the same at 
     from asyppo_jax.ops.returns import monte_carlo_returns as monte_carlo_returns
     from asyppo_jax.ops.returns import place_reward as place_reward
     from asyppo_jax.ops.returns import whiten as whiten
+    from asyppo_jax.planning.plan import plan as plan
+    from asyppo_jax.runs.checkpoint import is_run as is_run
     from asyppo_jax.runs.load import load_actor as load_actor
     from asyppo_jax.runs.load import load_critics as load_critics
+    from asyppo_jax.runs.metrics import read_metrics as read_metrics
+    from asyppo_jax.runs.rollout_files import read_rollout_file as read_rollout_file
+    from asyppo_jax.runs.rollout_files import token_texts as token_texts
     from asyppo_jax.sampling.loaded import LoadedActor as LoadedActor
     from asyppo_jax.sampling.loaded import LoadedCritics as LoadedCritics
+    from asyppo_jax.sampling.sampler import read_answers as read_answers
+    from asyppo_jax.sampling.sampler import training_options as training_options
+    from asyppo_jax.tasks.prompts import make_prompts as make_prompts
+    from asyppo_jax.tasks.records import load_records as load_records
+    from asyppo_jax.tasks.tokenizers import pad_token_id as pad_token_id
+    from asyppo_jax.tasks.tokenizers import stop_token_ids as stop_token_ids
     from asyppo_jax.types import Experience as Experience
     from asyppo_jax.types import Rollout as Rollout
     from asyppo_jax.types import TrainState as TrainState
@@ -47,24 +69,72 @@ __version__ = "0.1.0"
 _MODULES = {
     "algorithm.experience": "make_experience",
     "config": "Config UserError default_config from_config_dict",
+    "evaluation.benchmark": "evaluate_benchmark",
+    "evaluation.statistics": "average_at_k average_interval pass_at_k powers_of_two",
+    "ops.aggregation": "length_normalizer loss_denominator",
     "ops.ensemble": "critic_shards disagreement_masks value_mean_and_std",
     "ops.logits": "log_probs_and_entropy",
     "ops.losses": "asyppo_loss clipped_surrogate squared_error",
     "ops.masked": "explained_variance sequence_mean_sum token_sum",
     "ops.returns": "gae group_advantages lambda_returns monte_carlo_returns place_reward whiten",
-    "runs.load": "LoadedActor LoadedCritics load_actor load_critics",
+    "planning.plan": "plan",
+    "runs.checkpoint": "is_run",
+    "runs.load": "load_actor load_critics",
+    "runs.metrics": "read_metrics",
+    "runs.rollout_files": "read_rollout_file token_texts",
+    "sampling.loaded": "LoadedActor LoadedCritics",
+    "sampling.sampler": "read_answers training_options",
+    "tasks.prompts": "make_prompts",
+    "tasks.records": "load_records",
+    "tasks.tokenizers": "pad_token_id stop_token_ids",
     "types": "Experience Rollout TrainState",
 }
-_PLACES = {name: module for module, names in _MODULES.items() for name in names.split()}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
+# Modules at paths that earlier documents showed: each gives the public names of these modules.
+_MOVED = {
+    "checkpoint": "runs.checkpoint",
+    "metrics": "runs.metrics runs.progress",
+    "prompts": "tasks.prompts tasks.tokenizers",
+    "records": "tasks.records",
+    "rollout_files": "runs.rollout_files",
+    "rollouts": "sampling.rollouts sampling.sampler",
+    "statistics": "evaluation.statistics",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name == "rewards":
+        return importlib.import_module(f"{__name__}.rewards")
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
-    globals()[name] = value  # found at once from now on
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value  # the next use finds it without this function
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PLACES})
+    return sorted({*globals(), *_MODULE_OF})
+
+
+class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the modules of `_MOVED` at their earlier paths."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Any,
+        target: types.ModuleType | None = None,
+    ) -> importlib.machinery.ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        if package != __name__ or name not in _MOVED:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        earlier = module.__name__.removeprefix(f"{__name__}.")
+        for current in _MOVED[earlier].split():
+            names = vars(importlib.import_module(f"{__name__}.{current}"))
+            vars(module).update({k: v for k, v in names.items() if not k.startswith("_")})
+
+
+sys.meta_path.append(_MovedModules())

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -42,7 +43,7 @@ from asyppo_jax.runs.save_rollouts import make_rollout_saver
 from asyppo_jax.runtime.multi_host import gather_rows, is_first, sum_over_hosts
 from asyppo_jax.runtime.paths import check_packages
 from asyppo_jax.runtime.sharding import make_mesh, placed, put
-from asyppo_jax.sampling.rollouts import join_parts, sample_in_parts, with_rewards
+from asyppo_jax.sampling.rollouts import join_chunks, sample_in_chunks, with_rewards
 from asyppo_jax.sampling.sampler import (
     Answers,
     Sampler,
@@ -92,18 +93,22 @@ def prepare(config: Config) -> Run:
     eval_prompts, eval_report = make_prompts(
         load_records(config.eval_data), tokenizer, config.prompt
     )
+    sampler = partial(
+        make_sampler,
+        networks,
+        tokenizer,
+        mesh=mesh,
+        max_prompt_length=config.prompt.max_length,
+        stop_strings=config.sampling.stop_strings,
+    )
     _print_once(f"training problems: {train_report.summary()}")
     _print_once(f"held-out problems: {eval_report.summary()}")
     return Run(
         config=config,
         mesh=mesh,
         networks=networks,
-        sampler=make_sampler(
-            networks, tokenizer, config, training_options(config, stop_ids, pad_id), mesh
-        ),
-        evaluation_sampler=make_sampler(
-            networks, tokenizer, config, evaluation_options(config, stop_ids, pad_id), mesh
-        ),
+        sampler=sampler(training_options(config, stop_ids, pad_id)),
+        evaluation_sampler=sampler(evaluation_options(config, stop_ids, pad_id)),
         train_prompts=train_prompts,
         eval_prompts=eval_prompts,
         train_step=make_train_step(networks, config, mesh),
@@ -208,9 +213,14 @@ def _one_step(
     """Samples, scores and updates once; raises `NonFiniteError` before anything is saved."""
     warming_up = int(state.step) < warmup_steps(run.config)
     step = int(state.step) + 1
-    prompts, count = next(data), run.config.sampling.parts
-    sampled = sample_in_parts(
-        run.sampler, state.actor_params, prompts, phase_key(state, "sample"), run.mesh, count
+    prompts, count = next(data), run.config.sampling.chunks
+    sampled = sample_in_chunks(
+        run.sampler,
+        state.actor_params,
+        prompts,
+        phase_key(state.key, state.step, "sample"),
+        run.mesh,
+        count,
     )
     parts, some_scores = [], []
     # What is scored before the last part is there takes no time of its own.
@@ -221,7 +231,7 @@ def _one_step(
         parts.append(next(sampled))
     with progress.phase("score"):
         scores = join_scores([*some_scores, _score(pool, parts[-1][1])])
-        rollout, answers = join_parts(parts, run.mesh)
+        rollout, answers = join_chunks(parts, run.mesh)
         measured = scores.rewards, scores.valid, answers.truncated, answers.lengths
         rewards, valid, truncated, lengths = gather_rows(
             measured, answers.rows, len(rollout.rewards)
@@ -256,7 +266,7 @@ def _evaluate(
             state.actor_params,
             run.eval_prompts,
             pool,
-            phase_key(state, "evaluate"),
+            phase_key(state.key, state.step, "evaluate"),
             run.config,
             run.mesh,
         )

@@ -21,6 +21,7 @@ def paper_config(actor: str, critic: str | None, num_critics: int = 2) -> Settin
     config.num_steps = 200
     _network(config.actor, actor)
     if critic is None:
+        config.algorithm.advantages = "grpo"
         config.algorithm.num_critics = 0
         config.algorithm.entropy_coef = 0.0
     else:

@@ -11,6 +11,7 @@ from configs import quickstart
 
 def get_config() -> Settings:
     config = quickstart.get_config()
+    config.algorithm.advantages = "grpo"
     config.algorithm.num_critics = 0
     config.algorithm.advantage_whitening = "none"  # the group is the normalisation
     return config

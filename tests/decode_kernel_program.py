@@ -15,7 +15,7 @@ from jax.experimental.pallas.ops.tpu import paged_attention
 
 from asyppo_jax.config import MeshConfig
 from asyppo_jax.models.attention.attend import attend
-from asyppo_jax.models.attention.decode_attention import make_cache
+from asyppo_jax.models.attention.decode_attention import BACKENDS
 from asyppo_jax.models.attention.decode_kernels import attend_to_pages, attend_with_cudnn
 from asyppo_jax.runtime.sharding import make_mesh
 
@@ -46,10 +46,10 @@ def main(form: str) -> None:
     def run(keys, values, new):
         of_token: Any = (*new, lengths, jnp.max(lengths))
         if form == "pages":
-            cache = make_cache("pages", keys, values, LENGTH)
+            cache = BACKENDS["pages"].make(keys, values, LENGTH)
             return attend_to_pages(cache, jnp.int32(1), *of_token)
         attend = partial(attend_with_cudnn, implementation="xla")
-        return attend(make_cache("layers", keys, values, LENGTH)[1], *of_token)
+        return attend(BACKENDS["layers"].make(keys, values, LENGTH)[1], *of_token)
 
     alone = jax.jit(run)(*prompts, new)
     with jax.set_mesh(make_mesh(MeshConfig(data=2, model=2))):

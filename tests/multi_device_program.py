@@ -17,21 +17,20 @@ from jax.experimental.multihost_utils import process_allgather
 
 from asyppo_jax.algorithm.offload import make_train_step, resting_shardings
 from asyppo_jax.algorithm.state import create_train_state, state_shardings
-from asyppo_jax.algorithm.train_step import critic_values, experience_of, phase_key
+from asyppo_jax.algorithm.train_step import phase_key, score_rollout
 from asyppo_jax.runtime.multi_host import initialize
 from asyppo_jax.runtime.sharding import batch_sharding, make_mesh, put
-from asyppo_jax.sampling import DecodingOptions, sample
+from asyppo_jax.sampling import sample
 from asyppo_jax.sampling.rollouts import with_rewards
 from asyppo_jax.types import PromptBatch
-from tests.tiny import PROMPT, VOCABULARY, make_config, make_networks
+from tests.tiny import PROMPT, VOCABULARY, make_config, make_networks, make_options
 
 
 def main(model: int, setting: str, out: str) -> None:
     config = make_config(
         mesh__model=model,
         mesh__offload="idle" if setting == "offloaded" else "none",
-        mesh__gather="minibatch" if setting in ("gathered", "apart") else "layer",
-        mesh__reduce="minibatch" if setting == "apart" else "microbatch",
+        mesh__zero_stage={"gathered": 2, "local": 1}.get(setting, 3),
         batching__packing=setting in ("packed", "branched"),
         batching__rows_per_prompt=2 if setting == "branched" else 1,
         sampling__num_prompts=8,
@@ -40,7 +39,7 @@ def main(model: int, setting: str, out: str) -> None:
         critic_optimizer__eps=1e-3,
     )
     networks, mesh = make_networks(), make_mesh(config.mesh)
-    options = DecodingOptions(4, config.sampling.max_completion_length, 1.0, 0, 1.0, (7,), 0)
+    options = make_options(4, config.sampling.max_completion_length, stop_ids=(7,))
     rng = np.random.default_rng(0)
     prompts = PromptBatch(
         tokens=jnp.asarray(rng.integers(0, VOCABULARY, (8, PROMPT)), jnp.int32),
@@ -54,15 +53,15 @@ def main(model: int, setting: str, out: str) -> None:
             out_shardings=batch_sharding(mesh),
         )
         placed = put(prompts, jax.tree.map(lambda _: batch_sharding(mesh), prompts))
-        rollout = program(state.actor_params, placed, phase_key(state, "sample"))
+        rollout = program(state.actor_params, placed, phase_key(state.key, state.step, "sample"))
         rollout = with_rewards(
             rollout, rng.integers(0, 2, 32).astype(np.float32), np.arange(32) != 5, mesh
         )
 
         @jax.jit
         def experience(state, rollout):
-            values = critic_values(state, rollout, networks=networks, config=config)
-            return experience_of(state, rollout, values, config)
+            clock, options = (state.key, state.step), {"networks": networks, "config": config}
+            return score_rollout(state.critic_params, *clock, rollout, **options)[0]
 
         near = state_shardings(config, networks, mesh).critic_params
         on_device = state.replace(critic_params=jax.device_put(state.critic_params, near))

@@ -20,9 +20,9 @@ from asyppo_jax.runtime.multi_host import (
     sum_over_hosts,
 )
 from asyppo_jax.runtime.sharding import batch_sharding, make_mesh, put, replicated
-from asyppo_jax.sampling.sampler import evaluation_options, make_sampler, read_answers
+from asyppo_jax.sampling.sampler import evaluation_options, read_answers
 from asyppo_jax.tasks.rewards import RewardPool
-from tests.tiny import make_sampling_setting
+from tests.tiny import make_config_sampler, make_sampling_setting
 
 PROBLEMS = ("1+1", "2+3", "4+4", "9+9", "5+1")
 
@@ -49,7 +49,7 @@ def answers_and_evaluation(directory: str, model: int) -> dict:
     mesh = make_mesh(MeshConfig(model=model))
     params = put(params, jax.tree.map(lambda _: replicated(mesh), params))
     options = evaluation_options(config, *ids)
-    sampler = make_sampler(networks, tokenizer, config, options, mesh)
+    sampler = make_config_sampler(networks, tokenizer, config, options, mesh)
     reward = RewardConfig(function="tests.graders:right_for_two_and_three", time_limit=30.0)
     with jax.set_mesh(mesh), RewardPool(reward) as pool:
         rollout = sampler(params, prompts[:2], jax.random.key(0), mesh)

@@ -27,7 +27,7 @@ LEVELS = (
 )
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
-UNTRACKED = {"runs", "build", "dist", "node_modules", "__pycache__", ".git"}
+UNTRACKED = {"runs", "build", "dist"}  # at the top; a folder of the package may have such a name
 # Written so that none of them matches its own spelling here.
 FORBIDDEN = {
     r"\b(extra[-_])?index[-_]url\b": "a package registry's address",
@@ -46,7 +46,8 @@ def read_sources(*suffixes: str) -> Sources:
     for path in sorted(ROOT.rglob("*")):
         parts = path.relative_to(ROOT).parts
         hidden = [p for p in parts[:-1] if p.startswith(".") and p != ".ci"]
-        ignored = UNTRACKED & set(parts) or any(p.endswith(".egg-info") for p in parts)
+        ignored = parts[0] in UNTRACKED or {"node_modules", "__pycache__"} & set(parts)
+        ignored = ignored or any(part.endswith(".egg-info") for part in parts)
         if path.is_file() and path.suffix in suffixes and not hidden and not ignored:
             # A notebook's pictures are no text: their letters may spell anything.
             text = re.sub(r'"image/png": "[^"]*"', '""', path.read_text())

@@ -13,10 +13,11 @@ import pytest
 
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks
 from asyppo_jax.models.attention.attend import attend
+from asyppo_jax.models.attention.decode_attention import BACKENDS
 from asyppo_jax.models.attention.decode_kernels import attend_with_cudnn
 from asyppo_jax.models.attention.segments import visible
 from asyppo_jax.models.attention.self_attention import self_attention
-from asyppo_jax.sampling import DecodingOptions, sample
+from asyppo_jax.sampling import sample
 from asyppo_jax.types import PromptBatch
 from tests.tiny import (
     QWEN3,
@@ -26,6 +27,7 @@ from tests.tiny import (
     make_actor_params,
     make_config,
     make_networks,
+    make_options,
     make_rollout,
     make_state,
 )
@@ -77,8 +79,8 @@ def test_cudnns_attention_and_its_gradients(packed, devices):
 
         return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
 
-    form = "cudnn_packed" if packed else "cudnn"
-    ours = gradients(lambda q, k, v: self_attention(q, k, v, segments, form))
+    backend = "cudnn_packed" if packed else "cudnn"
+    ours = gradients(lambda q, k, v: self_attention(q, k, v, segments, backend))
     plain = gradients(lambda q, k, v: attend(q, k, v, visible(segments, segments)))
     have, want = jax.jit(ours)(queries, keys, values), _on(devices[1], plain, queries, keys, values)
     for a, b in zip(jax.tree.leaves(have), jax.tree.leaves(want), strict=True):
@@ -105,17 +107,20 @@ def test_cudnns_attention_of_one_token_to_its_cache(devices):
     np.testing.assert_allclose(np.asarray(mixed, np.float32), exact, atol=CLOSE)
 
 
-@pytest.mark.parametrize(("form", "slots"), [("layers", 0), ("layers", 3), ("dense", 3)])
-def test_the_engines_log_probs_are_those_of_the_whole_sequence(form, slots, devices):
-    dtype = HALF if form == "layers" else jnp.dtype("float32")
+@pytest.mark.parametrize(("backend", "slots"), [("layers", 0), ("layers", 3), ("dense", 3)])
+def test_the_engines_log_probs_are_those_of_the_whole_sequence(backend, slots, devices):
+    dtype = HALF if backend == "layers" else jnp.dtype("float32")
     plain = Networks(Actor(SHAPE), None)
     networks = Networks(
-        Actor(SHAPE, dtype, attention="cudnn" if dtype == HALF else "xla", decode=form), None
+        Actor(
+            SHAPE, dtype, attention="cudnn" if dtype == HALF else "xla", decode=BACKENDS[backend]
+        ),
+        None,
     )
     params = make_actor_params(plain)
     tokens = jax.random.randint(jax.random.key(3), (2, 6), 0, VOCABULARY)
     prompts = PromptBatch(tokens, jnp.arange(6)[None] >= jnp.array([[4], [0]]))
-    options = DecodingOptions(4, 8, 1.0, 0, 1.0, (), 0, slots=slots)
+    options = make_options(4, 8, slots=slots)
     limits = jnp.array([8, 1, 3, 8, 5, 8, 2, 8])
     precise = jax.default_matmul_precision("float32")
     with precise:
@@ -136,7 +141,7 @@ def test_a_step_in_bfloat16_is_near_that_of_a_cpu_in_float32(devices):
     small = dataclasses.replace(SHAPE, num_layers=1)
     shape = HALF, "none", "cudnn"
     networks = Networks(
-        Actor(SHAPE, *shape, decode="layers", unroll=0), Critic(small, *shape, unroll=0)
+        Actor(SHAPE, *shape, decode=BACKENDS["layers"], unroll=0), Critic(small, *shape, unroll=0)
     )
     _, ours = jit_step(config, networks)(state, rollout)
     with jax.default_device(devices[1]):

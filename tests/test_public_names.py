@@ -11,7 +11,7 @@ import pytest
 
 import asyppo_jax
 
-PUBLIC = sorted(asyppo_jax._PLACES)
+PUBLIC = sorted(asyppo_jax._MODULE_OF)
 
 
 def test_the_import_takes_no_jax_and_hardly_any_time():
@@ -32,7 +32,7 @@ def test_the_import_takes_no_jax_and_hardly_any_time():
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_each_name_is_the_object_of_its_module(name):
-    module = importlib.import_module(f"asyppo_jax.{asyppo_jax._PLACES[name]}")
+    module = importlib.import_module(f"asyppo_jax.{asyppo_jax._MODULE_OF[name]}")
     assert getattr(asyppo_jax, name) is getattr(module, name)
     assert name in dir(asyppo_jax)
 
@@ -50,9 +50,38 @@ def test_type_checkers_are_told_the_same_names():
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("asyppo_jax.")
         for alias in node.names
     }
-    assert told == {name: f"asyppo_jax.{place}" for name, place in asyppo_jax._PLACES.items()}
+    assert told == {name: f"asyppo_jax.{place}" for name, place in asyppo_jax._MODULE_OF.items()}
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'asyppo_jax' has no attribute 'load_actr'"):
         asyppo_jax.load_actr  # noqa: B018
+
+
+OLD_IMPORTS = [  # as earlier documents and notebooks wrote them
+    "from asyppo_jax.checkpoint import is_run",
+    "from asyppo_jax.metrics import read_metrics",
+    "from asyppo_jax.prompts import make_prompts, pad_token_id, stop_token_ids",
+    "from asyppo_jax.records import load_records",
+    "from asyppo_jax.rewards import exact, last_boxed, math",
+    "from asyppo_jax.rollout_files import read_rollout_file, token_texts",
+    "from asyppo_jax.rollouts import read_answers, training_options",
+    "from asyppo_jax.statistics import average_at_k",
+    "from asyppo_jax.train import train",
+    "from asyppo_jax.ops.losses import asyppo_loss",
+    "from asyppo_jax.ops.masked import sequence_mean_sum",
+]
+
+
+@pytest.mark.parametrize("line", OLD_IMPORTS)
+def test_an_import_that_earlier_documents_showed_still_works(line):
+    exec(line, {})
+
+
+def test_an_earlier_path_gives_the_objects_of_the_module_that_it_became():
+    earlier = importlib.import_module("asyppo_jax.prompts")
+    for module in ("prompts", "tokenizers"):
+        current = importlib.import_module(f"asyppo_jax.tasks.{module}")
+        for name in ("make_prompts", "load_tokenizer"):
+            if hasattr(current, name):
+                assert getattr(earlier, name) is getattr(current, name)

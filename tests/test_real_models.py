@@ -16,9 +16,10 @@ import pytest
 
 from asyppo_jax.models.actor_critic import Actor, Networks
 from asyppo_jax.models.formats.huggingface import load_config, load_params
-from asyppo_jax.sampling import DecodingOptions, sample
+from asyppo_jax.sampling import sample
 from asyppo_jax.tasks.prompts import Prompt, pad_prompts
 from asyppo_jax.tasks.records import Record
+from tests.tiny import make_options
 
 pytestmark = pytest.mark.real_model
 
@@ -41,7 +42,7 @@ def test_greedy_continuations_equal_those_of_transformers(name):
     params = jax.tree.map(jnp.asarray, load_params(str(directory), config, "actor"))
     prompts = [Prompt(tuple(row["prompt_tokens"]), Record("", "")) for row in rows]
     width = max(len(prompt.tokens) for prompt in prompts)
-    options = DecodingOptions(1, 64, 0.0, 0, 1.0, (), 0)
+    options = make_options(1, 64, temperature=0.0)
     program = jax.jit(partial(sample, networks=Networks(Actor(config), None), options=options))
     rollout = program(params, pad_prompts(prompts, width, 0), jax.random.key(0))
     differing = []

@@ -63,7 +63,7 @@ def test_more_steps_go_on_from_the_checkpoint(finished, model, tmp_path):
 @pytest.mark.slow
 def test_a_rollout_that_is_scored_in_parts_trains_the_same(finished, model, tmp_path):
     """Same tokens, same rewards; the sums of the first update are added up in another order."""
-    train(_config(model, num_steps=1, sampling__parts=2), str(tmp_path))
+    train(_config(model, num_steps=1, sampling__chunks=2), str(tmp_path))
     row, whole = (read_metrics(path / "metrics.jsonl")[1] for path in (tmp_path, finished))
     for name in [x for x in whole if x.startswith(("rollout/", "critic/", "actor/"))]:
         if name != "rollout/tokens_per_s":

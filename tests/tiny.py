@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from asyppo_jax.models.formats.huggingface import save_params
 from asyppo_jax.models.pretrained import load_actor_params, load_networks
 from asyppo_jax.runs.rollout_files import SavedAnswer
 from asyppo_jax.runtime.sharding import make_mesh
+from asyppo_jax.sampling import DecodingOptions
+from asyppo_jax.sampling.sampler import Sampler, make_sampler
 from asyppo_jax.tasks.prompts import make_prompts
 from asyppo_jax.tasks.records import Record
 from asyppo_jax.tasks.tokenizers import load_tokenizer, pad_token_id, stop_token_ids
@@ -64,6 +67,7 @@ def make_config(num_critics: int = 2, **changes) -> Config:
     values.sampling.max_completion_length = COMPLETION
     values.prompt.max_length = PROMPT
     values.algorithm.num_critics = num_critics
+    values.algorithm.advantages = "gae" if num_critics else "grpo"
     values.algorithm.critic_warmup_steps = 0
     values.actor_optimizer.learning_rate = 1e-3
     values.critic_optimizer.learning_rate = 1e-3
@@ -188,6 +192,26 @@ def make_sampling_setting(directory, problems: tuple[str, ...]):
     ids = stop_token_ids(tokenizer, model, ()), pad_token_id(tokenizer)
     params = jax.tree.map(jnp.asarray, load_actor_params(config, networks))
     return config, make_mesh(config.mesh), networks, tokenizer, ids, prompts, params
+
+
+def make_options(group_size: int, length: int, **changes) -> DecodingOptions:
+    """Sampling at temperature 1, nothing truncated, no stop token."""
+    options: dict[str, Any] = {"stop_ids": (), "pad_id": 0} | changes
+    return DecodingOptions(group_size=group_size, max_completion_length=length, **options)
+
+
+def make_config_sampler(
+    networks, tokenizer, config: Config, options: DecodingOptions, mesh
+) -> Sampler:
+    """A sampler with the prompt length and the stop strings of a config."""
+    return make_sampler(
+        networks,
+        tokenizer,
+        options,
+        mesh,
+        max_prompt_length=config.prompt.max_length,
+        stop_strings=config.sampling.stop_strings,
+    )
 
 
 def make_saved_answer(**changes) -> SavedAnswer:

@@ -4,17 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from asyppo_jax.algorithm.advantages import ESTIMATORS, critic_targets
 from asyppo_jax.config import AlgorithmConfig
 from asyppo_jax.ops.ensemble import critic_shards, disagreement_masks, value_mean_and_std
 from asyppo_jax.ops.masked import explained_variance, masked_mean, masked_quantile
-from asyppo_jax.ops.returns import (
-    gae,
-    group_advantages,
-    lambda_returns,
-    monte_carlo_returns,
-    place_reward,
-    whiten,
-)
+from asyppo_jax.ops.returns import whiten
 from asyppo_jax.types import Experience, Rollout
 
 
@@ -28,30 +22,30 @@ def make_experience(
 ) -> Experience:
     """Steps 3 to 6 of AsyPPO (arXiv 2510.01656): advantages, returns, both masks, the division.
 
-    With K = 0 the advantages are GRPO's, normalised in each group, and both masks keep every token.
+    Without critics (K = 0) values and returns are empty or 0, and both masks keep every token.
     """
     mask = rollout.completion_mask & rollout.reward_valid[:, None]
     mask_key, shard_key = jax.random.split(key)
     num_critics, num_prompts = values.shape[0], mask.shape[0] // group_size
-    if num_critics == 0:
-        return _group_experience(rollout, values, mask, group_size, config)
-    value_mean, value_std = value_mean_and_std(values)
-    token_rewards = jax.vmap(place_reward)(rollout.rewards, mask)
-
-    def one_sequence(r, v, m):
-        advantages = gae(r, v, m, gamma=config.gamma, gae_lambda=config.gae_lambda)
-        if config.returns == "monte_carlo":
-            return advantages, monte_carlo_returns(r, m, gamma=config.gamma)
-        return advantages, lambda_returns(advantages, v, m)
-
-    advantages, returns = jax.vmap(one_sequence)(token_rewards, value_mean, mask)
-    advantage_mask, entropy_mask = disagreement_masks(
-        value_std,
-        mask,
-        mask_key,
-        advantage_mask_fraction=config.advantage_mask_fraction,
-        entropy_mask_fraction=config.entropy_mask_fraction,
-    )
+    if num_critics:
+        value_mean, value_std = value_mean_and_std(values)
+        returns = critic_targets(rollout, value_mean, mask, config)
+        advantage_mask, entropy_mask = disagreement_masks(
+            value_std,
+            mask,
+            mask_key,
+            advantage_mask_fraction=config.advantage_mask_fraction,
+            entropy_mask_fraction=config.entropy_mask_fraction,
+        )
+        shards = critic_shards(
+            shard_key, num_prompts=num_prompts, group_size=group_size, num_critics=num_critics
+        )
+    else:
+        value_mean = value_std = returns = jnp.zeros(mask.shape, jnp.float32)
+        advantage_mask = entropy_mask = mask
+        shards = jnp.zeros((0, mask.shape[0]), bool)
+    estimate = ESTIMATORS[config.advantages]
+    advantages = estimate(rollout, value_mean, mask, group_size, config)
     return Experience(
         rollout=rollout,
         values=values,
@@ -61,35 +55,7 @@ def make_experience(
         loss_mask=mask,
         advantage_mask=advantage_mask,
         entropy_mask=entropy_mask,
-        critic_shards=critic_shards(
-            shard_key, num_prompts=num_prompts, group_size=group_size, num_critics=num_critics
-        ),
-    )
-
-
-def _group_experience(
-    rollout: Rollout,
-    values: Float[Array, "K B C"],
-    mask: Bool[Array, "B C"],
-    group_size: int,
-    config: AlgorithmConfig,
-) -> Experience:
-    def by_group(x):
-        return x.reshape(-1, group_size)
-
-    in_group = jax.vmap(group_advantages)(by_group(rollout.rewards), by_group(rollout.reward_valid))
-    advantages = jnp.where(mask, in_group.reshape(-1, 1), 0.0)
-    zeros = jnp.zeros_like(advantages)
-    return Experience(
-        rollout=rollout,
-        values=values,
-        value_std=zeros,
-        advantages=_whiten(advantages, mask, mask, config),
-        returns=zeros,
-        loss_mask=mask,
-        advantage_mask=mask,
-        entropy_mask=mask,
-        critic_shards=jnp.zeros((0, mask.shape[0]), bool),
+        critic_shards=shards,
     )
 
 
@@ -107,7 +73,7 @@ def _whiten(
 
 
 def summarize(experience: Experience) -> dict[str, Array]:
-    """Scalars that tell how the rollout went and what the critics make of it."""
+    """Metrics of the rollout and of the critics before their update, scalars by name."""
     rollout, mask = experience.rollout, experience.loss_mask
     num_critics = experience.values.shape[0]
     real = rollout.completion_mask
@@ -127,8 +93,8 @@ def summarize(experience: Experience) -> dict[str, Array]:
     metrics |= {
         "ensemble/value_std_p50": masked_quantile(std, mask, 0.5),
         "ensemble/value_std_p90": masked_quantile(std, mask, 0.9),
-        "ensemble/advantage_mask_rate": 1.0 - masked_mean(_real(experience.advantage_mask), mask),
-        "ensemble/entropy_mask_rate": 1.0 - masked_mean(_real(experience.entropy_mask), mask),
+        "ensemble/advantage_mask_rate": _masked_rate(experience.advantage_mask, mask),
+        "ensemble/entropy_mask_rate": _masked_rate(experience.entropy_mask, mask),
         "critic/value_mean": masked_mean(jnp.mean(experience.values, axis=0), mask),
         "critic/return_mean": masked_mean(returns, mask),
         "critic/explained_variance": explained_variance(
@@ -141,5 +107,5 @@ def summarize(experience: Experience) -> dict[str, Array]:
     return metrics
 
 
-def _real(mask: Bool[Array, "B C"]) -> Float[Array, "B C"]:
-    return mask.astype(jnp.float32)
+def _masked_rate(kept: Bool[Array, "B C"], mask: Bool[Array, "B C"]) -> Float[Array, ""]:
+    return 1.0 - masked_mean(kept.astype(jnp.float32), mask)

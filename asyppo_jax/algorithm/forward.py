@@ -1,4 +1,4 @@
-"""What the networks say of completions: log-probs, entropies and values, a microbatch at a time."""
+"""Log-probs, entropies and values of completions, a microbatch at a time."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,16 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from asyppo_jax.algorithm.batching.layout import before_completions, lay_out
-from asyppo_jax.algorithm.batching.microbatches import (
-    in_microbatches,
-)
+from asyppo_jax.algorithm.batching.microbatches import in_microbatches
 from asyppo_jax.algorithm.batching.rows import Rows, sequence_segments
-from asyppo_jax.algorithm.placement import to_compute
+from asyppo_jax.algorithm.placement import critic_placement
 from asyppo_jax.config import BatchingConfig, Config
-from asyppo_jax.models.actor_critic import (
-    Networks,
-    critic_shapes,
-)
+from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.ops.logits import log_probs_and_entropy
 from asyppo_jax.types import Params, Rollout
 
@@ -32,47 +27,47 @@ def completion_log_probs(
         before_completions(hidden, rows),  # the hidden state at t predicts token t + 1
         networks.actor_head(params),
         rows.tokens[:, -length:],
-        chunk=batching.logits_chunk * batching.rows_per_prompt,  # of as many fewer rows
-        needed=rows.mask if batching.packing else None,  # packed, prompts lie among completions
+        # A shared prompt makes rows longer and fewer: as many logits are in memory as without it.
+        chunk=batching.logits_chunk * batching.rows_per_prompt,
+        needed=rows.mask if batching.packing else None,  # packed, prompts are among completions
     )
 
 
 def completion_values(params: Params, rows: Rows, networks: Networks) -> Array:
-    """One critic's V(s_t) [R, n]: what it says before each of a row's last n tokens is chosen."""
+    """One critic's V(s_t) [R, n], read before each of a row's last n tokens is chosen."""
     return before_completions(networks.critic_values(params, rows.tokens, rows.segments), rows)
 
 
-def of_each_sequence(
+def per_sequence(
     function: Callable[[Rows], Array], rows: Rows, batching: BatchingConfig, group_size: int
 ) -> Array:
     """`function` (rows to [R, n, ...]) of all sequences, a microbatch at a time: [B, C, ...]."""
-    laid, num_rows, back = lay_out(rows, batching, group_size)
+    laid_out, num_rows, restore = lay_out(rows, batching, group_size)
     size = batching.rows_of(batching.microbatch_size)
-    return back(in_microbatches(function, laid, size, num_rows))
+    return restore(in_microbatches(function, laid_out, size, num_rows))
 
 
 def ensemble_values(params: Params, rollout: Rollout, networks: Networks, config: Config) -> Array:
     """V_k(s_t) of every critic on every response: [K, B, C], float32."""
     rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
-    critic, num_critics = networks.critic, jax.tree.leaves(params)[0].shape[0]
-    assert critic is not None, "there are no critics to ask"
-    stack = to_compute(params, critic_shapes(critic, num_critics), critic.dtype, config.mesh)
+    num_critics = jax.tree.leaves(params)[0].shape[0]
+    stack = critic_placement(networks, config, num_critics).for_compute(params)
 
-    def values(some):
-        each = of_each_critic(lambda p: completion_values(p, some, networks))
+    def values(rows: Rows) -> Array:
+        each = per_critic(lambda critic: completion_values(critic, rows, networks))
         return jnp.moveaxis(each(stack), 0, -1)
 
-    found = of_each_sequence(values, rows, config.batching, config.sampling.group_size)
-    return jnp.moveaxis(found, -1, 0)
+    critics_last = per_sequence(values, rows, config.batching, config.sampling.group_size)
+    return jnp.moveaxis(critics_last, -1, 0)
 
 
-def of_each_critic(function: Callable[..., Array]) -> Callable[..., Array]:
-    """`function` of every critic's parts of its arguments, the critics first in both."""
+def per_critic(function: Callable[..., Array]) -> Callable[..., Array]:
+    """`function` of each critic's slice of the arguments; critics are first in both."""
 
     def run(*arguments: Any) -> Array:
         if jax.tree.leaves(arguments)[0].shape[0] > 1:
             return jax.vmap(function)(*arguments)
-        # A single one needs no batched products, which are the slower ones.
+        # One critic needs no batched matrix products, which are slower.
         return function(*jax.tree.map(lambda x: x[0], arguments))[None]
 
     return run

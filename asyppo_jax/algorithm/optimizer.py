@@ -1,11 +1,11 @@
-"""Optax chains: one for the actor, and one for each critic through `jax.vmap`."""
+"""Optax chains: one for the actor, and one per critic through `jax.vmap`."""
 
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
-from asyppo_jax.config import OptimizerConfig
+from asyppo_jax.config import Config, OptimizerConfig
 from asyppo_jax.types import Params
 
 
@@ -17,7 +17,7 @@ def learning_rate_schedule(config: OptimizerConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """AdamW (arXiv 1711.05101) behind a clip of the global norm of the gradients it is given."""
+    """AdamW (arXiv 1711.05101) after a clip of the gradients' global norm."""
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
         optax.adamw(
@@ -39,19 +39,25 @@ class StackOptimizer(NamedTuple):
 
 
 def stack_optimizer(tx: optax.GradientTransformation, *, joint: bool) -> StackOptimizer:
-    """One optimiser per critic: every leaf of `tx`'s state has a leading axis K.
+    """One optimizer per critic: every leaf of `tx`'s state has a leading axis K.
 
-    With `joint` the stack is optimised as if it were one network: the clip then sees the norm over
-    all critics, and one critic's large gradient shrinks the others' updates.
+    With `joint` the stack is optimized as one network: the gradient clip then uses the norm over
+    all critics, so one critic's large gradient shrinks the updates of the others.
     """
     if joint:
         return StackOptimizer(tx.init, tx.update)
     return StackOptimizer(jax.vmap(tx.init), jax.vmap(tx.update))
 
 
+def critic_optimizer(config: Config) -> StackOptimizer:
+    """The optimizer of a run's stacked critics."""
+    joint = config.algorithm.critic_optimizer == "joint"
+    return stack_optimizer(make_optimizer(config.critic_optimizer), joint=joint)
+
+
 def apply_gradients(
     tx: optax.GradientTransformation | StackOptimizer, grads: Params, opt_state: Any, params: Params
 ) -> tuple[Params, Any]:
-    """The next parameters and optimiser state."""
+    """The updated parameters and optimizer state."""
     updates, opt_state = tx.update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state

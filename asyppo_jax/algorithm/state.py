@@ -1,4 +1,4 @@
-"""The state of a run: made, its shapes, and where it is placed."""
+"""The state of a run before its first step, its shapes, and its shardings."""
 
 from functools import lru_cache
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax.core import meta
 from jax.sharding import Mesh
 
-from asyppo_jax.algorithm.optimizer import make_optimizer, stack_optimizer
+from asyppo_jax.algorithm.optimizer import critic_optimizer, make_optimizer
 from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import (
     Networks,
@@ -24,9 +24,9 @@ from asyppo_jax.types import TrainState
 def create_train_state(
     config: Config, networks: Networks, *, actor_params: Any = None, critic_params: Any = None
 ) -> TrainState:
-    """The state before the first step, traceable: parameters given, or random from the seed.
+    """The state before the first step, from the parameters given or random ones from the seed.
 
-    Given parameters are unboxed dicts of arrays; `critic_params` are stacked.
+    Parameters are unboxed dicts of arrays, those of the critics stacked. It can be traced.
     """
     key = jax.random.key(config.seed)
     actor_key, critic_key, run_key = jax.random.split(key, 3)
@@ -42,33 +42,28 @@ def create_train_state(
         actor_params=actor_params,
         actor_opt_state=make_optimizer(config.actor_optimizer).init(actor_params),
         critic_params=critic_params,
-        critic_opt_state=_critic_optimizer(config).init(critic_params) if num_critics else (),
+        critic_opt_state=critic_optimizer(config).init(critic_params) if num_critics else (),
     )
-
-
-def _critic_optimizer(config: Config):
-    joint = config.algorithm.critic_optimizer == "joint"
-    return stack_optimizer(make_optimizer(config.critic_optimizer), joint=joint)
 
 
 @lru_cache(maxsize=16)
 def state_shapes(config: Config, networks: Networks) -> TrainState:
-    """The shapes of `create_train_state`; nothing is computed, and traced once a process."""
+    """The shapes of `create_train_state`, traced once per process; nothing is computed."""
     return jax.eval_shape(lambda: create_train_state(config, networks))
 
 
 def state_shardings(config: Config, networks: Networks, mesh: Mesh) -> TrainState:
-    """A sharding for every leaf of the state on the devices, by the rules table."""
+    """The sharding of every leaf of the state on the devices, by the table `sharding.RULES`."""
     actor = param_shardings(actor_shapes(networks.actor), mesh)
     critics: Any = {}
     if networks.critic is not None:
         boxed = critic_shapes(networks.critic, config.algorithm.num_critics)
         critics = param_shardings(boxed, mesh)
     shapes = state_shapes(config, networks)
-    whole: Any = replicated(mesh)
+    everywhere: Any = replicated(mesh)
     return TrainState(
-        step=whole,
-        key=whole,
+        step=everywhere,
+        key=everywhere,
         actor_params=actor,
         actor_opt_state=like_params(shapes.actor_opt_state, shapes.actor_params, actor, mesh),
         critic_params=critics,

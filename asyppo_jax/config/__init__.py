@@ -2,6 +2,10 @@
 
 from asyppo_jax.config.errors import ConfigError as ConfigError
 from asyppo_jax.config.errors import UserError as UserError
+from asyppo_jax.config.reading import Settings as Settings
+from asyppo_jax.config.reading import default_config as default_config
+from asyppo_jax.config.reading import from_config_dict as from_config_dict
+from asyppo_jax.config.reading import from_dict as from_dict
 from asyppo_jax.config.settings import AlgorithmConfig as AlgorithmConfig
 from asyppo_jax.config.settings import BatchingConfig as BatchingConfig
 from asyppo_jax.config.settings import CheckpointConfig as CheckpointConfig
@@ -15,7 +19,4 @@ from asyppo_jax.config.settings import OptimizerConfig as OptimizerConfig
 from asyppo_jax.config.settings import PromptConfig as PromptConfig
 from asyppo_jax.config.settings import RewardConfig as RewardConfig
 from asyppo_jax.config.settings import SamplingConfig as SamplingConfig
-from asyppo_jax.config.settings import Settings as Settings
-from asyppo_jax.config.settings import default_config as default_config
-from asyppo_jax.config.settings import from_config_dict as from_config_dict
-from asyppo_jax.config.settings import from_dict as from_dict
+from asyppo_jax.config.settings import Truncation as Truncation

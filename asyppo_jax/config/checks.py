@@ -1,14 +1,11 @@
-"""Settings that cannot work together, found before anything is loaded."""
-
-from typing import Any, TypeAlias
+"""Settings that cannot work together: found before anything is loaded."""
 
 from asyppo_jax.config.errors import ConfigError
+from asyppo_jax.config.settings import BatchingConfig, Config, SamplingConfig, Truncation
 
-Section: TypeAlias = Any  # a dataclass of `config`, which imports this module
 
-
-def check_config(config: Section) -> None:
-    """Raises `ConfigError`, naming field and mend, on sizes and fractions that cannot work."""
+def check_config(config: Config) -> None:
+    """Raises `ConfigError` on sizes and fractions that cannot work; names field and fix."""
     algorithm, sampling, batching = config.algorithm, config.sampling, config.batching
     for name in ("advantage_mask_fraction", "entropy_mask_fraction"):
         value = getattr(algorithm, name)
@@ -24,6 +21,11 @@ def check_config(config: Section) -> None:
     critics, group = algorithm.num_critics, sampling.group_size
     if critics < 0:
         raise ConfigError(f"config.algorithm.num_critics is {critics}; it must be 0 or more")
+    if critics == 0 and algorithm.advantages == "gae":
+        raise ConfigError(
+            "config.algorithm.advantages is 'gae', which needs the values of critics, but "
+            "config.algorithm.num_critics is 0; set advantages to 'grpo', or have a critic"
+        )
     if critics and group % critics:
         raise ConfigError(
             f"config.sampling.group_size is {group}, which {critics} critics cannot share evenly; "
@@ -47,15 +49,9 @@ def check_config(config: Section) -> None:
             raise ConfigError(
                 f"config.{name}.unroll is {unroll}; it is a number of layers, or 0 for all"
             )
-    mesh = config.mesh
-    if mesh.reduce == "minibatch" and mesh.gather != "minibatch":
-        raise ConfigError(
-            f"config.mesh.reduce is 'minibatch' with gather = {mesh.gather!r}: gradients that meet "
-            "once are those of whole parameters; set config.mesh.gather = 'minibatch' too"
-        )
 
 
-def _check_rows_per_prompt(batching: Section, group: int, critics: int) -> None:
+def _check_rows_per_prompt(batching: BatchingConfig, group: int, critics: int) -> None:
     name, size = "config.batching.rows_per_prompt", batching.rows_per_prompt
     share = group // max(1, critics)
     _check_divides(name, size, "a critic's share of a group, group_size / num_critics,", share)
@@ -68,12 +64,12 @@ def _check_rows_per_prompt(batching: Section, group: int, critics: int) -> None:
         minibatch = getattr(batching, whole)
         if minibatch % group:
             raise ConfigError(
-                f"config.batching.{whole} is {minibatch}; with {name} = {size} minibatches are of "
+                f"config.batching.{whole} is {minibatch}; with {name} = {size} a minibatch holds "
                 f"whole groups: make it a multiple of config.sampling.group_size = {group}"
             )
 
 
-def _check_critic_microbatch(batching: Section, critics: int) -> None:
+def _check_critic_microbatch(batching: BatchingConfig, critics: int) -> None:
     name, whole = "config.algorithm.num_critics", "config.batching.critic_minibatch_size"
     _check_divides(name, critics, whole, batching.critic_minibatch_size)
     part, size = "config.batching.critic_microbatch_size", batching.critic_microbatch_size
@@ -85,15 +81,21 @@ def _check_critic_microbatch(batching: Section, critics: int) -> None:
     _check_divides(f"{part} (for each critic)", size, f"a critic's share of {whole}", share)
 
 
-def check_truncation(where: str, section: Section) -> None:
-    """Raises `ConfigError` on a `top_p` or `min_p` out of range; `where` goes before the name."""
+def check_truncation(where: str, section: Truncation) -> None:
+    """Raises `ConfigError` on an option out of range; `where` is put before its name."""
+    if not section.temperature >= 0:
+        raise ConfigError(
+            f"{where}temperature is {section.temperature}; it must be 0 (greedy) or more"
+        )
+    if section.top_k < 0:
+        raise ConfigError(f"{where}top_k is {section.top_k}; it must be 1 or more, or 0 for all")
     if not 0 < section.top_p <= 1:
         raise ConfigError(f"{where}top_p is {section.top_p}; it must be in (0, 1]")
     if not 0 <= section.min_p <= 1:
         raise ConfigError(f"{where}min_p is {section.min_p}; it must be in [0, 1]")
 
 
-def _check_sampling(sampling: Section) -> None:
+def _check_sampling(sampling: SamplingConfig) -> None:
     batch = sampling.num_prompts * sampling.group_size
     if not 0 <= sampling.slots <= batch:
         raise ConfigError(
@@ -101,7 +103,7 @@ def _check_sampling(sampling: Section) -> None:
             f"num_prompts * group_size = {batch}"
         )
     whole = "config.sampling.num_prompts"
-    _check_divides("config.sampling.parts", sampling.parts, whole, sampling.num_prompts)
+    _check_divides("config.sampling.chunks", sampling.chunks, whole, sampling.num_prompts)
 
 
 def _check_divides(part: str, part_size: int, whole: str, whole_size: int) -> None:
@@ -112,12 +114,13 @@ def _check_divides(part: str, part_size: int, whole: str, whole_size: int) -> No
         )
 
 
-def check_divides_data_axis(config: Section, data: int) -> None:
+def check_divides_data_axis(config: Config, data: int) -> None:
     """Raises `ConfigError` where prompts or microbatches cannot be spread over `data` devices."""
     batching = config.batching
     sizes = {
         "config.sampling.num_prompts": config.sampling.num_prompts,
-        "config.sampling.num_prompts / parts": config.sampling.num_prompts // config.sampling.parts,
+        "config.sampling.num_prompts / chunks": config.sampling.num_prompts
+        // config.sampling.chunks,
         "config.evaluation.batch_size": config.evaluation.batch_size,
         "config.batching.microbatch_size": batching.microbatch_size,
         "config.batching.critic_microbatch_size": batching.critic_microbatch_size,

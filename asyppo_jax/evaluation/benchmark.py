@@ -58,12 +58,9 @@ def evaluate_benchmark(
     file = AnswerFile(output, _fingerprint(actor, benchmark, s, prompt, length, len(records)))
     stop_tokens = actor.config.sampling.stop_tokens
     options = DecodingOptions(
+        **s.truncation(),
         group_size=s.num_samples,
         max_completion_length=length,
-        temperature=s.temperature,
-        top_k=s.top_k,
-        top_p=s.top_p,
-        min_p=s.min_p,
         stop_ids=stop_token_ids(actor.tokenizer, actor.config.actor.path, stop_tokens),
         pad_id=pad_token_id(actor.tokenizer),
         slots=s.slots,
@@ -87,8 +84,6 @@ def _check(s: BenchmarkSettings, actor: LoadedActor) -> None:
         if getattr(s, name) < 1:
             raise ConfigError(f"{name} is {getattr(s, name)}; it must be 1 or more")
     check_truncation("", s)
-    if s.temperature < 0:
-        raise ConfigError(f"temperature is {s.temperature}; it must be 0 (greedy) or more")
     if s.temperature == 0 and s.num_samples > 1:
         raise ConfigError(
             f"num_samples is {s.num_samples} at temperature 0, where all would be the same answer; "

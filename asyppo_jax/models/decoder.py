@@ -1,4 +1,4 @@
-"""The trunk that actor and critics share the shape of: embedding, scanned blocks, final norm."""
+"""The trunk of actor and critics: embedding, scanned blocks, final norm."""
 
 from typing import Any
 
@@ -21,15 +21,33 @@ _POLICIES = {
 }
 
 
+def embed(embedding: Any, tokens: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
+    """What the first block reads of each token."""
+    return jnp.take(embedding, tokens, axis=0).astype(dtype)
+
+
+def final_norm(config: ModelConfig, name: str | None = None) -> RMSNorm:
+    """The norm between the last block and the head."""
+    return RMSNorm(config.norm_eps, name=name)
+
+
+def trunk_fields(network: Any) -> dict[str, Any]:
+    """The fields that an actor or a critic hands on to its `Decoder`."""
+    return {name: getattr(network, name) for name in _TRUNK_FIELDS}
+
+
+_TRUNK_FIELDS = ("config", "dtype", "remat", "attention", "unroll")
+
+
 class Decoder(nn.Module):
-    """Tokens to hidden states. `remat` names what the backward pass may keep ("none": all)."""
+    """Tokens to hidden states; `remat` says what the backward pass recomputes."""
 
     config: ModelConfig
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
     attention: Implementation = "xla"
-    unroll: int = 1  # layers in one turn of the loop over them; 0: all
-    keep: bool = False
+    unroll: int = 1  # layers per scan iteration; 0: all
+    keep_kv: bool = False
 
     @nn.compact
     def __call__(
@@ -38,11 +56,11 @@ class Decoder(nn.Module):
         positions: Int[Array, "B T"],
         segments: Segments,
     ) -> tuple[Float[Array, "B T D"], Any]:
-        """Hidden states after the final norm, in `dtype`; with `keep` also every layer's keys and
-        values, each [L, B, T, KV, d].
+        """Hidden states after the final norm, in `dtype`; with `keep_kv` also the keys and values
+        of every layer, each [L, B, T, KV, d].
 
-        Tokens see the earlier ones of their segment; segment 0 is padding. What is kept with
-        attention "cudnn" begins with a row's first token, whatever padding lies before that.
+        Tokens see the earlier ones of their segment; segment 0 is padding. With attention "cudnn"
+        keys and values begin with a row's first token, without the padding before it.
         """
         c = self.config
         first = None
@@ -51,11 +69,10 @@ class Decoder(nn.Module):
             first = jnp.argmax(segments > 0, axis=1)
             tokens, positions, segments = (turn(x, first) for x in (tokens, positions, segments))
         embedding = param(self, "embedding", ("vocab", "embed"), (c.vocab_size, c.embed_dim))
-        x = jnp.take(embedding, tokens, axis=0).astype(self.dtype)
-        x = constrain(x, ("batch", "kept_time", None))
+        x = constrain(embed(embedding, tokens, self.dtype), ("batch", "kept_time", None))
         block = Block
         if self.remat != "none":
-            # Inside a scan nothing is to be gained by preventing CSE, and it costs fusion.
+            # Inside a scan, preventing CSE gains nothing and costs fusion.
             block = nn.remat(Block, policy=_POLICIES[self.remat], prevent_cse=False)
         scan: Any = nn.scan
         layers = scan(
@@ -66,7 +83,7 @@ class Decoder(nn.Module):
             length=c.num_layers,
             unroll=min(self.unroll or c.num_layers, c.num_layers),
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(c, self.attention, self.keep, name="layers")
-        x, kept = layers(x, rotation_at(positions, c), segments)
-        hidden = RMSNorm(c.norm_eps, name="final_norm")(x)
-        return hidden if first is None else turn(hidden, -first), kept
+        )(c, self.attention, self.keep_kv, name="layers")
+        x, kv = layers(x, rotation_at(positions, c), segments)
+        hidden = final_norm(c, "final_norm")(x)
+        return hidden if first is None else turn(hidden, -first), kv

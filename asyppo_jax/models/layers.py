@@ -1,4 +1,4 @@
-"""The parts of a decoder block, with every parameter's axes named where it is made."""
+"""The modules of a decoder block; every parameter's axes are named where it is made."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,8 @@ from asyppo_jax.ops.products import (
 )
 from asyppo_jax.runtime.sharding import constrain
 
-# Queries, keys and values of the call's tokens -> what is mixed from values, and what is kept.
+# Queries, keys and values of the call's tokens -> the attention output, and keys and values or a
+# cache to return.
 Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 _init = nn.initializers.normal(0.02)
@@ -53,9 +54,10 @@ class RMSNorm(nn.Module):
 
 
 class _Products(nn.Module):
-    """What multiplies with kernels.
+    """Matrix products with the module's kernels.
 
-    With `outputs_first` kernels lie as `with_outputs_first` makes them, and x is one token a row.
+    With `outputs_first` kernels are stored as `with_outputs_first` makes them, and x is one token
+    per row.
     """
 
     config: ModelConfig
@@ -88,7 +90,7 @@ def with_outputs_first(params: Any) -> Any:
 
 
 class Attention(_Products):
-    """Grouped-query attention: `mix` says what the tokens of the call attend to."""
+    """Grouped-query attention; `mix` attends, to the tokens of the call or to a cache."""
 
     @nn.compact
     def __call__(
@@ -102,10 +104,10 @@ class Attention(_Products):
             queries = RMSNorm(c.norm_eps, "head_dim", name="q_norm")(queries)
             keys = RMSNorm(c.norm_eps, "head_dim", name="k_norm")(keys)
         queries, keys = rotate(queries, rotation), rotate(keys, rotation)
-        mixed, kept = mix(queries, keys, values)
+        mixed, kv = mix(queries, keys, values)
         heads = {"heads": c.num_heads, "head_dim": c.head_dim}
         kernel = self.kernel("o", x.dtype, heads, {"embed": c.embed_dim})
-        return self.times(mixed.reshape(*x.shape[:2], -1), kernel), kept
+        return self.times(mixed.reshape(*x.shape[:2], -1), kernel), kv
 
     def project(
         self, x: Float[Array, "B T D"], name: str, axis: str, num_heads: int
@@ -136,30 +138,29 @@ class GatedMLP(_Products):
 
 
 class Block(nn.Module):
-    """One pre-norm layer, in the form that `nn.scan` wants: carry in, carry and output out.
+    """One pre-norm layer, with the signature of `nn.scan`: carry in; carry and output out.
 
-    Tokens see the earlier ones of their segment, and `keep` puts out their keys and values; a
-    decoding step gives its own `mix` instead, which knows the cache, and may have kernels with
-    `outputs_first`.
+    Tokens see the earlier ones of their segment; `keep_kv` returns their keys and values. A
+    decoding step passes a `mix` that attends to its cache instead.
     """
 
     config: ModelConfig
     implementation: Implementation = "xla"
-    keep: bool = False
+    keep_kv: bool = False
     outputs_first: bool = False
 
     @nn.compact
     def __call__(self, x, rotation, segments: Any = None, mix: Mix | None = None):
-        def own(queries, keys, values):
+        def attend_to_segment(queries, keys, values):
             mixed = self_attention(queries, keys, values, segments, self.implementation)
-            return mixed, (keys, values) if self.keep else None
+            return mixed, (keys, values) if self.keep_kv else None
 
         eps = self.config.norm_eps
         normed = RMSNorm(eps, name="attention_norm")(x)
         attention = Attention(self.config, self.outputs_first, name="attention")
-        mixed, kept = attention(normed, rotation, mix or own)
+        mixed, kv = attention(normed, rotation, mix or attend_to_segment)
         x = x + mixed
         mlp = GatedMLP(self.config, self.outputs_first, name="mlp")
         x = x + mlp(RMSNorm(eps, name="mlp_norm")(x))
-        # Said at every layer, so that the partitioner gathers weights and not activations.
-        return constrain(x, ("batch", "kept_time", None)), kept
+        # At every layer, so that the partitioner all-gathers weights and not activations.
+        return constrain(x, ("batch", "kept_time", None)), kv

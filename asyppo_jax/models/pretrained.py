@@ -1,7 +1,7 @@
-"""A run's networks and their first parameters, from the directories that its config names."""
+"""A run's networks and their initial parameters, from the directories that its config names."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +9,15 @@ import numpy as np
 
 from asyppo_jax.config import BatchingConfig, Config, ConfigError, NetworkConfig
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_value_kernel
-from asyppo_jax.models.attention.decode_attention import check_form, form_for
+from asyppo_jax.models.attention.decode_attention import choose_decode_backend
 from asyppo_jax.models.attention.self_attention import Implementation, implementation_for
-from asyppo_jax.models.config import ModelConfig, ModelError
+from asyppo_jax.models.config import ModelError
 from asyppo_jax.models.formats.huggingface import first_layers, load_config, load_params
 from asyppo_jax.types import Params
 
 
 def critic_source(config: Config) -> NetworkConfig:
-    """The critics' settings, with the actor's path and shape where they give none."""
+    """The critics' settings, with the actor's path and architecture where they name none."""
     if config.critic.path:
         return config.critic
     shape = config.critic.architecture or config.actor.architecture
@@ -25,25 +25,23 @@ def critic_source(config: Config) -> NetworkConfig:
 
 
 def load_networks(config: Config, platform: str | None = None) -> Networks:
-    """The architectures of actor and critics, for devices of `platform` (None: those at hand).
+    """The architectures of actor and critics, for `platform` (None: that of this process).
 
     Raises:
         ModelError: actor and critics do not share a vocabulary; both sizes are named.
-        ConfigError: the attention that is asked for does not serve this model.
+        ConfigError: the attention backend that is asked for cannot serve this model.
     """
     if not config.actor.path:
         raise ModelError("config.actor.path is empty; give a model directory or a hub name")
-    form = config.actor.decode_attention
-    network = _network(config.actor, platform, config.batching)
     platform = platform or jax.default_backend()
-    if form == "auto":
-        form = form_for(platform, network[0], network[1])
-    check_form(form, network[0], network[1])
-    actor = Actor(*network, form)
+    actor = Actor(**_fields(config.actor, platform, config.batching))
+    decode = config.actor.decode_attention
+    backend = choose_decode_backend(decode, platform, actor.config, actor.dtype)
+    actor = actor.clone(decode=backend)
     if config.algorithm.num_critics == 0:
         return Networks(actor, None)
     source = critic_source(config)
-    critic = Critic(*_network(source, platform, config.batching))
+    critic = Critic(**_fields(source, platform, config.batching))
     if critic.config.vocab_size != actor.config.vocab_size:
         raise ModelError(
             f"the actor ({config.actor.path}) has a vocabulary of {actor.config.vocab_size}, the "
@@ -54,35 +52,39 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
 
 
 def load_critic_alone(source: NetworkConfig, platform: str | None = None) -> Networks:
-    """A critic's architecture without its actor's: an actor of the critic's shape stands in."""
-    network = _network(source, platform, BatchingConfig())
-    return Networks(Actor(*network), Critic(*network))
+    """A critic's architecture without an actor: what asks for the actor fails."""
+    critic = Critic(**_fields(source, platform or jax.default_backend(), BatchingConfig()))
+    return Networks(cast(Actor, None), critic)
 
 
-def _architecture(source: NetworkConfig) -> ModelConfig:
-    return first_layers(load_config(source.architecture or source.path), source.num_layers)
+def _fields(source: NetworkConfig, platform: str, batching: BatchingConfig) -> dict[str, Any]:
+    """The fields that `Actor` and `Critic` share, by name."""
+    architecture = load_config(source.architecture or source.path)
+    return {
+        "config": first_layers(architecture, source.num_layers),
+        "dtype": jnp.dtype(source.dtype),
+        "remat": source.remat,
+        "attention": _attention(source, platform, batching),
+        "unroll": source.unroll,
+    }
 
 
-def _network(
-    source: NetworkConfig, platform: str | None, batching: BatchingConfig
-) -> tuple[ModelConfig, Any, str, Implementation, int]:
-    """Architecture, dtype, remat, attention, unroll: what `Actor` and `Critic` are made of."""
+def _attention(source: NetworkConfig, platform: str, batching: BatchingConfig) -> Implementation:
     attention, shared = source.attention, batching.rows_per_prompt > 1
     splash_serves = not (shared and batching.packing)
     if attention == "auto":
-        attention = implementation_for(platform or jax.default_backend())
+        attention = implementation_for(platform)
         if attention == "splash" and not splash_serves:
             attention = "xla"
     elif attention == "splash" and not splash_serves:
         raise ConfigError(
-            "attention='splash' cannot let several completions of a row see one prompt, as "
-            "config.batching.packing with rows_per_prompt > 1 needs; take 'auto' or 'xla', or one "
-            "of the two"
+            "attention='splash' cannot let several completions of a row see one prompt, which "
+            "config.batching.packing with rows_per_prompt > 1 needs; set attention to 'auto' or "
+            "'xla', or use only one of the two"
         )
     if attention == "cudnn" and (batching.packing or shared):
-        attention = "cudnn_packed"
-    dtype = jnp.dtype(source.dtype)
-    return _architecture(source), dtype, source.remat, attention, source.unroll
+        return "cudnn_packed"
+    return attention
 
 
 def load_actor_params(config: Config, networks: Networks) -> Params:

@@ -96,7 +96,7 @@ def sizes_of(config: Config, data: int = 1) -> Sizes:
     return Sizes(
         num_prompts=config.sampling.num_prompts,
         batch=batch,
-        slots=min(config.sampling.slots or batch, batch // config.sampling.parts),
+        slots=min(config.sampling.slots or batch, batch // config.sampling.chunks),
         prompt=config.prompt.max_length,
         completion=config.sampling.max_completion_length,
         actor_updates=algorithm.actor_epochs * batch // batching.actor_minibatch_size,

@@ -1,6 +1,6 @@
 """The phases of a step as separate programs, from shapes alone: what `plan` compiles.
 
-Each takes only the part of the `TrainState` that it needs; the rest is `held` on the chips, or
+Each takes only the fields of the `TrainState` that it reads; the others are `held` on the chips, or
 `offloaded` to the host where `config.mesh.offload` says so.
 """
 
@@ -14,17 +14,20 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from asyppo_jax.algorithm.offload import WAITING, phase_functions
+from asyppo_jax.algorithm.offload import FIELDS, OFFLOADED, programs
 from asyppo_jax.algorithm.state import state_shapes, state_shardings
-from asyppo_jax.algorithm.train_step import train_step
 from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import Networks
-from asyppo_jax.models.attention.decode_kernels import PAGE, places_read_together
+from asyppo_jax.models.attention.decode_attention import PAGES
+from asyppo_jax.models.attention.decode_kernels import PAGE, positions_read_at_once
 from asyppo_jax.planning.flops import sizes_of
-from asyppo_jax.runtime.sharding import batch_sharding, by_data_shard, placed, replicated
+from asyppo_jax.runtime.sharding import batch_sharding, by_data_shard, placed
 from asyppo_jax.sampling import decoding_params, prefill, sample
 from asyppo_jax.sampling.sampler import training_options
-from asyppo_jax.types import PromptBatch, Rollout, TrainState
+from asyppo_jax.types import Experience, PromptBatch, Rollout, TrainState
+
+# The phases of a step in the order in which they run; "step" is the three after sampling in one.
+PHASES = ("prefill", "decode", "values", "critics", "actor", "step")
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,9 @@ class PhaseProgram:
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]  # shapes with shardings
-    held: tuple[Any, ...] = ()  # parts of the state that are no argument, on the chips
-    offloaded: tuple[Any, ...] = ()  # and on the host
-    runs: int = 1  # a step
+    held: tuple[Any, ...] = ()  # fields of the state on the chips that are no argument
+    offloaded: tuple[Any, ...] = ()  # fields of the state in host memory
+    runs: int = 1  # per step
     trips: Mapping[str, float] = field(default_factory=dict)  # see `hlo.read_program`
     kernels: Mapping[str, float] | None = None  # see `hlo_traffic.moved_bytes`; None: not counted
     jit: dict[str, Any] = field(default_factory=dict)
@@ -44,76 +47,64 @@ class PhaseProgram:
 def phase_programs(
     config: Config, networks: Networks, mesh: Mesh
 ) -> tuple[dict[str, PhaseProgram], TrainState]:
-    """The phases of a step in the order in which they run, and the shapes of the state.
+    """The programs of `PHASES` that this run has, and the shapes of its state.
 
-    Last comes "step", `train_step` itself: values, critics and actor in one program, which is what
-    runs without `config.mesh.offload`.
+    A run without critics has no "values" and "critics". "step" is what runs without
+    `config.mesh.offload`, the phases what runs with it.
     """
-    shardings = state_shardings(config, networks, mesh)
-    shapes = state_shapes(config, networks)
-    state = placed(shapes, shardings)
-    programs = _sampling_programs(config, networks, mesh, state)
-    rollout = rollout_shapes(config, mesh)
-    critics = state.critic_params, state.critic_opt_state
-    actor = state.actor_params, state.actor_opt_state
-
-    run = phase_functions(networks, config)
+    shapes, shardings = state_shapes(config, networks), state_shardings(config, networks, mesh)
+    state, rollout = placed(shapes, shardings), rollout_shapes(config, mesh)
+    after_sampling = programs(networks, config, mesh)
+    clock = state.key, state.step
     with jax.set_mesh(mesh):
-        compiled, _ = jax.eval_shape(
-            run.values, state.critic_params, state.key, state.step, rollout
-        )
-    experience = placed(compiled, _experience_shardings(compiled, config, mesh))
-    rest, trips = (state.key, state.step), _packed_trips(config)
-    if networks.critic is not None:
-        programs["values"] = PhaseProgram(
-            run.values,
-            (state.critic_params, *rest, rollout),
-            *_waiting(config, state, "actor_params", "actor_opt_state", "critic_opt_state"),
-            trips=trips["values"],
-        )
-        out = shardings.critic_params, shardings.critic_opt_state, replicated(mesh)
-        programs["critics"] = PhaseProgram(
-            run.critics,
-            (*critics, *rest, experience),
-            *_waiting(config, state, "actor_params", "actor_opt_state"),
-            jit={"donate_argnums": (0, 1), "out_shardings": out},
-            trips=trips["critics"],
-        )
-    out = shardings.actor_params, shardings.actor_opt_state, replicated(mesh)
-    programs["actor"] = PhaseProgram(
-        run.actor,
-        (*actor, *rest, experience),
-        *_waiting(config, state, "critic_params", "critic_opt_state"),
-        jit={"donate_argnums": (0, 1), "out_shardings": out},
-        trips=trips["actor"],
-    )
+        values = after_sampling["values"].function
+        experience, _ = jax.eval_shape(values, state.critic_params, *clock, rollout)
+    experience = _placed_experience(experience, mesh)
+    inputs = {
+        "values": (*clock, rollout),
+        "critics": (*clock, experience),
+        "actor": (*clock, experience),
+    }
+    trips = _packed_trips(config)
+    found = _sampling_programs(config, networks, mesh, state)
+    for name, more in inputs.items():
+        if name == "actor" or networks.critic is not None:
+            program = after_sampling[name]
+            arguments = tuple(getattr(state, field) for field in program.fields)
+            found[name] = PhaseProgram(
+                program.function,
+                (*arguments, *more),
+                *_idle(config, state, program.fields),
+                jit=program.jit,
+                trips=trips[name],
+            )
     if config.mesh.offload == "none":
-        programs["step"] = PhaseProgram(
-            partial(train_step, networks=networks, config=config),
-            (state, rollout),
-            jit={"donate_argnums": 0, "out_shardings": (shardings, replicated(mesh))},
-            # The critics' loop over microbatches is named as the actor's, and is the shorter one.
-            trips=trips["actor"],
+        step = after_sampling["step"]
+        # Both updates name their loop over microbatches alike; the actor's is the longer one.
+        found["step"] = PhaseProgram(
+            step.function, (state, rollout), jit=step.jit, trips=trips["actor"]
         )
-    return programs, state
+    return found, state
 
 
-def _waiting(config: Config, state: TrainState, *idle: str) -> tuple[Any, Any]:
-    """The parts of the state that are idle in a phase, as (on the chips, on the host)."""
-    hosted = WAITING[config.mesh.offload]
-    near, far = (
-        tuple(getattr(state, name) for name in idle if (name in hosted) is on_host)
-        for on_host in (False, True)
-    )
-    return near, far
+def _idle(config: Config, state: TrainState, needed: tuple[str, ...]) -> tuple[Any, Any]:
+    """The fields of the state that a phase does not read, as (on the chips, on the host)."""
+    on_host = OFFLOADED[config.mesh.offload]
+    idle = [field for field in FIELDS if field not in needed]
+    held = tuple(getattr(state, field) for field in idle if field not in on_host)
+    return held, tuple(getattr(state, field) for field in idle if field in on_host)
 
 
 def _sampling_programs(
     config: Config, networks: Networks, mesh: Mesh, state: TrainState
 ) -> dict[str, PhaseProgram]:
-    sizes, parts = sizes_of(config), config.sampling.parts
+    sizes, chunks = sizes_of(config), config.sampling.chunks
     options = training_options(config, stop_ids=(0,), pad_id=0)
-    row, num_prompts, batch = batch_sharding(mesh), sizes.num_prompts // parts, sizes.batch // parts
+    row, num_prompts, batch = (
+        batch_sharding(mesh),
+        sizes.num_prompts // chunks,
+        sizes.batch // chunks,
+    )
     prompts = PromptBatch(
         tokens=_shape((num_prompts, sizes.prompt), jnp.int32, row),
         mask=_shape((num_prompts, sizes.prompt), bool, row),
@@ -121,8 +112,8 @@ def _sampling_programs(
 
     def first(actor_params, prompts):
         def by_row(params, prompts):
-            lengths, logits, kept = prefill(params, prompts, networks)
-            return lengths, logits, jax.tree.map(lambda x: x.swapaxes(0, 1), kept)
+            lengths, logits, kv = prefill(params, prompts, networks)
+            return lengths, logits, jax.tree.map(lambda x: x.swapaxes(0, 1), kv)
 
         run = by_data_shard(by_row, num_prompts)
         return run(decoding_params(actor_params, networks), prompts)
@@ -131,12 +122,11 @@ def _sampling_programs(
         key = jax.random.wrap_key_data(key_data)
         return sample(actor_params, prompts, key, networks=networks, options=options)
 
-    idle = "critic_params", "actor_opt_state", "critic_opt_state"
-    held, offloaded = _waiting(config, state, *idle)
-    turns = sizes.completion * batch / sizes.slots
-    # At the worst every answer is as long as may be: then all slots are live to the end.
-    trips = {"decode": turns, "decode_tail": 0.0, "refill": batch / turns}
-    program = partial(PhaseProgram, held=held, offloaded=offloaded, trips=trips, runs=parts)
+    held, offloaded = _idle(config, state, ("actor_params",))
+    iterations = sizes.completion * batch / sizes.slots
+    # In the worst case every answer has the greatest length, and all slots are in use to the end.
+    trips = {"decode": iterations, "decode_tail": 0.0, "refill": batch / iterations}
+    program = partial(PhaseProgram, held=held, offloaded=offloaded, trips=trips, runs=chunks)
     return {
         "prefill": program(first, (state.actor_params, prompts)),
         "decode": program(
@@ -148,22 +138,22 @@ def _sampling_programs(
 
 
 def _decode_kernels(config: Config, networks: Networks, mesh: Mesh) -> dict[str, float]:
-    """Bytes of the cache that one call of the paged kernel reads on a chip, halfway at the worst:
-    every row's keys and values so far, up to the end of its block.
+    """Bytes of the cache that one call of the paged kernel reads on a chip, in the middle of a
+    rollout of the longest answers: each row's keys and values, rounded up to the kernel's block.
     """
     sizes, actor = sizes_of(config), networks.actor
-    if actor.decode != "pages":
+    if actor.decode != PAGES:
         return {}
-    places = -(-sizes.length // PAGE) * PAGE
-    read = sizes.prompt + sizes.completion / 2 + places_read_together(places) / 2
+    positions = -(-sizes.length // PAGE) * PAGE
+    read = sizes.prompt + sizes.completion / 2 + positions_read_at_once(positions) / 2
     heads = actor.config.num_kv_heads
     heads = heads // mesh.shape["model"] if heads % mesh.shape["model"] == 0 else heads
     width = 2 * heads * actor.config.head_dim * jnp.dtype(actor.dtype).itemsize
-    return {"paged_attention": sizes.slots / mesh.shape["data"] * min(read, places) * width}
+    return {"paged_attention": sizes.slots / mesh.shape["data"] * min(read, positions) * width}
 
 
 def _packed_trips(config: Config) -> dict[str, dict[str, float]]:
-    """Trips of the loops over packed rows at the worst: every completion at its limit."""
+    """Iterations of the loops over packed rows if all completions have the greatest length."""
     batching, sizes = config.batching, sizes_of(config)
     critics = max(1, config.algorithm.num_critics)
     chunks = -(-sizes.completion // batching.logits_chunk)
@@ -198,16 +188,11 @@ def _shape(dims: tuple[int, ...], dtype: Any, sharding: jax.NamedSharding) -> An
     return jax.ShapeDtypeStruct(dims, dtype, sharding=sharding)
 
 
-def _experience_shardings(shapes: Any, config: Config, mesh: Mesh) -> Any:
-    """Rows over `data`; critics, where they come first, whole."""
-    batch = sizes_of(config).batch
-
-    def one(x):
-        axis = next((i for i, size in enumerate(x.shape) if size == batch), None)
-        spec = [None] * (axis or 0) + ["data"]
-        return jax.NamedSharding(mesh, jax.P(*spec)) if axis is not None else replicated(mesh)
-
-    return jax.tree.map(one, shapes)
+def _placed_experience(shapes: Experience, mesh: Mesh) -> Experience:
+    """The shapes of an experience with shardings: sequences over `data`, critics over nothing."""
+    batch, by_critic = batch_sharding(mesh), jax.NamedSharding(mesh, jax.P(None, "data"))
+    shardings = jax.tree.map(lambda _: batch, shapes)
+    return placed(shapes, shardings.replace(values=by_critic, critic_shards=by_critic))
 
 
 def bytes_per_chip(tree: Any) -> float:

@@ -4,6 +4,7 @@ A checkpoint holds the `TrainState` (parameters, optimisers, key, step) and the 
 state. Orbax writes to a temporary name and renames, so a killed run leaves no half checkpoint.
 """
 
+import dataclasses
 import json
 from typing import Any, Literal
 
@@ -12,8 +13,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from asyppo_jax.config import CheckpointConfig, Config, ConfigError, from_dict
-from asyppo_jax.config import UserError
+from asyppo_jax.config import CheckpointConfig, Config, ConfigError, UserError, from_dict
+from asyppo_jax.config.reading import may_change
 from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics
 from asyppo_jax.runtime.multi_host import is_first, sum_over_hosts
 from asyppo_jax.runtime.paths import absolute
@@ -175,8 +176,10 @@ def _reason(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:300]
 
 
-def check_same_run(workdir: str, fingerprint: dict[str, Any]) -> None:
+def check_same_run(workdir: str, settings: dict[str, Any]) -> None:
     """Refuses a directory that holds a run with other settings (see `write_settings`).
+
+    Fields marked `MayChange` in `config.settings` may differ.
 
     Raises:
         CheckpointError: `workdir` belongs to a run with other settings; the first one is named.
@@ -184,16 +187,17 @@ def check_same_run(workdir: str, fingerprint: dict[str, Any]) -> None:
     file = epath.Path(workdir) / _SETTINGS
     if not file.exists():
         return
-    before, now = _flatten(json.loads(file.read_text())), _flatten(_as_json(fingerprint))
+    before, now = _flat(read_settings(workdir)), _flat(from_dict(settings))
+    free = may_change()
     for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name) and name not in _MAY_CHANGE:
+        if before.get(name) != now.get(name) and name not in free:
             raise CheckpointError(
                 f"{workdir} holds a run with config.{name} = {before.get(name)!r}, this one has "
                 f"{now.get(name)!r}; give another --workdir, or the same settings to go on"
             )
 
 
-def write_settings(workdir: str, fingerprint: dict[str, Any]) -> None:
+def write_settings(workdir: str, settings: dict[str, Any]) -> None:
     """Writes a run's settings beside its checkpoints, once everything that it reads was found good.
 
     Not earlier: a run that never began must not claim the directory. The first process writes, and
@@ -206,7 +210,7 @@ def write_settings(workdir: str, fingerprint: dict[str, Any]) -> None:
     sum_over_hosts(np.int32(1))  # all have checked what was there before
     if is_first():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(_as_json(fingerprint), indent=2, sort_keys=True) + "\n")
+        file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     sum_over_hosts(np.int32(1))  # it is written
     unseen = int(sum_over_hosts(np.int32(not file.exists())))
     if unseen:
@@ -219,17 +223,8 @@ def write_settings(workdir: str, fingerprint: dict[str, Any]) -> None:
 _SETTINGS, _CHECKPOINTS = "config.json", "checkpoints"
 
 
-def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(settings))  # tuples become lists, as they are on disk
-
-
-# Settings that may differ when a run goes on: they change what is seen of it or how far it goes.
-_MAY_CHANGE = frozenset(
-    {"num_steps", "checkpoint.every", "checkpoint.keep", "log.tensorboard", "log.wandb_project"}
-    | {"log.samples_every", "log.num_samples", "log.rollouts_every", "log.rollout_prompts"}
-    | {"mesh.data", "mesh.model", "mesh.gather", "mesh.reduce", "mesh.offload"}
-    | {"reward.num_workers"}
-)
+def _flat(config: Config) -> dict[str, Any]:
+    return _flatten(dataclasses.asdict(config))
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Rollouts saved during training: for a few prompts, what the step makes of each token.
+"""Rollouts saved during training: what the step makes of each token of a few prompts' answers.
 
-The experience is made anew from the state before the step, by the functions that the step itself
-calls, so the files cost nothing in the steps between them. Both masks rank the whole batch: it is
-computed whole, and then a few rows are kept.
+The experience is computed again from the state before the step, by the functions of the step, so
+the files cost nothing in other steps. Both masks rank the tokens of the full batch, so the full
+experience is computed, and then a few sequences are kept.
 """
 
 import dataclasses
@@ -17,31 +17,29 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from asyppo_jax.algorithm.batching.rows import Rows, sequence_segments
+from asyppo_jax.algorithm.forward import completion_log_probs, per_sequence
+from asyppo_jax.algorithm.state import state_shardings
+from asyppo_jax.algorithm.train_step import score_rollout
 from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.models.actor_critic import Networks, in_compute_dtype
-from asyppo_jax.runtime.multi_host import is_first
-from asyppo_jax.algorithm.batching.rows import Rows
-from asyppo_jax.tasks.prompts import Prompt
 from asyppo_jax.runs.rollout_files import SavedAnswer, token_texts, write_rollout_file
-from asyppo_jax.sampling.sampler import Sampler
+from asyppo_jax.runtime.multi_host import is_first
 from asyppo_jax.runtime.sharding import replicated
-from asyppo_jax.algorithm.train_step import critic_values, experience_of
-from asyppo_jax.algorithm.state import state_shardings
+from asyppo_jax.sampling.sampler import Sampler
+from asyppo_jax.tasks.prompts import Prompt
 from asyppo_jax.types import Experience, Params, Rollout, TrainState
-from asyppo_jax.algorithm.batching.rows import sequence_segments
-from asyppo_jax.algorithm.forward import completion_log_probs, of_each_sequence
 
 
 def make_rollout_saver(
     workdir: epath.PathLike, networks: Networks, sampler: Sampler, config: Config, mesh: Mesh
 ) -> Callable[[TrainState, Rollout, Sequence[Prompt]], None]:
-    """A function that saves the scored rollout of the coming step, in the steps that are due.
+    """A function that saves the scored rollout of the coming step, if that step is due.
 
     Every `config.log.rollouts_every` steps the first process writes the answers to the first
     `config.log.rollout_prompts` prompts into `workdir/rollouts/step_00000010.jsonl`, see
-    `rollout_files`. All processes must call it, with the state that the step starts from. Values
-    and what follows from them are of that state, with `config.algorithm.values = "after_update"`
-    too.
+    `rollout_files`. All processes must call the function, with the state before the step. Values
+    and what is made of them are of that state, with `value_timing = "after_update"` as well.
 
     Raises:
         ConfigError: more prompts than a step has, or none.
@@ -54,16 +52,17 @@ def make_rollout_saver(
             "config.log.rollouts_every to 0 to save none"
         )
     num_rows = prompts_kept * config.sampling.group_size
-    critics_place = state_shardings(config, networks, mesh).critic_params if every else None
-    whole = partial(jax.jit, out_shardings=replicated(mesh))  # so that the first can read it
+    on_device = state_shardings(config, networks, mesh).critic_params if every else None
+    jit = partial(jax.jit, out_shardings=replicated(mesh))  # so that the first process can read it
 
-    @whole
+    @jit
     def experience_rows(critic_params, key, step, rollout):
-        state = TrainState(step, key, None, None, critic_params, None)
-        values = critic_values(state, rollout, networks=networks, config=config)
-        return first_rows(experience_of(state, rollout, values, config), num_rows)
+        experience, _ = score_rollout(
+            critic_params, key, step, rollout, networks=networks, config=config
+        )
+        return first_rows(experience, num_rows)
 
-    @whole
+    @jit
     def actor_rows(params, rollout):
         return log_probs_and_entropy_of(params, rollout, networks, config)
 
@@ -71,11 +70,11 @@ def make_rollout_saver(
         step = int(state.step) + 1
         if not every or step % every:
             return
-        critic_params = jax.device_put(state.critic_params, critics_place)  # if they wait elsewhere
+        critic_params = jax.device_put(state.critic_params, on_device)  # they may be offloaded
         experience = experience_rows(critic_params, state.key, state.step, rollout)
-        found = experience, *actor_rows(state.actor_params, experience.rollout)
+        arrays = experience, *actor_rows(state.actor_params, experience.rollout)
         if is_first():
-            experience, log_probs, entropy = jax.device_get(found)
+            experience, log_probs, entropy = jax.device_get(arrays)
             answers = saved_answers(step, experience, log_probs, entropy, prompts, sampler)
             write_rollout_file(epath.Path(workdir) / "rollouts" / f"step_{step:08}.jsonl", answers)
 
@@ -83,7 +82,7 @@ def make_rollout_saver(
 
 
 def first_rows(experience: Experience, num_rows: int) -> Experience:
-    """The experience of the first rows alone."""
+    """The experience of the first rows only."""
     by_critic = {
         "values": experience.values[:, :num_rows],
         "critic_shards": experience.critic_shards[:, :num_rows],
@@ -97,7 +96,7 @@ def log_probs_and_entropy_of(
 ) -> tuple[Array, Array]:
     """The learner's log π(token) and entropy of every completion token, both [B, C] (nats).
 
-    A microbatch at a time, or as much of one as divides B.
+    A microbatch at a time, of the greatest size that divides both B and `microbatch_size`.
     """
     rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
     size = math.gcd(rows.tokens.shape[0], config.batching.microbatch_size)
@@ -106,11 +105,11 @@ def log_probs_and_entropy_of(
     )
     params = in_compute_dtype(params, networks.actor.dtype)
 
-    def both(some):
-        return jnp.stack(completion_log_probs(params, some, networks, batching), axis=-1)
+    def both(rows):
+        return jnp.stack(completion_log_probs(params, rows, networks, batching), axis=-1)
 
-    found = of_each_sequence(both, rows, batching, config.sampling.group_size)
-    return found[..., 0], found[..., 1]
+    stacked = per_sequence(both, rows, batching, config.sampling.group_size)
+    return stacked[..., 0], stacked[..., 1]
 
 
 def saved_answers(
@@ -127,7 +126,7 @@ def saved_answers(
     tokens = rollout.tokens[:, -rollout.completion_mask.shape[1] :]
     ended, answers = sampler.has_ended(np.asarray(tokens), lengths), []
     for row, n in enumerate(lengths):
-        prompt, own = prompts[row // group], tokens[row, :n].tolist()
+        prompt, completion = prompts[row // group], tokens[row, :n].tolist()
         owners = np.flatnonzero(experience.critic_shards[:, row])
         answers.append(
             SavedAnswer(
@@ -139,8 +138,8 @@ def saved_answers(
                 reward=float(rollout.rewards[row]) if rollout.reward_valid[row] else None,
                 truncated=not ended[row],
                 critic=int(owners[0]) if owners.size else None,
-                tokens=own,
-                token_texts=token_texts(tokenizer, own),
+                tokens=completion,
+                token_texts=token_texts(tokenizer, completion),
                 old_log_probs=rollout.log_probs[row, :n].tolist(),
                 log_probs=log_probs[row, :n].tolist(),
                 entropy=entropy[row, :n].tolist(),

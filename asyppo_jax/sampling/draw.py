@@ -1,8 +1,8 @@
-"""Drawing a token from logits: temperature, truncations, and one uniform a row.
+"""Drawing a token from logits: temperature, truncation, and one uniform number per row.
 
-Truncations work on weights w = exp(x − max x), x = logits / temperature: the likeliest token weighs
-1, and a threshold says which tokens are kept. Thresholds of top-k and top-p are found by halving an
-interval of floats, which is exact after 31 turns and sorts nothing.
+Truncation works on weights w = exp(x − max x), x = logits / temperature: the likeliest token has
+weight 1, and tokens below a threshold are dropped. The thresholds of top-k and top-p are found by
+bisection over the bits of a float, which is exact after 30 iterations and needs no sort.
 """
 
 from dataclasses import dataclass
@@ -12,30 +12,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from asyppo_jax.config import Truncation
 
-@dataclass(frozen=True)
-class DecodingOptions:
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingOptions(Truncation):
     """What the decoding program is compiled for."""
 
     group_size: int  # G
     max_completion_length: int  # C
-    temperature: float  # 0: greedy
-    top_k: int  # 0: off
-    top_p: float  # 1: off
-    stop_ids: tuple[int, ...]  # a row ends with the first of these, which belongs to it
+    stop_ids: tuple[int, ...]  # a completion ends with the first of these, which belongs to it
     pad_id: int
-    slots: int = 0  # rows decoded at one time; 0: all
-    min_p: float = 0.0  # of the likeliest token's probability; 0: off
-    sampled_log_probs: bool = False  # whether the rollout holds them, too
+    slots: int = 0  # sequences decoded at the same time; 0: all
+    sampled_log_probs: bool = False  # whether the rollout holds them as well
 
     @property
     def truncates(self) -> bool:
-        """Whether some tokens of a sampled distribution may get probability 0."""
+        """Whether sampling may give some tokens probability 0."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
 
 class Draw(NamedTuple):
-    """One token a row."""
+    """One token per row."""
 
     token: Int[Array, " B"]
     log_prob: Float[Array, " B"]  # of the plain policy, softmax(logits)
@@ -45,19 +43,19 @@ class Draw(NamedTuple):
 def draw(
     logits: Float[Array, "B V"], uniform: Float[Array, " B"], options: DecodingOptions
 ) -> Draw:
-    """A token a row from softmax(logits / temperature) after top-k, top-p and min-p.
+    """One token per row from softmax(logits / temperature) after top-k, top-p and min-p.
 
-    `log_prob` is the plain policy's log π(token), whatever temperature or truncation drew it: the
-    ratio of PPO is one of policies. A greedy token is the likeliest, the first of them on a tie,
-    and its `sampled_log_prob` is 0.
+    `log_prob` is log π(token) of the plain policy (temperature 1, no truncation), because PPO's
+    ratio is one of policies. A greedy token is the likeliest one, the first of them on a tie; its
+    `sampled_log_prob` is 0.
     """
     highest = jnp.max(logits, axis=-1, keepdims=True)
     plain = jnp.exp(logits - highest)
     all_plain = jnp.sum(plain, axis=-1)
     if options.temperature == 0:
-        # Not argmax: on a CPU it costs ten times as much as these two passes.
-        places = jnp.arange(logits.shape[-1], dtype=jnp.int32)[None]
-        token = jnp.min(jnp.where(logits == highest, places, logits.shape[-1]), axis=-1)
+        # Not argmax: on a CPU it takes ten times as long as these two passes.
+        tokens = jnp.arange(logits.shape[-1], dtype=jnp.int32)[None]
+        token = jnp.min(jnp.where(logits == highest, tokens, logits.shape[-1]), axis=-1)
         token = jnp.minimum(token, logits.shape[-1] - 1)  # a row of NaN has no maximum
         sampled = jnp.zeros_like(uniform)
     else:
@@ -74,11 +72,11 @@ def draw(
 
 
 def truncate(weights: Float[Array, "B V"], options: DecodingOptions) -> Float[Array, "B V"]:
-    """The weights with 0 outside the k likeliest, then the nucleus, then what min-p keeps.
+    """The weights after top-k, the nucleus and min-p in this order; dropped tokens have 0.
 
     The nucleus (arXiv 1904.09751) is the smallest set of likeliest tokens whose probability reaches
-    `top_p`; min-p (arXiv 2407.01082) keeps tokens of at least `min_p` times the likeliest's
-    probability. The likeliest token is always kept, and with a kept token those that tie with it.
+    `top_p`. Min-p (arXiv 2407.01082) keeps tokens with at least `min_p` times the probability of
+    the likeliest one. The likeliest token is always kept, and ties of a kept token are kept.
     """
     if 0 < options.top_k < weights.shape[-1]:
         count = lambda kept: jnp.sum(kept, axis=-1) >= options.top_k  # noqa: E731
@@ -93,9 +91,9 @@ def truncate(weights: Float[Array, "B V"], options: DecodingOptions) -> Float[Ar
 
 
 def _keep_likeliest(weights: Float[Array, "B V"], suffices) -> Float[Array, "B V"]:
-    """0 below the largest threshold whose tokens suffice.
+    """The weights, 0 below the largest threshold at which the kept tokens suffice.
 
-    Floats of one sign are in the order of their bits, so the threshold's bits are found one by one.
+    Positive floats are ordered as their bits are, so the threshold's bits are found one by one.
     """
 
     def kept(bits: Int[Array, " B"]) -> Bool[Array, "B V"]:
@@ -103,7 +101,7 @@ def _keep_likeliest(weights: Float[Array, "B V"], suffices) -> Float[Array, "B V
 
     def halve(i, low):
         middle = low + (jnp.int32(1) << (29 - i))
-        # Up to 1.0, the likeliest token's weight: beyond it nothing is kept, which never suffices.
+        # Not above 1.0, the weight of the likeliest token: beyond it no token is kept.
         return jnp.where(suffices(kept(middle)), middle, low)
 
     bits = jax.lax.fori_loop(0, 30, halve, jnp.zeros(weights.shape[0], jnp.int32))
@@ -113,10 +111,10 @@ def _keep_likeliest(weights: Float[Array, "B V"], suffices) -> Float[Array, "B V
 def inverse_cdf(
     weights: Float[Array, "B V"], uniform: Float[Array, " B"]
 ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
-    """The token whose share of the cumulative weights holds `uniform` in [0, 1); the weights' sum.
+    """The token at `uniform` in [0, 1) of the cumulative weights, and the sum of the weights.
 
-    One uniform a row instead of a Gumbel for every entry of the vocabulary, and two short searches
-    (a block, then an entry in it) instead of one long cumulative sum, whose rounding would grow.
+    One uniform number per row instead of Gumbel noise for the vocabulary. Two short searches (for a
+    block, then for an entry in it) instead of one long cumulative sum with growing rounding errors.
     """
     vocabulary = weights.shape[-1]
     size = 2 ** -(-(vocabulary - 1).bit_length() // 2)  # about √V: both searches are short
@@ -134,10 +132,10 @@ def inverse_cdf(
 def _search(
     weights: Float[Array, "B n"], target: Float[Array, " B"]
 ) -> tuple[Int[Array, " B"], Float[Array, " B"]]:
-    """The first entry of positive weight whose cumulative sum passes `target`; the sum below it.
+    """The first entry of positive weight whose cumulative sum exceeds `target`; the sum before it.
 
-    Rounding may leave no such entry; then it is the last of positive weight. An entry of weight 0
-    (a truncated token) is never found.
+    If rounding leaves no such entry, the last one of positive weight. An entry of weight 0, which a
+    truncated token has, is never returned.
     """
     cumulative = jnp.cumsum(weights, axis=-1)
     hit = (cumulative > target[:, None]) & (weights > 0)

@@ -1,9 +1,9 @@
-"""The decoding engine: a fixed number of slots, refilled as answers end, wholly inside one program.
+"""The decoding engine: a fixed number of slots, refilled as answers end, all in one program.
 
 Each prompt is prefilled once. A slot decodes one response (a request) at a time; when that ends,
-the slot takes the next waiting one by copying its prompt's keys and values. On a CPU, where every
-row costs, the live ones go on in ever smaller programs once nothing waits. The key decides
-everything: row b's token t depends on the key, b and t alone, and not on slots or devices.
+the slot copies the keys and values of the next request's prompt. On a CPU every row costs time, so
+once no request waits the remaining ones continue in smaller and smaller programs. The noise of
+token t of response b depends on the key, b and t alone, not on slots or devices.
 """
 
 from functools import partial
@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from asyppo_jax.models.actor_critic import Networks, actor_shapes, in_compute_dtype
-from asyppo_jax.models.attention.decode_attention import BY_LAYER, make_cache
 from asyppo_jax.runtime.sharding import by_data_shard, gather_params, largest_of_shards
 from asyppo_jax.sampling.draw import DecodingOptions, Draw, draw
 from asyppo_jax.sampling.prefill import prefill
@@ -29,9 +28,11 @@ from asyppo_jax.sampling.slots import (
 )
 from asyppo_jax.types import Params, PromptBatch, Rollout
 
-_FEWEST_SLOTS = 16  # a smaller program wins less than its compilation costs
-_FEWEST_SPARED = 8  # and so does one of fewer rows less than the one before
-_FEWEST_TOKENS = 16  # or one for fewer of an answer's tokens, of the greatest number
+# A further program costs more compile time than it saves if it has fewer rows than this, saves
+# fewer rows than this, or is used for fewer tokens of the longest answer.
+_FEWEST_SLOTS = 16
+_FEWEST_SAVED = 8
+_FEWEST_TOKENS = 16
 
 
 def sample(
@@ -45,17 +46,16 @@ def sample(
     limits: Int[Array, " B"] | None = None,
     stop_table: Int[Array, "states V"] | None = None,
 ) -> Rollout:
-    """G completions for each of N prompts, the responses of a prompt side by side.
+    """G completions for each of N prompts; the responses of a prompt are neighbours.
 
-    `log_probs` are the plain policy's log π(token), whatever temperature or truncation drew it.
-    Of a rollout that is sampled in parts `first_row` says where this one begins: its tokens are
-    those of the same rows sampled together.
-    `limits` gives every response its own greatest number of tokens, at least 1 (C bounds all), and
-    `stop_table` the stop strings (see `make_stop_table`). Rewards come later: until they are
-    replaced, all are 0 and invalid.
+    `log_probs` are log π(token) of the plain policy (temperature 1, no truncation). `first_row` is
+    the index of the first response in the rollout that this is a chunk of; the tokens do not depend
+    on the division into chunks. `limits` is the greatest number of tokens of each response, 1 … C.
+    `stop_table` has the stop strings (see `make_stop_table`). All rewards are 0 and invalid until
+    they are replaced.
 
-    On a mesh each device of `data` samples its own prompts from its own queue, if they can be
-    dealt out evenly.
+    On a mesh each data shard samples its own prompts from its own queue, if the number of prompts
+    is a multiple of the shards.
     """
     batch = prompts.tokens.shape[0] * options.group_size
     params = decoding_params(params, networks)
@@ -64,19 +64,19 @@ def sample(
         limits = jnp.full(batch, options.max_completion_length, jnp.int32)
     limits = jnp.clip(limits, 1, options.max_completion_length)
 
-    def one_shard(whole, *rows):
-        # Of all slots each shard has its share.
+    def one_shard(replicated, *rows):
+        # Each shard has its share of the slots.
         slots = -(-(options.slots or batch) * len(rows[-1]) // batch)
-        return _sample_shard(*whole, *rows, networks=networks, options=options, slots=slots)
+        return _sample_shard(*replicated, *rows, networks=networks, options=options, slots=slots)
 
     run = by_data_shard(one_shard, prompts.tokens.shape[0])
     return run((params, stop_table), prompts, row_keys, limits)
 
 
 def decoding_params(params: Params, networks: Networks) -> Params:
-    """The parameters as the decoding loop reads them: in the compute dtype, whole over `data`.
+    """The parameters as the decoding loop reads them.
 
-    Both once a rollout instead of once a token.
+    Cast to the compute dtype and all-gathered over `data`, once per rollout and not once per token.
     """
     params = in_compute_dtype(params, networks.actor.dtype)
     return gather_params(params, actor_shapes(networks.actor))
@@ -94,19 +94,19 @@ def _sample_shard(
     slots: int,
 ) -> Rollout:
     """The rollout of one shard's prompts."""
-    lengths, prompt_logits, kept = prefill(params, prompts, networks)
-    form, batch = networks.actor.decode, row_keys.shape[0]
+    lengths, prompt_logits, kv = prefill(params, prompts, networks)
+    backend, batch = networks.actor.decode, row_keys.shape[0]
     width = prompts.tokens.shape[1]
     length = width + options.max_completion_length
     answers = _first_tokens(prompt_logits, row_keys, stop_table, options)
     first = answers.tokens[:, 0]
     over = _ends(first, answers.lengths >= limits, answers.stop_states, stop_table, options)
     requests = Requests(row_keys, limits, lengths, over, stop_table, None)
-    if form in BY_LAYER and slots >= batch:
-        progress = all_at_once(form, kept, requests, answers)
+    if backend.per_layer and slots >= batch:
+        progress = all_at_once(backend, kv, requests, answers)
     else:
-        requests = requests._replace(waiting=make_cache(form, *kept, length, part=width))
-        progress = in_turn(form, kept[0], requests, answers, min(slots, batch), length)
+        requests = requests._replace(prompts=backend.make(*kv, length, part=width))
+        progress = in_turn(backend, kv[0], requests, answers, min(slots, batch), length)
     answers = _decode(networks.step_params(params, length), progress, requests, networks, options)
     return _to_rollout(prompts, answers, options)
 
@@ -117,9 +117,9 @@ def _first_tokens(
     stop_table: Int[Array, "states V"] | None,
     options: DecodingOptions,
 ) -> Answers:
-    """Token 0 of every request, drawn from its prompt's logits, one response of all groups a turn.
+    """Token 0 of every request, drawn from the logits of its prompt.
 
-    So no more than [N, V] weights exist at one time.
+    One response of every group per iteration, so that at most [N, V] weights are in memory.
     """
     group = options.group_size
     keys = row_keys.reshape(-1, group).T
@@ -141,7 +141,7 @@ def _first_tokens(
 
 
 def _uniform(keys: Key[Array, " B"], t: Int[Array, " B"] | int) -> Float[Array, " B"]:
-    """The noise of token t of each row."""
+    """The noise of token t of each row, uniform in [0, 1)."""
     at = jnp.broadcast_to(t, keys.shape)
     return jax.vmap(lambda k, i: jax.random.uniform(jax.random.fold_in(k, i)))(keys, at)
 
@@ -153,7 +153,7 @@ def _ends(
     stop_table: Int[Array, "states V"] | None,
     options: DecodingOptions,
 ) -> Bool[Array, " B"]:
-    """Whether each of these is the last token of its answer."""
+    """Whether each token is the last one of its answer."""
     ends = at_limit | is_stop(token, options.stop_ids)
     if stop_table is not None:
         ends |= stop_state == stop_table.shape[0] - 1
@@ -173,11 +173,11 @@ def _decode(
     networks: Networks,
     options: DecodingOptions,
 ) -> Answers:
-    """Every request to its end: the loop, in ever smaller programs once nothing waits."""
-    batch, form = requests.keys.shape[0], networks.actor.decode
+    """All answers: the loop, in smaller and smaller programs once no request waits."""
+    batch, backend = requests.keys.shape[0], networks.actor.decode
     step = partial(_step, params, networks=networks, options=options)
     sizes = [progress.slots.request.shape[0]]
-    if form == "blocks":  # an accelerator reads all weights for every token, however few the rows
+    if backend.for_few_rows:  # an accelerator reads all weights per token, for any number of rows
         sizes = _program_sizes(sizes[0], options.max_completion_length)
     for i, smaller in enumerate([*sizes[1:], 0]):
 
@@ -188,15 +188,15 @@ def _decode(
         with jax.named_scope("decode_tail" if i else "decode"):
             progress = while_any(more, partial(step, requests=requests), progress)
         if smaller:
-            progress = progress._replace(slots=fewer(form, progress.slots, smaller))
-            requests = requests._replace(waiting=None)
+            progress = progress._replace(slots=fewer(backend, progress.slots, smaller))
+            requests = requests._replace(prompts=None)
     return progress.answers
 
 
 def _program_sizes(slots: int, completion: int) -> list[int]:
-    """The rows of the first program and of each that follows: powers of two and 3/4 of them.
+    """The rows of each program in turn: powers of two and 3/4 of them.
 
-    Of short answers not all sizes that there are: a program must have tokens to decode.
+    Some are left out where answers are short, so that every program has tokens to decode.
     """
     sizes = [slots]
     while smaller := _next_size(sizes[-1]):
@@ -207,7 +207,7 @@ def _program_sizes(slots: int, completion: int) -> list[int]:
 
 def _next_size(size: int) -> int:
     power = 2 ** (size.bit_length() - 1)
-    sizes = (x for x in (power, power // 4 * 3, power // 2) if size - x >= _FEWEST_SPARED)
+    sizes = (x for x in (power, power // 4 * 3, power // 2) if size - x >= _FEWEST_SAVED)
     return next((x for x in sizes if x >= _FEWEST_SLOTS), 0)
 
 
@@ -219,12 +219,12 @@ def _step(
     networks: Networks,
     options: DecodingOptions,
 ) -> Progress:
-    """Fills free slots, then one more token of every live request."""
+    """Refills free slots, then samples one more token of every request in a slot."""
     batch = requests.keys.shape[0]
-    form, group = networks.actor.decode, options.group_size
-    next_request, slots, answers = refill(progress, requests, form, group)
+    backend, group = networks.actor.decode, options.group_size
+    next_request, slots, answers = refill(progress, requests, backend, group)
     request, live = slots.request, slots.request < batch
-    longest = largest_of_shards(jnp.max(slots.held()))
+    longest = largest_of_shards(jnp.max(slots.in_cache()))
     logits, cache = networks.actor_step(
         params, slots.token, slots.length, longest, slots.cache, slots.shared
     )
@@ -235,7 +235,7 @@ def _step(
         state = requests.stop_table[state, drawn.token]
     at_limit = t + 1 >= requests.limits[request]
     ends = _ends(drawn.token, at_limit, state, requests.stop_table, options)
-    # A free slot's request is out of range, and what it would write is dropped.
+    # The request of a free slot is out of range, so its writes are dropped.
     answers = Answers(
         tokens=answers.tokens.at[request, t].set(drawn.token, mode="drop"),
         log_probs=answers.log_probs.at[request, t].set(drawn.log_prob, mode="drop"),
@@ -245,11 +245,11 @@ def _step(
         lengths=answers.lengths.at[request].set(t + 1, mode="drop"),
         stop_states=answers.stop_states.at[request].set(state, mode="drop"),
     )
-    goes_on = live & ~ends
+    continues = live & ~ends
     slots = slots._replace(
-        request=jnp.where(goes_on, request, batch),
+        request=jnp.where(continues, request, batch),
         token=drawn.token,
-        length=jnp.where(goes_on, slots.length + 1, 0),
+        length=jnp.where(continues, slots.length + 1, 0),
         cache=cache,
     )
     return Progress(next_request, slots, answers)

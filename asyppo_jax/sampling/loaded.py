@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from asyppo_jax.config import Config, PromptConfig, SamplingConfig
+from asyppo_jax.config import Config, PromptConfig, Truncation
+from asyppo_jax.config.checks import check_truncation
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.sampling import DecodingOptions
 from asyppo_jax.sampling.sampler import Sampler, make_sampler, read_answers
@@ -24,17 +26,17 @@ _SHORTEST_PROMPT = 32  # prompts are padded to this times a power of 2: few leng
 
 @dataclass(frozen=True, eq=False)
 class LoadedActor:
-    """An actor and what it takes to feed it.
+    """An actor with its tokenizer, to be called from Python.
 
-    The methods are for notebooks; inside jit, call `networks.actor_logits` with `params`.
+    The methods are for notebooks. Inside jit, call `networks.actor_logits` with `params`.
     """
 
-    path: str  # as it was asked for
+    path: str  # as it was given
     networks: Networks  # without critics
     params: Params
     tokenizer: Tokenizer
-    config: Config  # the run's; of a bare model the defaults, with its path and template
-    step: int | None  # None: not a run's
+    config: Config  # the run's; for a bare model the defaults with its path and template
+    step: int | None  # None: not from a run
     mesh: Mesh
 
     def logits(
@@ -42,7 +44,7 @@ class LoadedActor:
         tokens: Int[Array | np.ndarray, "B T"],
         mask: Bool[Array | np.ndarray, "B T"] | None = None,
     ) -> Float[Array, "B T V"]:
-        """All logits, float32; those at t predict token t + 1. `mask` is true on real tokens."""
+        """All logits in float32; those at t predict token t + 1. `mask` is true on real tokens."""
         mask = np.ones(tokens.shape, bool) if mask is None else mask
         with jax.set_mesh(self.mesh):
             return _logits(self.params, tokens, mask, networks=self.networks)
@@ -53,20 +55,27 @@ class LoadedActor:
         *,
         num_samples: int = 1,
         max_completion_length: int = 256,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
         seed: int = 0,
         prompt: PromptConfig | None = None,
+        **truncation: float,
     ) -> list[list[str]]:
-        """Completions with the training sampler: `num_samples` texts for each problem.
+        """Completions of the training sampler: `num_samples` texts for each problem.
 
-        `prompt` (None: that of `config`) makes prompts of problems; a text that is to be continued
-        as it stands wants `PromptConfig(template="{problem}")`. Temperature 0 is greedy.
+        Args:
+            problems: texts; a prompt is made of each.
+            num_samples: completions per problem.
+            max_completion_length: in tokens.
+            seed: of the noise; the same seed gives the same texts.
+            prompt: how prompts are made; None: as in `config`. To continue a text as it stands,
+                give `PromptConfig(template="{problem}")`.
+            **truncation: `temperature` (1.0; 0 is greedy), `top_k`, `top_p`, `min_p`: the fields of
+                `config.Truncation`.
 
         Raises:
-            ConfigError: a template that does not suit the tokenizer.
+            ConfigError: a template that does not suit the tokenizer, or an option out of range.
         """
+        chosen = Truncation(**cast(Any, truncation))
+        check_truncation("", chosen)
         prompt = self.config.prompt if prompt is None else prompt
         prompts = [
             Prompt(tokenize_problem(p, self.tokenizer, prompt), Record(p, "")) for p in problems
@@ -75,24 +84,22 @@ class LoadedActor:
             return []
         stop_tokens = self.config.sampling.stop_tokens
         options = DecodingOptions(
+            **chosen.truncation(),
             group_size=num_samples,
             max_completion_length=max_completion_length,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
             stop_ids=stop_token_ids(self.tokenizer, self.config.actor.path, stop_tokens),
             pad_id=pad_token_id(self.tokenizer),
         )
-        # Rows are spread over the mesh, so there must be as many as it divides.
-        rows = prompts + [prompts[-1]] * (-len(prompts) % self.mesh.shape["data"])
+        # Prompts are sharded over the mesh, so their number must be a multiple of its data axis.
+        padded = prompts + [prompts[-1]] * (-len(prompts) % self.mesh.shape["data"])
         sampler = self.sampler(options, max(len(p.tokens) for p in prompts))
         with jax.set_mesh(self.mesh):
-            rollout = sampler(self.params, rows, jax.random.key(seed), self.mesh)
-            texts = read_answers(rollout, rows, sampler).completions
+            rollout = sampler(self.params, padded, jax.random.key(seed), self.mesh)
+            texts = read_answers(rollout, padded, sampler).completions
         return [texts[i * num_samples :][:num_samples] for i in range(len(problems))]
 
     def sampler(self, options: DecodingOptions, prompt_length: int) -> Sampler:
-        """The compiled sampler for prompts of up to `prompt_length` tokens; each length once."""
+        """A compiled sampler for prompts of up to `prompt_length` tokens; compiled once each."""
         length = _SHORTEST_PROMPT
         while length < prompt_length:
             length *= 2
@@ -116,7 +123,7 @@ class LoadedCritics:
         tokens: Int[Array | np.ndarray, "B T"],
         mask: Bool[Array | np.ndarray, "B T"] | None = None,
     ) -> Float[Array, "K B T"]:
-        """V_k at every token: entry t has seen tokens 0 … t, and so is V(s_{t+1})."""
+        """V_k at every token: entry t has seen tokens 0 … t, so it is V(s_{t+1})."""
         mask = np.ones(tokens.shape, bool) if mask is None else mask
         with jax.set_mesh(self.mesh):
             return _values(self.params, tokens, mask, networks=self.networks)
@@ -144,6 +151,6 @@ def _sampler(
     options: DecodingOptions,
     mesh: Mesh,
 ) -> Sampler:
-    sampling = SamplingConfig(stop_strings=stop_strings)
-    config = Config(prompt=PromptConfig(max_length=length), sampling=sampling)
-    return make_sampler(networks, tokenizer, config, options, mesh)
+    return make_sampler(
+        networks, tokenizer, options, mesh, max_prompt_length=length, stop_strings=stop_strings
+    )

@@ -1,4 +1,4 @@
-"""Between text and arrays: prompts onto the devices, sampled tokens back to answers."""
+"""Rollouts in chunks, so that the host scores one while the devices sample the next."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -17,9 +17,9 @@ from asyppo_jax.types import Params, Rollout
 
 
 def one_ahead(starts: Iterable[Callable[[], Rollout]]) -> Iterator[Rollout]:
-    """The rollout of each start, once it is there; by then the next one has been started.
+    """The rollout of each start, once it is complete; by then the next one has been started.
 
-    So the devices sample the next while the host scores this one.
+    So the devices sample the next one while the host scores this one.
     """
     begun: Rollout | None = None
     for start in starts:
@@ -33,50 +33,50 @@ def one_ahead(starts: Iterable[Callable[[], Rollout]]) -> Iterator[Rollout]:
         yield jax.block_until_ready(begun)
 
 
-def sample_in_parts(
+def sample_in_chunks(
     sampler: Sampler,
     params: Params,
     prompts: Sequence[Prompt],
     key: jax.Array,
     mesh: Mesh,
-    parts: int,
+    num_chunks: int,
 ) -> Iterator[tuple[Rollout, Answers]]:
-    """The rollout in `parts` of equally many prompts, one sampled ahead; see `join_parts`.
+    """The rollout in chunks of equally many prompts, one sampled ahead; see `join_chunks`.
 
-    `Answers.rows` are rows of the whole.
+    `Answers.rows` are indices in the full rollout.
     """
-    size = len(prompts) // parts
-    pieces = [prompts[i : i + size] for i in range(0, len(prompts), size)]
-    rows = range(0, len(prompts) * sampler.options.group_size, size * sampler.options.group_size)
+    size, group = len(prompts) // num_chunks, sampler.options.group_size
+    chunks = [prompts[i : i + size] for i in range(0, len(prompts), size)]
+    first_rows = range(0, len(prompts) * group, size * group)
     starts = (
-        partial(sampler, params, piece, key, mesh, first)
-        for piece, first in zip(pieces, rows, strict=True)
+        partial(sampler, params, chunk, key, mesh, first)
+        for chunk, first in zip(chunks, first_rows, strict=True)
     )
-    for piece, first, rollout in zip(pieces, rows, one_ahead(starts), strict=True):
-        answers = read_answers(rollout, piece, sampler)
+    for chunk, first, rollout in zip(chunks, first_rows, one_ahead(starts), strict=True):
+        answers = read_answers(rollout, chunk, sampler)
         yield rollout, answers._replace(rows=answers.rows + first)
 
 
-def join_parts(parts: Sequence[tuple[Rollout, Answers]], mesh: Mesh) -> tuple[Rollout, Answers]:
-    """One rollout and its answers out of their parts, in their order."""
-    rollouts, answers = zip(*parts, strict=True)
+def join_chunks(chunks: Sequence[tuple[Rollout, Answers]], mesh: Mesh) -> tuple[Rollout, Answers]:
+    """The full rollout and its answers, from its chunks in their order."""
+    rollouts, answers = zip(*chunks, strict=True)
     if len(rollouts) == 1:
         return rollouts[0], answers[0]
-    whole = jax.jit(_concatenate, out_shardings=batch_sharding(mesh))(*rollouts)
+    rollout = jax.jit(_concatenate, out_shardings=batch_sharding(mesh))(*rollouts)
     columns: list[Any] = [
-        np.concatenate(x) if isinstance(x[0], np.ndarray) else list(chain(*x))
-        for x in zip(*answers, strict=True)
+        np.concatenate(column) if isinstance(column[0], np.ndarray) else list(chain(*column))
+        for column in zip(*answers, strict=True)
     ]
-    return whole, Answers(*columns)
+    return rollout, Answers(*columns)
 
 
 def _concatenate(*rollouts: Rollout) -> Rollout:
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *rollouts)
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *rollouts)
 
 
 def with_rewards(rollout: Rollout, rewards: np.ndarray, valid: np.ndarray, mesh: Mesh) -> Rollout:
-    """The rollout with its scores: float32 whatever the scorer gave, so that 0.5 stays 0.5."""
-    place = batch_sharding(mesh)
+    """The rollout with its rewards, in float32 so that 0.5 stays 0.5."""
+    by_sequence = batch_sharding(mesh)
     scores = np.asarray(rewards, np.float32), np.asarray(valid, bool)
-    placed_rewards, placed_valid = put(scores, (place, place))
+    placed_rewards, placed_valid = put(scores, (by_sequence, by_sequence))
     return rollout.replace(rewards=placed_rewards, reward_valid=placed_valid)

@@ -20,13 +20,13 @@ from asyppo_jax.types import Params, Rollout
 
 @dataclass(frozen=True)
 class Sampler:
-    """The compiled decoding program for one set of options, with what it takes to feed it."""
+    """The compiled decoding program for one set of options, with its tokenizer."""
 
     options: DecodingOptions
     tokenizer: Tokenizer
     max_prompt_length: int
     program: Callable[..., Rollout]
-    stop_table: np.ndarray | None = None  # of the stop strings, if there are any
+    stop_table: np.ndarray | None = None  # None: no stop strings
 
     def __call__(
         self,
@@ -36,16 +36,16 @@ class Sampler:
         mesh: Mesh,
         first_row: int = 0,
     ) -> Rollout:
-        """Pads the prompts, places them and samples; rewards are still to come."""
+        """The rollout of these prompts, sharded over `mesh`; its rewards are not set yet."""
         batch = pad_prompts(prompts, self.max_prompt_length, self.options.pad_id)
         placement = jax.tree.map(lambda _: batch_sharding(mesh), batch)
-        more: dict[str, Any] = {"first_row": put(np.int32(first_row), replicated(mesh))}
+        inputs: dict[str, Any] = {"first_row": put(np.int32(first_row), replicated(mesh))}
         if self.stop_table is not None:
-            more["stop_table"] = put(self.stop_table, replicated(mesh))
-        return self.program(params, put(batch, placement), key, **more)
+            inputs["stop_table"] = put(self.stop_table, replicated(mesh))
+        return self.program(params, put(batch, placement), key, **inputs)
 
     def has_ended(self, completions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Which rows end in a stop token or with a stop string, and not at the greatest length."""
+        """Which completions end in a stop token or a stop string, not at the greatest length."""
         last = completions[np.arange(len(lengths)), np.maximum(lengths, 1) - 1]
         ended = np.isin(last, self.options.stop_ids)
         if self.stop_table is not None:
@@ -54,63 +54,61 @@ class Sampler:
 
 
 class Answers(NamedTuple):
-    """This process's rows of a rollout as text; the G answers to a problem side by side."""
+    """This process's sequences of a rollout as text; the G answers to a problem are neighbours."""
 
-    rows: np.ndarray  # [n] which of the rollout's rows they are: all B with one process
+    rows: np.ndarray  # [n] their indices in the rollout: all B with one process
     prompts: list[str]
     problems: list[str]
     completions: list[str]
     answers: list[str]  # the references
-    truncated: np.ndarray  # [n] bool, no stop within the length
+    truncated: np.ndarray  # [n] bool, no stop within the greatest length
     lengths: np.ndarray  # [n] tokens, stop token included
 
 
 def make_sampler(
-    networks: Networks, tokenizer: Tokenizer, config: Config, options: DecodingOptions, mesh: Mesh
+    networks: Networks,
+    tokenizer: Tokenizer,
+    options: DecodingOptions,
+    mesh: Mesh,
+    *,
+    max_prompt_length: int,
+    stop_strings: Sequence[str] = (),
 ) -> Sampler:
-    """A sampler whose rollouts lie over the mesh's `data` axis."""
+    """A sampler of rollouts that are sharded over the mesh's `data` axis."""
     program = partial(sample, networks=networks, options=options)
     compiled = jax.jit(program, out_shardings=batch_sharding(mesh))
-    strings = config.sampling.stop_strings
-    table = make_stop_table(strings, tokenizer) if strings else None
-    return Sampler(options, tokenizer, config.prompt.max_length, compiled, table)
+    table = make_stop_table(stop_strings, tokenizer) if stop_strings else None
+    return Sampler(options, tokenizer, max_prompt_length, compiled, table)
 
 
 def training_options(config: Config, stop_ids: tuple[int, ...], pad_id: int) -> DecodingOptions:
     """How the rollouts of training are drawn."""
-    s = config.sampling
+    sampling = config.sampling
     return DecodingOptions(
-        group_size=s.group_size,
-        max_completion_length=s.max_completion_length,
-        temperature=s.temperature,
-        top_k=s.top_k,
-        top_p=s.top_p,
+        **sampling.truncation(),
+        group_size=sampling.group_size,
+        max_completion_length=sampling.max_completion_length,
+        slots=sampling.slots,
         stop_ids=stop_ids,
         pad_id=pad_id,
-        slots=s.slots,
-        min_p=s.min_p,
     )
 
 
 def evaluation_options(config: Config, stop_ids: tuple[int, ...], pad_id: int) -> DecodingOptions:
     """How held-out answers are drawn."""
-    e = config.evaluation
     return DecodingOptions(
-        group_size=e.num_samples,
+        **config.evaluation.truncation(),
+        group_size=config.evaluation.num_samples,
         max_completion_length=config.sampling.max_completion_length,
-        temperature=e.temperature,
-        top_k=e.top_k,
-        top_p=e.top_p,
-        min_p=e.min_p,
         stop_ids=stop_ids,
         pad_id=pad_id,
     )
 
 
 def read_answers(rollout: Rollout, prompts: Sequence[Prompt], sampler: Sampler) -> Answers:
-    """The process's own rows as text (special tokens left out), beside their problems.
+    """This process's sequences as text without special tokens, beside their problems.
 
-    `prompts` are those of the whole rollout.
+    `prompts` are those of the full rollout.
     """
     rows = own_rows(rollout.tokens.sharding, rollout.tokens.shape[0])
     mask = read_rows(rollout.completion_mask, rows)
@@ -118,14 +116,14 @@ def read_answers(rollout: Rollout, prompts: Sequence[Prompt], sampler: Sampler) 
     lengths = mask.sum(axis=1)
     decode = partial(sampler.tokenizer.decode, skip_special_tokens=True)
     group = sampler.options.group_size
-    each = [prompts[row // group] for row in rows]
+    prompt_of_row = [prompts[row // group] for row in rows]
     decode_prompt = cache(lambda tokens: str(decode(tokens)))
     return Answers(
         rows=rows,
-        prompts=[decode_prompt(p.tokens) for p in each],
-        problems=[p.record.problem for p in each],
+        prompts=[decode_prompt(p.tokens) for p in prompt_of_row],
+        problems=[p.record.problem for p in prompt_of_row],
         completions=[str(decode(row[:n])) for row, n in zip(completions, lengths, strict=True)],
-        answers=[p.record.answer for p in each],
+        answers=[p.record.answer for p in prompt_of_row],
         truncated=~sampler.has_ended(completions, lengths),
         lengths=lengths,
     )

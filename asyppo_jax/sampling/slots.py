@@ -1,8 +1,8 @@
-"""The slots of the decoding loop: which request each decodes, and where its keys and values lie.
+"""The slots of the decoding loop: which request each one decodes, and its keys and values.
 
-With a slot for every request all are decoded at one time, on a CPU and a GPU from the start; on a
-CPU a prompt's keys and values are then held, and read, once for its whole group. With fewer slots
-the requests wait; as an answer ends, its slot takes the next one by copying that one's prompt.
+With a slot for every request all are decoded at the same time; on a CPU the keys and values of a
+prompt are then stored, and read, once for its group. With fewer slots requests wait: when an answer
+ends, its slot takes the next request and copies that request's prompt.
 """
 
 from collections.abc import Callable
@@ -12,26 +12,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from asyppo_jax.models.attention.decode_attention import (
-    Cache,
-    Form,
-    copy_row,
-    make_cache,
-    take_rows,
-)
+from asyppo_jax.models.attention.decode_attention import Cache, DecodeBackend
 from asyppo_jax.models.attention.decode_blocks import SharedPrompts, share_prompts
 from asyppo_jax.runtime.sharding import largest_of_shards
 
 
 class Requests(NamedTuple):
-    """Everything that the B responses of one shard ask for; constant while they are decoded."""
+    """The B responses that one shard has to sample; constant while they are decoded."""
 
     keys: Key[Array, " B"]
-    limits: Int[Array, " B"]  # completion tokens at the most, 1 … C
+    limits: Int[Array, " B"]  # greatest number of completion tokens, 1 … C
     prompt_lengths: Int[Array, " N"]
-    over: Bool[Array, " B"]  # ended by its first token, drawn before the loop
+    over: Bool[Array, " B"]  # ended by its first token, which is drawn before the loop
     stop_table: Int[Array, "states V"] | None
-    waiting: Cache | None  # the prompts' keys and values that a slot copies; None: nobody waits
+    prompts: Cache | None  # keys and values that a slot copies; None: no request waits
 
 
 class Answers(NamedTuple):
@@ -45,44 +39,48 @@ class Answers(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """What the R slots are at."""
+    """The state of the R slots."""
 
-    request: Int[Array, " R"]  # B: none, the slot is free
+    request: Int[Array, " R"]  # B: the slot is free
     token: Int[Array, " R"]  # the last one drawn, not in the cache yet
-    length: Int[Array, " R"]  # tokens in the cache, and in the prompt if it is shared; 0 if free
+    length: Int[Array, " R"]  # tokens in the cache and in a shared prompt; 0: the slot is free
     cache: Cache
     shared: SharedPrompts | None
 
-    def held(self) -> Int[Array, " R"]:
-        """The tokens that each row of the cache holds."""
-        return self.length if self.shared is None else self.length - self.shared.seating.starts
+    def in_cache(self) -> Int[Array, " R"]:
+        """The number of tokens in each row of the cache."""
+        return (
+            self.length
+            if self.shared is None
+            else self.length - self.shared.prompt_index.prompt_lengths
+        )
 
 
 class Progress(NamedTuple):
     """The carry of the loop."""
 
-    next: Int[Array, ""]  # the request that is served next
+    next: Int[Array, ""]  # the next request to be given a slot
     slots: Slots
     answers: Answers
 
 
 def all_at_once(
-    form: Form, kept: tuple[Array, Array], requests: Requests, answers: Answers
+    backend: DecodeBackend, kv: tuple[Array, Array], requests: Requests, answers: Answers
 ) -> Progress:
-    """Every request in a slot of its own; with "blocks" the slots of a group share its prompt.
+    """Every request in a slot of its own; on a CPU the slots of a group share its prompt.
 
-    For forms whose layers have arrays of their own, into which XLA writes the prompts' copies.
+    For backends that are `per_layer`: XLA writes the copies of prompts into their arrays in place.
     """
     batch, lengths = answers.tokens.shape[0], requests.prompt_lengths
-    width, completion = kept[0].shape[2], answers.tokens.shape[1]
+    width, completion = kv[0].shape[2], answers.tokens.shape[1]
     group = batch // len(lengths)
-    if form != "blocks" or group == 1:
-        keys, values = (jnp.repeat(x, group, axis=1) for x in kept)
-        shared, cache = None, make_cache(form, keys, values, width + completion)
-    else:
+    if backend.for_few_rows and group > 1:
         longest = largest_of_shards(jnp.max(lengths))
-        shared = share_prompts(*kept, lengths, longest, group)
-        cache = _empty("blocks", kept[0], batch, completion)
+        shared = share_prompts(*kv, lengths, longest, group)
+        cache = _empty(backend, kv[0], batch, completion)
+    else:
+        keys, values = (jnp.repeat(x, group, axis=1) for x in kv)
+        shared, cache = None, backend.make(keys, values, width + completion)
     slots = Slots(
         request=jnp.where(requests.over, batch, jnp.arange(batch)),
         token=answers.tokens[:, 0],
@@ -94,39 +92,46 @@ def all_at_once(
 
 
 def in_turn(
-    form: Form, kept: Array, requests: Requests, answers: Answers, count: int, length: int
+    backend: DecodeBackend,
+    keys: Float[Array, "L N P KV d"],
+    requests: Requests,
+    answers: Answers,
+    count: int,
+    length: int,
 ) -> Progress:
-    """`count` free slots of `length` places.
+    """`count` free slots of `length` positions; `keys` gives the sizes of the cache.
 
-    Free at first: the loop's own refilling puts the first requests in, and no second copy of their
-    prompts waits beside the cache.
+    They are free at first: the loop's refilling gives them the first requests, so no second copy of
+    the prompts is needed.
     """
     free = Slots(
         request=jnp.full(count, requests.keys.shape[0], jnp.int32),
         token=jnp.zeros(count, jnp.int32),
         length=jnp.zeros(count, jnp.int32),
-        cache=_empty(form, kept, count, length),
+        cache=_empty(backend, keys, count, length),
         shared=None,
     )
     return Progress(jnp.int32(0), free, answers)
 
 
-def _empty(form: Form, like: Float[Array, "L N P KV d"], rows: int, length: int) -> Cache:
-    none = jnp.zeros((like.shape[0], rows, 0, *like.shape[3:]), like.dtype)
-    return make_cache(form, none, none, length)
+def _empty(
+    backend: DecodeBackend, keys: Float[Array, "L N P KV d"], rows: int, length: int
+) -> Cache:
+    nothing = jnp.zeros((keys.shape[0], rows, 0, *keys.shape[3:]), keys.dtype)
+    return backend.make(nothing, nothing, length)
 
 
-def refill(progress: Progress, requests: Requests, form: Form, group: int) -> Progress:
-    """Gives free slots the next requests, one a turn, until none is free or none waits."""
-    batch, waiting = requests.keys.shape[0], requests.waiting
-    if waiting is None:
+def refill(progress: Progress, requests: Requests, backend: DecodeBackend, group: int) -> Progress:
+    """Gives free slots the next requests, one per iteration, until no slot or request is left."""
+    batch, prompts = requests.keys.shape[0], requests.prompts
+    if prompts is None:
         return progress
 
     def possible(progress: Progress):
         return (progress.next < batch) & jnp.any(progress.slots.request == batch)
 
     def fill(progress: Progress) -> Progress:
-        real = possible(progress)  # not where only another shard has something to fill
+        real = possible(progress)  # false where only another shard has a slot to fill
         request, slots, answers = progress
         slot, prompt = jnp.argmax(slots.request == batch), request // group
         over, length = requests.over[request], requests.prompt_lengths[prompt]
@@ -138,7 +143,7 @@ def refill(progress: Progress, requests: Requests, form: Form, group: int) -> Pr
             request=put(slots.request, jnp.where(over, batch, request)),
             token=put(slots.token, answers.tokens[request, 0]),
             length=put(slots.length, jnp.where(over, 0, length)),
-            cache=copy_row(form, slots.cache, slot, waiting, prompt, real),
+            cache=backend.copy(slots.cache, slot, prompts, prompt, real),
         )
         return Progress(request + real, slots, answers)
 
@@ -146,22 +151,22 @@ def refill(progress: Progress, requests: Requests, form: Form, group: int) -> Pr
         return while_any(possible, fill, progress)
 
 
-def fewer(form: Form, slots: Slots, size: int) -> Slots:
-    """The first `size` slots of those that are not free."""
+def fewer(backend: DecodeBackend, slots: Slots, size: int) -> Slots:
+    """The first `size` of the slots that are not free."""
     rows = jnp.argsort(slots.request)[:size]  # free slots are last
     request, token, length = (x[rows] for x in (slots.request, slots.token, slots.length))
     shared = None if slots.shared is None else slots.shared.of_rows(rows)
-    return Slots(request, token, length, take_rows(form, slots.cache, rows), shared)
+    return Slots(request, token, length, backend.take(slots.cache, rows), shared)
 
 
 def while_any(
     more: Callable[[Progress], Array], step: Callable[[Progress], Progress], progress: Progress
 ) -> Progress:
-    """`step` while there is more on any shard: as many turns on each of them."""
+    """`step` while `more` is true on any shard: each shard runs as many iterations."""
 
-    def turn(carry):
+    def iteration(carry):
         progress = step(carry[0])
         return progress, largest_of_shards(more(progress))
 
     first = progress, largest_of_shards(more(progress))
-    return jax.lax.while_loop(lambda carry: carry[1], turn, first)[0]
+    return jax.lax.while_loop(lambda carry: carry[1], iteration, first)[0]

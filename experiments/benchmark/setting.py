@@ -106,5 +106,5 @@ def make_config(setting: Setting) -> Config:
     batching.packing = setting.packing
     batching.rows_per_prompt = setting.rows_per_prompt
     batching.logits_chunk = setting.completion
-    values.mesh.gather = values.mesh.reduce = "minibatch"  # of several devices: one message each
+    values.mesh.zero_stage = 1  # several devices exchange gradients once per minibatch
     return from_config_dict(values)

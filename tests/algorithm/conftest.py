@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from asyppo_jax.algorithm.train_step import critic_values, experience_of
+from asyppo_jax.algorithm.train_step import score_rollout
 from tests.tiny import (
     make_config,
     make_networks,
@@ -21,7 +21,8 @@ def setting():
 
     @jax.jit
     def experience():
-        values = critic_values(state, rollout, networks=networks, config=config)
-        return experience_of(state, rollout, values, config)
+        clock = state.key, state.step
+        options = {"networks": networks, "config": config}
+        return score_rollout(state.critic_params, *clock, rollout, **options)[0]
 
     return config, networks, state, experience()

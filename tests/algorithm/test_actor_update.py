@@ -51,7 +51,7 @@ def _paper_loss(params, experience, networks, config):
 )
 def test_the_actors_loss_and_gradient_are_those_of_the_papers_formula(setting, layout):
     config, networks, state, experience = setting
-    rows = update_rows(experience)
+    rows = update_rows(experience, "sequence")
     count = jnp.sum(jnp.any(rows.mask, axis=-1)).astype(jnp.float32)
     config = replace(config, batching=replace(config.batching, **layout))
     group = config.sampling.group_size
@@ -75,7 +75,7 @@ def test_the_actors_loss_and_gradient_are_those_of_the_papers_formula(setting, l
 
 def test_a_dropped_token_has_no_surrogate_gradient_and_keeps_its_entropy_gradient(setting):
     config, networks, state, experience = setting
-    rows = update_rows(experience)
+    rows = update_rows(experience, "sequence")
     nothing = jnp.zeros_like(rows.advantage_mask)
 
     @jax.jit

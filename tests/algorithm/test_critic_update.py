@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asyppo_jax.algorithm.train_step import critic_values, experience_of
+from asyppo_jax.algorithm.train_step import score_rollout
 from tests.tiny import (
     jit_step,
     make_config,
@@ -17,8 +17,8 @@ from tests.tiny import (
 def _experience_shards(config, networks, state, rollout):
     @jax.jit
     def shards():
-        values = critic_values(state, rollout, networks=networks, config=config)
-        return experience_of(state, rollout, values, config).critic_shards
+        clock, options = (state.key, state.step), {"networks": networks, "config": config}
+        return score_rollout(state.critic_params, *clock, rollout, **options)[0].critic_shards
 
     return np.asarray(shards())
 

@@ -53,7 +53,7 @@ def test_the_state_begins_as_if_it_were_made_at_once(offload):
 )
 def test_two_steps_apart_are_two_steps_in_one_program(offload, num_critics, values):
     config, networks, plain, state = _begin(
-        num_critics, mesh__offload=offload, algorithm__values=values
+        num_critics, mesh__offload=offload, algorithm__value_timing=values
     )
     rollout = make_rollout(config)
     apart, whole = _apart(networks, config), jit_step(config, networks)

@@ -183,7 +183,7 @@ def test_no_two_steps_and_no_two_phases_share_their_noise():
         now = state.replace(step=jnp.int32(step))
         naive.add(tuple(np.asarray(jax.random.bits(jax.random.key(config.seed), (4,))).tolist()))
         for phase in ("sample", "experience", "critics", "actor", "evaluate"):
-            noise = jax.random.bits(phase_key(now, phase), (4,))
+            noise = jax.random.bits(phase_key(now.key, now.step, phase), (4,))
             ours.add(tuple(np.asarray(noise).tolist()))
     assert len(naive) == 1
     assert len(ours) == 25
@@ -193,7 +193,7 @@ def test_no_two_steps_and_no_two_phases_share_their_noise():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"algorithm__values": "after_update"},
+        {"algorithm__value_timing": "after_update"},
         {"algorithm__returns": "monte_carlo", "algorithm__gamma": 0.9},
         {"algorithm__advantage_whitening": "none"},
         {"algorithm__gae_lambda": 0.9},

@@ -19,13 +19,16 @@ from tests.tiny import make_config
         ({"algorithm__gamma": 1.5}, r"config\.algorithm\.gamma is 1\.5"),
         ({"algorithm__num_critics": 3}, "group_size is 32, which 3 critics cannot share evenly"),
         ({"algorithm__num_critics": -1}, "num_critics is -1"),
-        ({"algorithm__values": "during"}, r"values is 'during'; choose one of 'before_update'"),
+        (
+            {"algorithm__value_timing": "during"},
+            r"value_timing is 'during'; choose one of 'before_update'",
+        ),
         ({"sampling__top_p": 0.0}, r"top_p is 0\.0"),
         ({"batching__microbatch_size": 48}, "does not divide config.batching.actor_minibatch_size"),
         ({"batching__actor_minibatch_size": 100}, "actor_minibatch_size is 100, which does not"),
         (
-            {"sampling__parts": 3},
-            "config.sampling.parts is 3, which does not divide config.sampling.num_prompts = 32",
+            {"sampling__chunks": 3},
+            "config.sampling.chunks is 3, which does not divide config.sampling.num_prompts = 32",
         ),
         (
             {"sampling__slots": 1025},
@@ -52,7 +55,9 @@ from tests.tiny import make_config
             {"batching__critic_microbatch_size": 48},
             r"critic_microbatch_size \(for each critic\) is 48, .*share .* = 64",
         ),
-        ({"mesh__reduce": "minibatch"}, "set config.mesh.gather = 'minibatch' too"),
+        ({"algorithm__num_critics": 0}, "advantages is 'gae', which needs the values of critics"),
+        ({"sampling__temperature": -1.0}, r"sampling\.temperature is -1\.0; .*0 \(greedy\)"),
+        ({"evaluation__top_k": -1}, r"evaluation\.top_k is -1"),
         (
             {"algorithm__num_critics": 32, "batching__microbatch_size": 16},
             r"num_critics is 32, which does not divide config\.batching\.microbatch_size = 16",
@@ -68,5 +73,5 @@ def test_sizes_must_divide_the_data_axis():
     check_divides_data_axis(make_config(0), 4)
     with pytest.raises(ConfigError, match="num_prompts is 4; make it a multiple"):
         check_divides_data_axis(make_config(0), 3)
-    with pytest.raises(ConfigError, match="num_prompts / parts is 2; make it a multiple"):
-        check_divides_data_axis(make_config(0, sampling__parts=2), 4)
+    with pytest.raises(ConfigError, match="num_prompts / chunks is 2; make it a multiple"):
+        check_divides_data_axis(make_config(0, sampling__chunks=2), 4)

@@ -5,9 +5,9 @@ import pytest
 
 from asyppo_jax.config import RewardConfig
 from asyppo_jax.evaluation.held_out import evaluate
-from asyppo_jax.sampling.sampler import evaluation_options, make_sampler
+from asyppo_jax.sampling.sampler import evaluation_options
 from asyppo_jax.tasks.rewards import RewardPool
-from tests.tiny import make_sampling_setting
+from tests.tiny import make_config_sampler, make_sampling_setting
 
 PROBLEMS = ("1+1", "2+3", "4+4", "9+9", "5+1")  # batches of two: the last one is filled up
 
@@ -20,7 +20,9 @@ def setting(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore:1.*no score")
 def test_each_problem_counts_once_and_answers_without_a_score_are_apart(setting):
     config, mesh, networks, tokenizer, ids, prompts, params = setting
-    sampler = make_sampler(networks, tokenizer, config, evaluation_options(config, *ids), mesh)
+    sampler = make_config_sampler(
+        networks, tokenizer, config, evaluation_options(config, *ids), mesh
+    )
     reward = RewardConfig(function="tests.graders:right_for_two_and_three", time_limit=30.0)
     with RewardPool(reward) as pool:
         result = evaluate(sampler, params, prompts, pool, jax.random.key(0), config, mesh)

@@ -11,7 +11,7 @@ from asyppo_jax.config import NetworkConfig
 from asyppo_jax.models.actor_critic import Actor, Networks, init_actor
 from asyppo_jax.models.attention import self_attention
 from asyppo_jax.models.attention.attend import attend
-from asyppo_jax.models.attention.decode_attention import make_cache
+from asyppo_jax.models.attention.decode_attention import BACKENDS
 from asyppo_jax.models.attention.segments import visible
 from tests.tiny import (
     ARCHITECTURES,
@@ -76,17 +76,17 @@ def test_packed_sequences_have_the_logits_that_they_have_alone(model):
     np.testing.assert_allclose(packed, np.concatenate([first, second], 1), atol=2e-6)
 
 
-@pytest.mark.parametrize("form", ["blocks", "dense"])
-def test_decoding_token_by_token_equals_the_whole_sequence(model, form):
+@pytest.mark.parametrize("backend", ["blocks", "dense"])
+def test_decoding_token_by_token_equals_the_whole_sequence(model, backend):
     networks, params = model
-    networks = Networks(networks.actor.clone(decode=form), None)
+    networks = Networks(networks.actor.clone(decode=BACKENDS[backend]), None)
     config, prompt = networks.actor.config, jnp.array([1, 3])
     tokens, mask = _tokens((2, 6)), jnp.ones((2, 6), bool)
     whole = jit_logits(networks)(params, tokens, mask)
     logits, (keys, values) = jax.jit(networks.actor_prefill)(params, tokens[:, :3], prompt)
     np.testing.assert_allclose(logits, whole[jnp.arange(2), prompt - 1], atol=1e-5)
     assert keys.shape == (config.num_layers, 2, 3, config.num_kv_heads, config.head_dim)
-    cache, step_params = make_cache(form, keys, values, 6), networks.step_params(params, 6)
+    cache, step_params = BACKENDS[backend].make(keys, values, 6), networks.step_params(params, 6)
     step = jax.jit(networks.actor_step)
     for lengths in (prompt, prompt + 1, prompt + 2):  # each row at a place of its own
         new = tokens[jnp.arange(2), lengths]
@@ -95,7 +95,7 @@ def test_decoding_token_by_token_equals_the_whole_sequence(model, form):
 
 
 def test_rows_turned_for_cudnn_agree_with_rows_as_they_are(monkeypatch):
-    """A form that knows lengths alone; padding on both sides, on neither, and no token at all."""
+    """A backend that knows lengths only; padding on both sides, on neither, and no token at all."""
 
     def by_length(queries, keys, values, segments, _):
         lengths = jnp.sum(segments, axis=1)[:, None]

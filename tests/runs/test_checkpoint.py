@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from asyppo_jax.runs import checkpoint
-from asyppo_jax.config import CheckpointConfig, MeshConfig
-from asyppo_jax.runtime.sharding import make_mesh, placed
 from asyppo_jax.algorithm.state import create_train_state, state_shardings
+from asyppo_jax.config import CheckpointConfig, MeshConfig
+from asyppo_jax.runs import checkpoint
+from asyppo_jax.runtime.sharding import make_mesh, placed
 from tests.reshard_program import restore
 from tests.simulated import environment
 from tests.tiny import assert_trees_equal, make_config, make_networks

@@ -7,23 +7,23 @@ import jax
 import numpy as np
 import pytest
 
-from asyppo_jax.config import ConfigError
-from asyppo_jax.runs.save_rollouts import make_rollout_saver
-from asyppo_jax.algorithm.batching.rows import Rows
-from asyppo_jax.tasks.prompts import Prompt
-from asyppo_jax.tasks.tokenizers import load_tokenizer
-from asyppo_jax.tasks.records import Record
-from asyppo_jax.runs.rollout_files import read_rollout_file
-from asyppo_jax.sampling.sampler import make_sampler, training_options
-from asyppo_jax.runtime.sharding import make_mesh
-from asyppo_jax.algorithm.train_step import critic_values, experience_of
-from asyppo_jax.algorithm.batching.rows import sequence_segments
+from asyppo_jax.algorithm.batching.rows import Rows, sequence_segments
 from asyppo_jax.algorithm.forward import completion_log_probs
+from asyppo_jax.algorithm.train_step import score_rollout
+from asyppo_jax.config import ConfigError
+from asyppo_jax.runs.rollout_files import read_rollout_file
+from asyppo_jax.runs.save_rollouts import make_rollout_saver
+from asyppo_jax.runtime.sharding import make_mesh
+from asyppo_jax.sampling.sampler import training_options
+from asyppo_jax.tasks.prompts import Prompt
+from asyppo_jax.tasks.records import Record
+from asyppo_jax.tasks.tokenizers import load_tokenizer
 from experiments.quickstart.tokenizer import save_tokenizer
 from tests.tiny import (
     QWEN3,
     VOCABULARY_OF_TEXT,
     make_config,
+    make_config_sampler,
     make_networks,
     make_rollout,
     make_state,
@@ -44,7 +44,7 @@ def saved(directory, num_critics: int = 2, finished_steps: int = 0, **changes):
     save_tokenizer(directory / "tokenizer")
     tokenizer = load_tokenizer(str(directory / "tokenizer"))
     options = training_options(config, stop_ids=(STOP,), pad_id=0)
-    sampler = make_sampler(networks, tokenizer, config, options, mesh)
+    sampler = make_config_sampler(networks, tokenizer, config, options, mesh)
     prompts = [Prompt((5, 6 + i), Record(f"problem {i}", str(i))) for i in range(4)]
     with jax.set_mesh(mesh):
         make_rollout_saver(directory, networks, sampler, config, mesh)(state, rollout, prompts)
@@ -54,10 +54,11 @@ def saved(directory, num_critics: int = 2, finished_steps: int = 0, **changes):
 
 @functools.partial(jax.jit, static_argnames=("networks", "config"))
 def _step_numbers(state, rollout, networks, config):
-    values = critic_values(state, rollout, networks=networks, config=config)
+    clock, options = (state.key, state.step), {"networks": networks, "config": config}
+    experience, _ = score_rollout(state.critic_params, *clock, rollout, **options)
     rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
     log_probs, entropy = completion_log_probs(state.actor_params, rows, networks, config.batching)
-    return experience_of(state, rollout, values, config), log_probs, entropy
+    return experience, log_probs, entropy
 
 
 def close(numbers: list[float | None], ours) -> None:

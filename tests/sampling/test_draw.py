@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyppo_jax.sampling.draw import DecodingOptions, draw, inverse_cdf, truncate
+from asyppo_jax.sampling.draw import draw, inverse_cdf, truncate
+from tests.tiny import make_options
 
-OPTIONS = DecodingOptions(1, 8, 1.0, 0, 1.0, (), 0)
+OPTIONS = make_options(1, 8)
 P = jnp.array([[0.5, 0.3, 0.15, 0.05]])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.models.attention.decode_attention import BACKENDS
 from asyppo_jax.sampling import DecodingOptions, engine, sample
 from asyppo_jax.types import PromptBatch
 from tests.tiny import PROMPT, VOCABULARY, jit_logits, make_actor_params, make_networks
@@ -152,10 +153,10 @@ def test_log_probs_are_the_teacher_forced_ones_of_the_plain_policy(
     assert not jnp.any(jnp.where(real, 0.0, rollout.log_probs))
 
 
-@pytest.mark.parametrize(("form", "slots"), [("blocks", 4), ("blocks", 0), ("dense", 4)])
-def test_long_answers_of_ragged_rows_are_the_teacher_forced_ones(params, form, slots):
+@pytest.mark.parametrize(("backend", "slots"), [("blocks", 4), ("blocks", 0), ("dense", 4)])
+def test_long_answers_of_ragged_rows_are_the_teacher_forced_ones(params, backend, slots):
     """Long enough for several blocks and pieces, refilled in between or all at once."""
-    networks = Networks(NETWORKS.actor.clone(decode=form), None)
+    networks = Networks(NETWORKS.actor.clone(decode=BACKENDS[backend]), None)
     width, length = 70, 200
     tokens = jax.random.randint(jax.random.key(3), (3, width), 0, VOCABULARY)
     mask = jnp.arange(width)[None] >= jnp.array([[69], [40], [0]])  # the last is copied in

@@ -3,12 +3,13 @@
 import jax
 import numpy as np
 
-from asyppo_jax.sampling.sampler import make_sampler, read_answers, training_options
+from asyppo_jax.sampling.sampler import read_answers, training_options
+from tests.tiny import make_config_sampler
 
 
 def test_answers_stand_beside_their_problems_in_groups(setting):
     config, mesh, networks, tokenizer, ids, prompts, params = setting
-    sampler = make_sampler(networks, tokenizer, config, training_options(config, *ids), mesh)
+    sampler = make_config_sampler(networks, tokenizer, config, training_options(config, *ids), mesh)
     rollout = sampler(params, prompts[:2], jax.random.key(0), mesh)
     answers = read_answers(rollout, prompts[:2], sampler)
     assert answers.problems == ["1+1"] * 4 + ["2+3"] * 4

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asyppo_jax.models.attention.decode_attention import make_cache
+from asyppo_jax.models.attention.decode_attention import BACKENDS
 from asyppo_jax.sampling.slots import Answers, Requests, all_at_once, fewer, in_turn, refill
 
 LAYERS, N, GROUP, PROMPT, KV, WIDTH, LENGTH = 2, 2, 3, 5, 2, 4, 7
@@ -34,18 +34,18 @@ def answers():
 
 
 def test_all_at_once_every_request_has_a_slot_and_nothing_waits(kept, requests, answers):
-    progress = all_at_once("blocks", kept, requests, answers)
+    progress = all_at_once(BACKENDS["blocks"], kept, requests, answers)
     slots = progress.slots
     assert progress.next == BATCH
     np.testing.assert_array_equal(slots.request, [0, BATCH, 2, 3, 4, BATCH])
     np.testing.assert_array_equal(slots.token, 10 + np.arange(BATCH))
     np.testing.assert_array_equal(slots.length, [5, 0, 5, 2, 2, 0])
-    np.testing.assert_array_equal(slots.held()[jnp.array([0, 2, 3, 4])], 0)
-    assert refill(progress, requests, "blocks", GROUP) is progress
+    np.testing.assert_array_equal(slots.in_cache()[jnp.array([0, 2, 3, 4])], 0)
+    assert refill(progress, requests, BACKENDS["blocks"], GROUP) is progress
 
 
 def test_all_at_once_prompts_take_no_room_in_the_rows(kept, requests, answers):
-    slots = all_at_once("blocks", kept, requests, answers).slots
+    slots = all_at_once(BACKENDS["blocks"], kept, requests, answers).slots
     size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))  # noqa: E731
     place = 2 * LAYERS * KV * WIDTH
     assert slots.shared is not None
@@ -55,7 +55,9 @@ def test_all_at_once_prompts_take_no_room_in_the_rows(kept, requests, answers):
 
 def test_all_at_once_a_prompt_of_one_response_begins_its_row(kept, requests, answers):
     requests = requests._replace(keys=requests.keys[:N], over=OVER[:N], limits=requests.limits[:N])
-    slots = all_at_once("blocks", kept, requests, jax.tree.map(lambda x: x[:N], answers)).slots
+    slots = all_at_once(
+        BACKENDS["blocks"], kept, requests, jax.tree.map(lambda x: x[:N], answers)
+    ).slots
     assert slots.shared is None
     np.testing.assert_array_equal(slots.request, [0, N])
     np.testing.assert_array_equal(slots.length, [5, 0])
@@ -64,11 +66,11 @@ def test_all_at_once_a_prompt_of_one_response_begins_its_row(kept, requests, ans
 
 
 def test_all_at_once_without_sharing_each_row_begins_with_its_prompt(kept, requests, answers):
-    progress = all_at_once("layers", kept, requests, answers)
+    progress = all_at_once(BACKENDS["layers"], kept, requests, answers)
     slots = progress.slots
     assert slots.shared is None and progress.next == BATCH
     np.testing.assert_array_equal(slots.length, [5, 0, 5, 2, 2, 0])
-    assert refill(progress, requests, "layers", GROUP) is progress
+    assert refill(progress, requests, BACKENDS["layers"], GROUP) is progress
     for layer, own in enumerate(slots.cache):
         for have, prompt in zip(own, kept, strict=True):
             assert have.shape == (BATCH, PROMPT + LENGTH, KV, WIDTH)
@@ -79,36 +81,38 @@ def test_all_at_once_without_sharing_each_row_begins_with_its_prompt(kept, reque
 
 
 def test_fewer_slots_are_those_at_work_in_their_order(kept, requests, answers):
-    slots = all_at_once("blocks", kept, requests, answers).slots
-    four = fewer("blocks", slots, 4)
+    slots = all_at_once(BACKENDS["blocks"], kept, requests, answers).slots
+    four = fewer(BACKENDS["blocks"], slots, 4)
     np.testing.assert_array_equal(four.request, [0, 2, 3, 4])
     np.testing.assert_array_equal(four.token, [10, 12, 13, 14])
     np.testing.assert_array_equal(four.length, [5, 5, 2, 2])
     assert {x.shape[0] for x in jax.tree.leaves(four.cache)} == {4}
     assert four.shared is not None
-    np.testing.assert_array_equal(four.shared.seating.starts, [5, 5, 2, 2])
+    np.testing.assert_array_equal(four.shared.prompt_index.prompt_lengths, [5, 5, 2, 2])
 
 
-@pytest.mark.parametrize("form", ["blocks", "dense"])
-def test_in_turn_free_slots_take_the_next_requests_that_are_not_over(kept, requests, answers, form):
+@pytest.mark.parametrize("backend", ["blocks", "dense"])
+def test_in_turn_free_slots_take_the_next_requests_that_are_not_over(
+    kept, requests, answers, backend
+):
     length = PROMPT + LENGTH
-    requests = requests._replace(waiting=make_cache(form, *kept, length=length, part=PROMPT))
-    progress = in_turn(form, kept[0], requests, answers, 3, length)
+    requests = requests._replace(prompts=BACKENDS[backend].make(*kept, length=length, part=PROMPT))
+    progress = in_turn(BACKENDS[backend], kept[0], requests, answers, 3, length)
     assert (progress.slots.request == BATCH).all() and progress.next == 0
-    filled = jax.jit(lambda p: refill(p, requests, form, GROUP))(progress)
+    filled = jax.jit(lambda p: refill(p, requests, BACKENDS[backend], GROUP))(progress)
     np.testing.assert_array_equal(filled.slots.request, [0, 2, 3])  # 1 is over
     np.testing.assert_array_equal(filled.slots.length, [5, 5, 2])
     assert filled.next == 4
     freed = filled.slots._replace(request=jnp.array([0, BATCH, 3]))
-    again = refill(filled._replace(slots=freed), requests, form, GROUP)
+    again = refill(filled._replace(slots=freed), requests, BACKENDS[backend], GROUP)
     np.testing.assert_array_equal(again.slots.request, [0, 4, 3])
     assert again.next == 5  # the last waits for a slot, though it is over
 
 
 def test_a_slot_has_its_own_copy_of_its_prompt(kept, requests, answers):
     length = PROMPT + LENGTH
-    requests = requests._replace(waiting=make_cache("dense", *kept, length=length, part=PROMPT))
-    progress = in_turn("dense", kept[0], requests, answers, 3, length)
-    cache = refill(progress, requests, "dense", GROUP).slots.cache
+    requests = requests._replace(prompts=BACKENDS["dense"].make(*kept, length=length, part=PROMPT))
+    progress = in_turn(BACKENDS["dense"], kept[0], requests, answers, 3, length)
+    cache = refill(progress, requests, BACKENDS["dense"], GROUP).slots.cache
     for have, prompt in zip(cache, kept, strict=True):
         np.testing.assert_array_equal(have[:, :, :PROMPT], prompt[:, jnp.array([0, 0, 1])])

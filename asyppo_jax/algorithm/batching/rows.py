@@ -1,4 +1,4 @@
-"""Tokens in rows, and what the updates read beside them."""
+"""Tokens in rows, and the per-token arrays that the updates read beside them."""
 
 from typing import Any, TypeVar
 
@@ -6,21 +6,21 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array
 
-from asyppo_jax.ops.masked import sequence_weights
+from asyppo_jax.ops.aggregation import Aggregation, length_normalizer
 from asyppo_jax.types import Experience, Rollout
 
 
 class Rows(struct.PyTreeNode):
-    """Tokens in rows, and arrays that speak of the last n tokens of each row (subclasses add some).
+    """R rows of L tokens, and arrays for the last n tokens of each row (subclasses add more).
 
-    One sequence a row: n = C, the completion. Packed: n = L − 1, because the first token of a row
-    opens a prompt. The real tokens of a sequence lie in one piece. Behind a shared prompt of P
-    tokens: n = L − P. Of completions alone: n = L.
+    One sequence per row: n = C, its completion. Packed rows: n = L − 1, because the first token of
+    a row begins a prompt. Completions behind a shared prompt of P tokens: n = L − P. Completions
+    alone: n = L. The real tokens of a sequence are contiguous.
     """
 
     tokens: Array  # [R, L] int32
-    # [R, L] int32, 0 on padding; positive and different for the row's sequences. `Branches` of them
-    # where sequences share their prompt.
+    # [R, L] int32: 0 on padding, a different positive number for each sequence of the row.
+    # `Branches` of such numbers where sequences share their prompt.
     segments: Any
     mask: Array  # [R, n] bool, the completion tokens that count
 
@@ -34,13 +34,13 @@ class UpdateRows(Rows):
     old_log_probs: Array  # [R, n]
     advantages: Array  # [R, n]
     returns: Array  # [R, n]
-    weights: Array  # [R, n], 1/|o| of the token's sequence
+    length_normalizer: Array  # [R, n], 1/|o| of the token's sequence; see `ops.aggregation`
     advantage_mask: Array  # [R, n]
     entropy_mask: Array  # [R, n]
 
 
-def update_rows(experience: Experience) -> UpdateRows:
-    """The rows of an experience; old log-probs are those of the rollout."""
+def update_rows(experience: Experience, aggregation: Aggregation) -> UpdateRows:
+    """The sequences of an experience, one per row; old log-probs are those of the rollout."""
     rollout, mask = experience.rollout, experience.loss_mask
     return UpdateRows(
         tokens=rollout.tokens,
@@ -49,7 +49,7 @@ def update_rows(experience: Experience) -> UpdateRows:
         old_log_probs=rollout.log_probs,
         advantages=experience.advantages,
         returns=experience.returns,
-        weights=sequence_weights(mask),
+        length_normalizer=length_normalizer(mask, aggregation),
         advantage_mask=experience.advantage_mask,
         entropy_mask=experience.entropy_mask,
     )

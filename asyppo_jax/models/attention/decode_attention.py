@@ -1,14 +1,13 @@
-"""Attention of one new token a row to the row's cache, in forms that agree.
+"""Backends for attention of one new token per row to the row's KV cache.
 
-Place s of a row's cache holds the token at position s, so a row sees its first `length` places and
-nothing else. What is read follows the longest row of the batch, not the cache's size.
-
-"blocks" is the form for CPUs, see `decode_blocks`.
-"dense" is for any device: all layers in one array, looped over, so that a deep model compiles once.
-"pages" (TPU) and "layers" (GPU) are kernels, see `decode_kernels`.
+Position s of a row's cache has the keys and values of the row's token s, so a row sees its first
+`length` positions and nothing else. All backends agree; they read as far as the longest row goes,
+not as far as the cache does.
 """
 
-from typing import Any, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,113 +15,50 @@ from jaxtyping import Array, Bool, Float, Int
 
 from asyppo_jax.config import ConfigError
 from asyppo_jax.models.attention.attend import attend
-from asyppo_jax.models.attention.decode_blocks import as_pieces, attend_to_blocks
+from asyppo_jax.models.attention.decode_blocks import (
+    attend_to_blocks,
+    copy_array,
+    copy_blocks,
+    make_blocks,
+)
 from asyppo_jax.models.attention.decode_kernels import PAGE, attend_to_pages, attend_with_cudnn
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.runtime.sharding import constrain
 
-Form = Literal["blocks", "dense", "pages", "layers"]
-# "blocks": a tuple of layers, each `Pieces`. "layers": a tuple of layers, each (keys, values), both
-# [R, S, KV, head_dim]. The others: (keys, values) of all layers, "dense" [L, R, S, KV, head_dim],
-# "pages" [KV, L, R, S, head_dim].
+# A pytree of arrays; a tuple with one entry per layer where the backend is `per_layer`.
 Cache = tuple[Any, ...]
-_ROW_AXIS = {"blocks": 0, "layers": 0, "dense": 1, "pages": 2}
 
-_WINDOWS = 4  # parts of a row, read only so far as the longest row needs it
-
-
-def form_for(platform: str, config: ModelConfig, dtype: jnp.dtype) -> Form:
-    """The fastest form for a platform that serves this model."""
-    kernels: dict[str, Form] = {"tpu": "pages", "gpu": "layers", "cuda": "layers"}
-    if platform == "cpu":
-        return "blocks"
-    form = kernels.get(platform, "dense")
-    return "dense" if _what_a_kernel_lacks(form, config, dtype) else form
+_WINDOWS = 4  # a dense cache is read in quarters, as many as the longest row needs
 
 
-def check_form(form: Form, config: ModelConfig, dtype: jnp.dtype) -> None:
-    """Whether a form that was asked for serves this model.
+class DecodeBackend(NamedTuple):
+    """A layout of the KV cache and the functions on it.
 
-    Raises:
-        ConfigError: it does not; the message names the mend.
+    `make(keys, values, length, part=None)`: a cache of `length` positions per row, whose first P
+    are these [L, R, P, KV, head_dim]; with `part` only its first positions, for `copy`.
+    `take(cache, rows)`: the cache of these rows in this order.
+    `copy(cache, to, source, row, real=True)`: the cache with row `row` of `source`, which has no
+    more positions, in its row `to`; unchanged where `real` is false.
+    `attend(cache of a layer, q, k, v, lengths, longest)` where the backend is `per_layer`, else
+    `attend(cache, layer, q, k, v, lengths, longest)`: writes each row's new token at position
+    lengths[r] and returns softmax(q·k / √d) · v up to it, [R, 1, H, head_dim], and the cache.
     """
-    if lacking := _what_a_kernel_lacks(form, config, dtype):
-        raise ConfigError(
-            f"config.actor.decode_attention={form!r} computes with {lacking}; take 'auto' or "
-            "'dense'"
-        )
+
+    name: str
+    make: Callable[..., Cache]
+    take: Callable[[Cache, Int[Array, " n"]], Cache]
+    copy: Callable[..., Cache]
+    attend: Callable[..., tuple[Array, Any]]
+    # Each layer has arrays of its own, and the layers are compiled one by one.
+    per_layer: bool
+    # For CPUs: kernels are stored with their outputs first (`few_rows_dense`), a prompt is stored
+    # once for its group, and decoding continues in smaller programs as rows end.
+    for_few_rows: bool
+    # Why it cannot serve a model, "" where it can.
+    lacks: Callable[[ModelConfig, jnp.dtype], str] = lambda config, dtype: ""
 
 
-def _what_a_kernel_lacks(form: Form, config: ModelConfig, dtype: jnp.dtype) -> str:
-    if form not in ("pages", "layers"):
-        return ""
-    if dtype != jnp.bfloat16:
-        return f"bfloat16 alone, but the actor's dtype is {dtype.name}"
-    width = config.head_dim
-    if form == "pages" and width % 128:
-        return f"heads of a multiple of 128, but the actor's are {width} wide"
-    if form == "layers" and (width % 8 or width > 128):
-        return f"heads of a multiple of 8 up to 128, but the actor's are {width} wide"
-    return ""
-
-
-def make_cache(
-    form: Form,
-    keys: Float[Array, "L R P KV d"],
-    values: Float[Array, "L R P KV d"],
-    length: int,
-    *,
-    part: int | None = None,
-) -> Cache:
-    """A cache of `length` places a row whose first P are these; with `part`, its first places."""
-    wanted = length if part is None else part
-    if form != "blocks":
-        wanted = -(-wanted // PAGE) * PAGE if form == "pages" else wanted
-        room = ((0, 0), (0, 0), (0, wanted - keys.shape[2]), (0, 0), (0, 0))
-        names = ("layers", "batch", "time", "kv_heads", "head_dim")
-        padded = [jnp.pad(x, room) for x in (keys, values)]
-        if form == "layers":
-            layers = zip(*padded, strict=True)
-            return tuple(tuple(constrain(x, names[1:]) for x in layer) for layer in layers)
-        order = (3, 0, 1, 2, 4) if form == "pages" else range(5)
-        names = [names[i] for i in order]
-        return tuple(constrain(x.transpose(tuple(order)), names) for x in padded)
-    layers = zip(keys, values, strict=True)
-    return tuple(as_pieces(k, v, length, wanted) for k, v in layers)
-
-
-def take_rows(form: Form, cache: Cache, rows: Int[Array, " n"]) -> Cache:
-    """A cache of these rows, in this order."""
-    return jax.tree.map(lambda x: jnp.take(x, rows, axis=_ROW_AXIS[form]), cache)
-
-
-def copy_row(
-    form: Form,
-    cache: Cache,
-    to: Int[Array, ""],
-    source: Cache,
-    row: Int[Array, ""],
-    real: Bool[Array, ""] | bool = True,
-) -> Cache:
-    """The cache with a row of another one (of no more places) in its row `to`, if `real`."""
-    axis = _ROW_AXIS[form]
-
-    def copy(cache, source):
-        one = jax.lax.dynamic_index_in_dim(source, row, axis)
-        at = [to if i == axis else 0 for i in range(cache.ndim)]
-        before = jax.lax.dynamic_slice(cache, at, one.shape)
-        return jax.lax.dynamic_update_slice(cache, jnp.where(real, one, before), at)
-
-    if form != "blocks":
-        return jax.tree.map(copy, cache, source)
-    layers = []
-    for pieces, given in zip(cache, source, strict=True):
-        copied = [tuple(map(copy, *both)) for both in zip(pieces, given, strict=False)]
-        layers.append((*copied, *pieces[len(copied) :]))
-    return tuple(layers)
-
-
-def attend_to_layer(
+def attend_to_dense(
     cache: Cache,
     layer: Int[Array, ""],
     queries: Float[Array, "R 1 H d"],
@@ -131,11 +67,11 @@ def attend_to_layer(
     lengths: Int[Array, " R"],
     longest: Int[Array, ""],
 ) -> tuple[Float[Array, "R 1 H d"], Cache]:
-    """As `attend_to_blocks`, for one layer of the "dense" form."""
+    """`DecodeBackend.attend` for one layer of [L, R, S, KV, head_dim] keys and values."""
     rows, size = jnp.arange(len(lengths)), cache[0].shape[2]
     written = tuple(
-        whole.at[layer, rows, lengths].set(new[:, 0], mode="drop")
-        for whole, new in zip(cache, (keys, values), strict=True)
+        array.at[layer, rows, lengths].set(new[:, 0], mode="drop")
+        for array, new in zip(cache, (keys, values), strict=True)
     )
     step = -(-size // _WINDOWS)
 
@@ -149,14 +85,135 @@ def attend_to_layer(
         return run
 
     windows = [min(w, size) for w in range(step, size + step, step)]
-    branches = [within(w) for w in windows]
-    return jax.lax.switch(
-        jnp.minimum(longest // step, len(windows) - 1), branches, written
-    ), written
+    index = jnp.minimum(longest // step, len(windows) - 1)
+    return jax.lax.switch(index, [within(w) for w in windows], written), written
 
 
-# Of forms whose layers have arrays of their own: attend(layer's cache, q, k, v, lengths, longest),
-# and of "blocks" the prompts that rows share, if they do.
-BY_LAYER = {"blocks": attend_to_blocks, "layers": attend_with_cudnn}
-# Of the others: attend(cache, layer, q, k, v, lengths, longest).
-IN_ONE = {"dense": attend_to_layer, "pages": attend_to_pages}
+_AXES = ("layers", "batch", "time", "kv_heads", "head_dim")
+
+
+def _padded(keys: Array, values: Array, length: int) -> list[Array]:
+    room = ((0, 0), (0, 0), (0, length - keys.shape[2]), (0, 0), (0, 0))
+    return [jnp.pad(x, room) for x in (keys, values)]
+
+
+def _make_in_one(
+    order: tuple[int, ...],
+    multiple: int,
+    keys: Float[Array, "L R P KV d"],
+    values: Float[Array, "L R P KV d"],
+    length: int,
+    *,
+    part: int | None = None,
+) -> Cache:
+    """Keys and values of all layers in two arrays, with the axes in this order."""
+    length = -(-(part or length) // multiple) * multiple
+    axes = [_AXES[i] for i in order]
+    return tuple(constrain(x.transpose(order), axes) for x in _padded(keys, values, length))
+
+
+def _make_layers(
+    keys: Float[Array, "L R P KV d"],
+    values: Float[Array, "L R P KV d"],
+    length: int,
+    *,
+    part: int | None = None,
+) -> Cache:
+    """(keys, values) of each layer, both [R, S, KV, head_dim]."""
+    layers = zip(*_padded(keys, values, part or length), strict=True)
+    return tuple(tuple(constrain(x, _AXES[1:]) for x in layer) for layer in layers)
+
+
+def _take(axis: int, cache: Cache, rows: Int[Array, " n"]) -> Cache:
+    return jax.tree.map(lambda x: jnp.take(x, rows, axis=axis), cache)
+
+
+def _copy(
+    axis: int,
+    cache: Cache,
+    to: Int[Array, ""],
+    source: Cache,
+    row: Int[Array, ""],
+    real: Bool[Array, ""] | bool = True,
+) -> Cache:
+    return jax.tree.map(lambda x, y: copy_array(axis, x, to, y, row, real), cache, source)
+
+
+def _pages_lack(config: ModelConfig, dtype: jnp.dtype) -> str:
+    if config.head_dim % 128:
+        return f"a head_dim that is a multiple of 128, but the actor's is {config.head_dim}"
+    return _needs_bfloat16(dtype)
+
+
+def _layers_lack(config: ModelConfig, dtype: jnp.dtype) -> str:
+    if config.head_dim % 8 or config.head_dim > 128:
+        return f"a head_dim that is a multiple of 8 up to 128, but the actor's is {config.head_dim}"
+    return _needs_bfloat16(dtype)
+
+
+def _needs_bfloat16(dtype: jnp.dtype) -> str:
+    return "" if dtype == jnp.bfloat16 else f"bfloat16, but the actor's dtype is {dtype.name}"
+
+
+# For CPUs, see `decode_blocks`.
+BLOCKS = DecodeBackend(
+    name="blocks",
+    make=make_blocks,
+    take=partial(_take, 0),
+    copy=copy_blocks,
+    attend=attend_to_blocks,
+    per_layer=True,
+    for_few_rows=True,
+)
+# For any device: all layers in one array and one loop, so that a deep model compiles once.
+DENSE = DecodeBackend(
+    name="dense",
+    make=partial(_make_in_one, (0, 1, 2, 3, 4), 1),
+    take=partial(_take, 1),
+    copy=partial(_copy, 1),
+    attend=attend_to_dense,
+    per_layer=False,
+    for_few_rows=False,
+)
+# For TPUs and GPUs, see `decode_kernels`.
+PAGES = DecodeBackend(
+    name="pages",
+    make=partial(_make_in_one, (3, 0, 1, 2, 4), PAGE),
+    take=partial(_take, 2),
+    copy=partial(_copy, 2),
+    attend=attend_to_pages,
+    per_layer=False,
+    for_few_rows=False,
+    lacks=_pages_lack,
+)
+LAYERS = DecodeBackend(
+    name="layers",
+    make=_make_layers,
+    take=partial(_take, 0),
+    copy=partial(_copy, 0),
+    attend=attend_with_cudnn,
+    per_layer=True,
+    for_few_rows=False,
+    lacks=_layers_lack,
+)
+BACKENDS = {backend.name: backend for backend in (BLOCKS, DENSE, PAGES, LAYERS)}
+_FASTEST = {"cpu": BLOCKS, "tpu": PAGES, "gpu": LAYERS, "cuda": LAYERS}
+
+
+def choose_decode_backend(
+    name: str, platform: str, config: ModelConfig, dtype: jnp.dtype
+) -> DecodeBackend:
+    """The backend of this name; "auto": the fastest for a platform that can serve the model.
+
+    Raises:
+        ConfigError: the backend of this name cannot serve the model.
+    """
+    if name == "auto":
+        fastest = _FASTEST.get(platform, DENSE)
+        return DENSE if fastest.lacks(config, dtype) else fastest
+    backend = BACKENDS[name]
+    if reason := backend.lacks(config, dtype):
+        raise ConfigError(
+            f"config.actor.decode_attention={name!r} needs {reason}; choose 'auto' or 'dense'"
+        )
+    return backend

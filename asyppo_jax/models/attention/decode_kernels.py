@@ -1,7 +1,7 @@
-"""Attention of one new token a row to the row's cache, by kernels that read only so far as it goes.
+"""Kernels for attention of one new token per row, which read each row's cache to its own length.
 
-Both write the new token first, then read: "pages" is for TPUs, the Pallas kernel that ships with
-jax; "layers" for GPUs, cuDNN's, through jax. Kernels see one device's rows and heads.
+"pages" is the Pallas kernel for TPUs that ships with jax; "layers" is cuDNN's for GPUs, through
+jax. Both write the new token first, then read. A kernel sees one device's rows and heads.
 """
 
 import math
@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, Int
 from asyppo_jax.models.attention.attend import attend_by_cudnn
 from asyppo_jax.runtime.sharding import by_rows_and_heads
 
-PAGE = 256  # places of a row that a TPU copies at one time
-_PAGES = 4  # that are attended to at one time, at the most
+PAGE = 256  # positions of a row that a TPU copies at once
+_PAGES = 4  # pages that are attended to at once, at most
 
 
 def attend_to_pages(
@@ -30,14 +30,14 @@ def attend_to_pages(
     lengths: Int[Array, " R"],
     longest: Int[Array, ""],
 ) -> tuple[Float[Array, "R 1 H d"], tuple[Array, Array]]:
-    """Writes each row's new token at place lengths[r] of a layer; softmax(q·k / √d) · v up to it.
+    """`DecodeBackend.attend`: keys and values of all layers are [KV, L, R, S, d], bfloat16.
 
-    The cache's keys and values are [KV, L, R, S, d], of all layers in one array, since a kernel's
-    operand that is a slice would be copied; S is a multiple of `PAGE`. The products are bfloat16's.
+    All layers are in one array, because a slice as a kernel's operand would be copied. S is a
+    multiple of `PAGE`.
     """
     del longest  # each row is read to its own length
-    kept = PartitionSpec("heads", None, "rows", None, None)
-    return _local(_paged, cache, kept, queries, keys, values, lengths, layer)
+    kv = PartitionSpec("heads", None, "rows", None, None)
+    return _on_each_device(_paged, cache, kv, queries, keys, values, lengths, layer)
 
 
 def _paged(cache, queries, keys, values, lengths, layer):
@@ -45,10 +45,10 @@ def _paged(cache, queries, keys, values, lengths, layer):
 
     rows, _, _, head_dim = queries.shape
     written = tuple(
-        whole.at[:, layer, jnp.arange(rows), lengths].set(new[:, 0].swapaxes(0, 1), mode="drop")
-        for whole, new in zip(cache, (keys, values), strict=True)
+        array.at[:, layer, jnp.arange(rows), lengths].set(new[:, 0].swapaxes(0, 1), mode="drop")
+        for array, new in zip(cache, (keys, values), strict=True)
     )
-    # A row's places lie together, and so do its pages.
+    # The positions of a row are contiguous, and so are its pages.
     count = written[0].shape[3] // PAGE
     pages = (layer * rows + jnp.arange(rows))[:, None] * count + jnp.arange(count)[None]
     num_kv = written[0].shape[0]
@@ -57,20 +57,23 @@ def _paged(cache, queries, keys, values, lengths, layer):
         *(x.reshape(num_kv, -1, PAGE, head_dim) for x in written),
         lengths + 1,
         pages,
-        pages_per_compute_block=places_read_together(count * PAGE) // PAGE,
+        pages_per_compute_block=positions_read_at_once(count * PAGE) // PAGE,
         megacore_mode="batch" if _cores() == 2 and rows % 2 == 0 else None,
     )
     return mixed[:, None], written
 
 
-def places_read_together(length: int) -> int:
-    """Of a row of `length` places, a multiple of `PAGE`: a row's end is rounded up to these."""
+def positions_read_at_once(length: int) -> int:
+    """The positions that the kernel reads at once of rows of `length`, a multiple of `PAGE`.
+
+    The end of each row is rounded up to a multiple of it.
+    """
     pages = length // PAGE
     return PAGE * next(n for n in range(_PAGES, 0, -1) if pages % n == 0)
 
 
 def _cores() -> int:
-    """Cores of a chip that jax shows as one device: the kernel must be told to use both."""
+    """Cores of a chip that jax shows as one device; the kernel needs their number to use both."""
     device: Any = jax.sharding.get_abstract_mesh().abstract_device
     return 1 if device is None or device.num_cores is None else device.num_cores
 
@@ -85,21 +88,21 @@ def attend_with_cudnn(
     *,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> tuple[Float[Array, "R 1 H d"], tuple[Array, Array]]:
-    """As `attend_to_pages`, in bfloat16; the cache's keys and values are one layer's [R, S, KV, d].
+    """`DecodeBackend.attend`: keys and values of one layer are [R, S, KV, d], bfloat16.
 
-    With `implementation="xla"`, all of it but the kernel, for any platform.
+    `implementation="xla"` replaces the kernel, for tests on any platform.
     """
     del longest
-    kept = PartitionSpec("rows", None, "heads", None)
+    kv = PartitionSpec("rows", None, "heads", None)
     attend = partial(_cudnn, implementation=implementation)
-    return _local(attend, cache, kept, queries, keys, values, lengths)
+    return _on_each_device(attend, cache, kv, queries, keys, values, lengths)
 
 
 def _cudnn(cache, queries, keys, values, lengths, *, implementation):
     rows = jnp.arange(len(lengths))
     keys, values = (
-        whole.at[rows, lengths].set(new[:, 0], mode="drop", unique_indices=True)
-        for whole, new in zip(cache, (keys, values), strict=True)
+        array.at[rows, lengths].set(new[:, 0], mode="drop", unique_indices=True)
+        for array, new in zip(cache, (keys, values), strict=True)
     )
     counts = {
         "query_seq_lengths": jnp.ones_like(lengths),
@@ -109,26 +112,33 @@ def _cudnn(cache, queries, keys, values, lengths, *, implementation):
     return mixed, (keys, values)
 
 
-def _local(
+def _on_each_device(
     attend: Callable[..., Any],
     cache: tuple[Array, Array],
-    kept: PartitionSpec,
+    kv: PartitionSpec,
     queries: Array,
     keys: Array,
     values: Array,
     lengths: Array,
-    *whole: Array,
+    *replicated: Array,
 ) -> Any:
-    """`attend` under shard_map, rows over `data` and heads over `model` where these divide them.
+    """`attend` under shard_map: rows over `data` and heads over `model` where these divide them.
 
-    `kept` is the cache's, with "rows" and "heads" for those axes.
+    `kv` is the spec of the cache's arrays, with "rows" and "heads" for those axes.
     """
     token = PartitionSpec("rows", None, "heads", None)
     run = by_rows_and_heads(
         attend,
-        ((kept, kept), token, token, token, PartitionSpec("rows"), *[PartitionSpec()] * len(whole)),
-        (token, (kept, kept)),
+        (
+            (kv, kv),
+            token,
+            token,
+            token,
+            PartitionSpec("rows"),
+            *[PartitionSpec()] * len(replicated),
+        ),
+        (token, (kv, kv)),
         len(lengths),
         keys.shape[2],
     )
-    return run(cache, queries, keys, values, lengths, *whole)
+    return run(cache, queries, keys, values, lengths, *replicated)

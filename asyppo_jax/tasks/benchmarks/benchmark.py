@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from etils import epath
 
-from asyppo_jax.config import DataConfig, PromptConfig
+from asyppo_jax.config import DataConfig, PromptConfig, Truncation
 from asyppo_jax.tasks.records import DataError, Record, load_records
 
 
@@ -28,14 +28,12 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
-class BenchmarkSettings:
+class BenchmarkSettings(Truncation):
     """How a benchmark's problems are asked; None: as the benchmark says."""
 
+    temperature: float = 0.99  # [P]
+    top_p: float = 0.99  # [P]
     num_samples: int = 4  # k, answers to a problem [P]
-    temperature: float = 0.99  # [P]; 0 is greedy
-    top_k: int = 0  # 0: off
-    top_p: float = 0.99  # [P]; 1: off
-    min_p: float = 0.0  # of the likeliest token's probability; 0: off
     max_completion_length: int | None = None  # tokens
     seed: int = 0
     batch_size: int = 16  # problems sampled at once

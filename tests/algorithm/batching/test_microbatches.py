@@ -36,18 +36,18 @@ def test_a_critics_minibatches_hold_its_own_shard_and_nothing_else(num_critics):
         np.testing.assert_array_equal(first_epoch, np.flatnonzero(owner == k))
 
 
-def _sum_and_peak(rows):
+def _sum_and_maximum(rows):
     return (jnp.sum(rows), jnp.ones(())), jnp.max(rows)
 
 
-@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("local", [False, True])
 @pytest.mark.parametrize("num_rows", [1, 4, 5, 11, 12])
-def test_sums_add_up_peaks_stay_and_unused_microbatches_are_never_met(num_rows, apart):
+def test_sums_and_maxima_are_those_of_the_rows_in_use(num_rows, local):
     rows = jnp.where(jnp.arange(12.0) < num_rows, 1 + jnp.arange(12.0), 0.0)
-    run = jax.jit(lambda n: accumulate(_sum_and_peak, (), rows, 4, n, apart=apart))
-    (total, trips), peak = run(num_rows)
+    run = jax.jit(lambda n: accumulate(_sum_and_maximum, (), rows, 4, n, local=local))
+    (total, trips), maximum = run(num_rows)
     assert total == num_rows * (num_rows + 1) / 2
-    assert peak == num_rows
+    assert maximum == num_rows
     assert trips == -(-num_rows // 4)
 
 

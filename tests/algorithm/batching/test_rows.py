@@ -5,12 +5,12 @@ import numpy as np
 from asyppo_jax.algorithm.batching.rows import sequence_segments, update_rows
 
 
-def test_a_sequences_weights_add_up_to_one_and_padding_weighs_nothing(setting):
+def test_a_sequences_factors_add_up_to_one_and_padding_has_none(setting):
     _, _, _, experience = setting
-    rows = update_rows(experience)
+    rows = update_rows(experience, "sequence")
     mask = np.asarray(experience.loss_mask)
-    assert not np.asarray(rows.weights)[~mask].any()
-    total = np.asarray(rows.weights).sum(axis=1)
+    assert not np.asarray(rows.length_normalizer)[~mask].any()
+    total = np.asarray(rows.length_normalizer).sum(axis=1)
     np.testing.assert_allclose(total, mask.any(axis=1).astype(float), rtol=1e-6)
 
 

@@ -45,7 +45,7 @@ def _shared(prompts, longest=PROMPT) -> SharedPrompts:
 
 
 def _attend(shared, own, new, rows):
-    pieces = as_pieces(*(x[rows] for x in own), length=LENGTH, places=LENGTH)
+    pieces = as_pieces(*(x[rows] for x in own), length=LENGTH, positions=LENGTH)
     held = HELD[rows]
     seen = shared.layers[0], shared.seating
     given = (x[rows] for x in new)

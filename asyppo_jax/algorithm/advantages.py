@@ -1,0 +1,79 @@
+"""Advantage estimators: one function each, chosen by `config.algorithm.advantages`.
+
+To add one, write a function with this signature and add its name to `ESTIMATORS` and to the field's
+type in `config/settings.py`. The result is whitened and masked by the caller.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from asyppo_jax.config import AlgorithmConfig
+from asyppo_jax.ops.returns import (
+    gae,
+    group_advantages,
+    lambda_returns,
+    monte_carlo_returns,
+    place_reward,
+)
+from asyppo_jax.types import Rollout
+
+Estimator = Callable[
+    [Rollout, Float[Array, "B C"], Bool[Array, "B C"], int, AlgorithmConfig], Float[Array, "B C"]
+]
+
+
+def gae_advantages(
+    rollout: Rollout,
+    value_mean: Float[Array, "B C"],
+    mask: Bool[Array, "B C"],
+    group_size: int,
+    config: AlgorithmConfig,
+) -> Float[Array, "B C"]:
+    """GAE from the critics' mean value V̄ (arXiv 1506.02438, 2510.01656); needs critics.
+
+    δ_t = r_t + γ V̄(s_{t+1}) − V̄(s_t);  A_t = Σ_l (γλ)^l δ_{t+l}
+    """
+    del group_size
+
+    def one_sequence(reward, values, mask):
+        rewards = place_reward(reward, mask)
+        return gae(rewards, values, mask, gamma=config.gamma, gae_lambda=config.gae_lambda)
+
+    return jax.vmap(one_sequence)(rollout.rewards, value_mean, mask)
+
+
+def grpo_advantages(
+    rollout: Rollout,
+    value_mean: Float[Array, "B C"],
+    mask: Bool[Array, "B C"],
+    group_size: int,
+    config: AlgorithmConfig,
+) -> Float[Array, "B C"]:
+    """GRPO (arXiv 2402.03300): (r − mean of the group) / std of the group, at every token."""
+    del value_mean, config
+    rewards, valid = (x.reshape(-1, group_size) for x in (rollout.rewards, rollout.reward_valid))
+    per_sequence = jax.vmap(group_advantages)(rewards, valid).reshape(-1, 1)
+    return jnp.where(mask, per_sequence, 0.0)
+
+
+ESTIMATORS: dict[str, Estimator] = {"gae": gae_advantages, "grpo": grpo_advantages}
+
+
+def critic_targets(
+    rollout: Rollout,
+    value_mean: Float[Array, "B C"],
+    mask: Bool[Array, "B C"],
+    config: AlgorithmConfig,
+) -> Float[Array, "B C"]:
+    """R_t, what the critics fit: λ-returns of V̄, or Monte-Carlo returns (`config.returns`).
+
+    They do not depend on the estimator of the actor's advantages.
+    """
+    if config.returns == "monte_carlo":
+        rewards = jax.vmap(place_reward)(rollout.rewards, mask)
+        return jax.vmap(lambda r, m: monte_carlo_returns(r, m, gamma=config.gamma))(rewards, mask)
+    advantages = gae_advantages(rollout, value_mean, mask, 1, config)
+    return jax.vmap(lambda_returns)(advantages, value_mean, mask)

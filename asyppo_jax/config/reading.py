@@ -1,0 +1,138 @@
+"""From editable settings, or from the settings of an old run, to a checked `Config`."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+
+from ml_collections import ConfigDict, config_dict
+
+from asyppo_jax.config.checks import check_config
+from asyppo_jax.config.errors import ConfigError
+from asyppo_jax.config.settings import Config
+
+# A `ConfigDict`; typed `Any`, because its fields are known at run time only.
+Settings: TypeAlias = Any
+
+
+class Renamed(NamedTuple):
+    """A field that replaced one or two others."""
+
+    old: tuple[str, ...]
+    new: str
+    value: Callable[..., Any]  # the new value from the old ones
+
+
+def _zero_stage(gather: str, reduce: str = "microbatch") -> int:
+    return {"layer": 3, "minibatch": 2 if reduce == "microbatch" else 1}[gather]
+
+
+# Settings of runs that an earlier version wrote. A run goes on after the renaming.
+RENAMED = (
+    Renamed(("algorithm.values",), "algorithm.value_timing", str),
+    Renamed(("sampling.parts",), "sampling.chunks", int),
+    Renamed(("mesh.gather", "mesh.reduce"), "mesh.zero_stage", _zero_stage),
+    Renamed(("mesh.gather",), "mesh.zero_stage", _zero_stage),
+)
+
+
+def default_config() -> Settings:
+    """The defaults of `Config` as a locked `ConfigDict`, which a file in `configs/` edits.
+
+    An unknown name raises `AttributeError` there.
+    """
+    return _to_config_dict(Config())
+
+
+def _to_config_dict(section: Any) -> ConfigDict:
+    hints = typing.get_type_hints(type(section))
+    values = {}
+    for f in dataclasses.fields(section):
+        value = getattr(section, f.name)
+        if dataclasses.is_dataclass(value):
+            values[f.name] = _to_config_dict(value)
+        elif value is None:  # an optional field keeps its type, so that flags can set it
+            values[f.name] = config_dict.placeholder(_optional_type(hints[f.name]))
+        else:
+            values[f.name] = value
+    return ConfigDict(values).lock()
+
+
+def _optional_type(hint: Any) -> type:
+    return next(t for t in typing.get_args(hint) if t is not types.NoneType)
+
+
+def from_config_dict(values: Settings) -> Config:
+    """Freezes an edited `default_config()`; raises `ConfigError` on a setting that cannot work."""
+    config = _from_config_dict(Config, values, "config")
+    check_config(config)
+    return config
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The config of a run from its `config.json`: `dataclasses.asdict`, with lists for tuples.
+
+    A missing field has its default. Names of earlier versions (`RENAMED`) are understood. Raises
+    `ConfigError` on a setting that this version does not know or that cannot work.
+    """
+    return from_config_dict(_with_new_names(values))
+
+
+def _with_new_names(values: dict[str, Any]) -> dict[str, Any]:
+    values = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
+    for old, new, convert in RENAMED:
+        olds = [_split(name) for name in old]
+        if all(field in values.get(section, {}) for section, field in olds):
+            section, field = _split(new)
+            given = [values[section].pop(field) for section, field in olds]
+            values[section].setdefault(field, convert(*given))
+    algorithm = values.get("algorithm", {})
+    # Before estimators had names, a run without critics was GRPO.
+    if "advantages" not in algorithm and algorithm.get("num_critics") == 0:
+        values["algorithm"]["advantages"] = "grpo"
+    return values
+
+
+def _split(name: str) -> tuple[str, str]:
+    section, _, field = name.partition(".")
+    return section, field
+
+
+def new_name(name: str) -> str | None:
+    """The field that replaced "section.field", if one did."""
+    return next((new for old, new, _ in RENAMED if name in old), None)
+
+
+def _from_config_dict(cls: type, values: ConfigDict | dict[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        name = f"{where}.{unknown[0]}"
+        if new := new_name(name.removeprefix("config.")):
+            raise ConfigError(f"{name} is now config.{new}; use that name")
+        raise ConfigError(f"{name} is not a setting; known here: {', '.join(hints)}")
+    arguments = {}
+    for name, hint in hints.items():
+        if name not in values:
+            continue
+        value = values[name]
+        if dataclasses.is_dataclass(hint):
+            section = typing.cast("ConfigDict | dict[str, Any]", value)
+            value = _from_config_dict(typing.cast(type, hint), section, f"{where}.{name}")
+        elif typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
+            allowed = ", ".join(repr(a) for a in typing.get_args(hint))
+            raise ConfigError(f"{where}.{name} is {value!r}; choose one of {allowed}")
+        arguments[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**arguments)
+
+
+def may_change(cls: Any = Config, prefix: str = "") -> frozenset[str]:
+    """The names "section.field" of the settings that may differ when a run is resumed."""
+    names: set[str] = set()
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            names |= may_change(hint, f"{prefix}{name}.")
+        elif typing.get_origin(hint) is Annotated:  # `MayChange` of `settings`
+            names.add(prefix + name)
+    return frozenset(names)

@@ -1,0 +1,40 @@
+"""From per-token losses to one number: Σ_i Σ_t n_{i,t} · l_{i,t} / d.
+
+`config.algorithm.loss_aggregation` chooses the length normalizer n and the denominator d:
+
+    "sequence"  n = 1/|o_i|  d = number of sequences   AsyPPO (arXiv 2510.01656), GRPO (2402.03300)
+    "token"     n = 1        d = number of tokens      DAPO (arXiv 2503.14476)
+    "constant"  n = 1/C      d = number of sequences   Dr.GRPO (arXiv 2503.20783)
+
+|o_i| counts all real tokens of sequence i, also those that a mask drops from a term of the loss.
+"""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from asyppo_jax.ops.masked import sequence_weights
+
+Aggregation = Literal["sequence", "token", "constant"]
+
+
+def length_normalizer(
+    mask: Bool[Array, "B C"], aggregation: Aggregation = "sequence"
+) -> Float[Array, "B C"]:
+    """n_{i,t}: the factor of each real token, 0 on padding.
+
+    A token keeps its factor when it is packed into another row or falls into another microbatch.
+    """
+    if aggregation == "sequence":
+        return sequence_weights(mask)
+    weight = 1.0 if aggregation == "token" else 1.0 / mask.shape[-1]
+    return mask * jnp.float32(weight)
+
+
+def loss_denominator(
+    mask: Bool[Array, "B C"], aggregation: Aggregation = "sequence"
+) -> Float[Array, ""]:
+    """d: sequences with a real token, or real tokens; at least 1."""
+    counted = mask if aggregation == "token" else jnp.any(mask, axis=-1)
+    return jnp.maximum(jnp.sum(counted), 1).astype(jnp.float32)

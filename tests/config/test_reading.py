@@ -1,0 +1,93 @@
+"""Old settings keep loading, and a setting says itself whether it may change on resume."""
+
+import dataclasses
+import json
+import typing
+
+import pytest
+
+from asyppo_jax.config import Config, ConfigError, default_config, from_config_dict, from_dict
+from asyppo_jax.config.reading import RENAMED, may_change, new_name
+from asyppo_jax.config.settings import AlgorithmConfig
+
+
+def saved(**sections):
+    """The settings of a run as an earlier version wrote them; None removes a field."""
+    values = json.loads(json.dumps(dataclasses.asdict(Config())))
+    for section, changes in sections.items():
+        for field, value in changes.items():
+            if value is None:
+                del values[section][field]
+            else:
+                values[section][field] = value
+    return values
+
+
+OLD = [
+    ({"algorithm": {"values": "after_update", "value_timing": None}}, "value_timing"),
+    ({"sampling": {"parts": 4, "chunks": None}}, "chunks"),
+    ({"mesh": {"gather": "layer", "reduce": "microbatch", "zero_stage": None}}, 3),
+    ({"mesh": {"gather": "minibatch", "reduce": "microbatch", "zero_stage": None}}, 2),
+    ({"mesh": {"gather": "minibatch", "reduce": "minibatch", "zero_stage": None}}, 1),
+    ({"mesh": {"gather": "minibatch", "zero_stage": None}}, 2),  # before `reduce` existed
+]
+
+
+@pytest.mark.parametrize(("sections", "expected"), OLD)
+def test_settings_of_an_old_run_load_under_their_new_names(sections, expected):
+    config = from_dict(saved(**sections))
+    if expected == "value_timing":
+        assert config.algorithm.value_timing == "after_update"
+    elif expected == "chunks":
+        assert config.sampling.chunks == 4
+    else:
+        assert config.mesh.zero_stage == expected
+
+
+def test_every_renamed_setting_is_tried_above():
+    tried = {f"{s}.{f}" for sections, _ in OLD for s, fields in sections.items() for f in fields}
+    assert {name for old, _, _ in RENAMED for name in old} <= tried
+
+
+def test_an_old_run_without_critics_was_grpo():
+    config = from_dict(saved(algorithm={"num_critics": 0, "advantages": None}))
+    assert config.algorithm.advantages == "grpo"
+    config = from_dict(saved(algorithm={"advantages": None}))
+    assert config.algorithm.advantages == "gae"
+
+
+@pytest.mark.parametrize("old", ["algorithm.values", "sampling.parts", "mesh.reduce"])
+def test_an_old_name_in_new_settings_is_refused_with_the_new_one(old):
+    values = default_config()
+    section, field = old.split(".")
+    with values.unlocked():
+        values[section][field] = 1
+    sentence = rf"config\.{old} is now config\.{new_name(old)}; use that name"
+    with pytest.raises(ConfigError, match=sentence):
+        from_config_dict(values)
+
+
+def test_new_names_are_settings():
+    known = {
+        f"{f.name}.{g.name}"
+        for f in dataclasses.fields(Config)
+        if dataclasses.is_dataclass(section := getattr(Config(), f.name))
+        for g in dataclasses.fields(section)
+    }
+    assert {new for _, new, _ in RENAMED} <= known
+    assert not {name for old, _, _ in RENAMED for name in old} & known
+
+
+def test_what_may_change_on_resume_changes_no_number():
+    names = may_change()
+    assert {"num_steps", "mesh.data", "mesh.zero_stage", "log.samples_every"} <= names
+    assert not {n for n in names if n.startswith(("algorithm.", "sampling.", "batching."))}
+
+
+def test_every_estimator_and_aggregation_is_a_setting():
+    from asyppo_jax.algorithm.advantages import ESTIMATORS
+    from asyppo_jax.ops.aggregation import Aggregation
+
+    hints = typing.get_type_hints(AlgorithmConfig)
+    assert set(typing.get_args(hints["advantages"])) == set(ESTIMATORS)
+    assert hints["loss_aggregation"] == Aggregation
