@@ -1,0 +1,157 @@
+"""What a run prints: phases, sizes, samples."""
+
+import dataclasses
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+import pytest
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+from asyppo_jax.config import AlgorithmConfig, Config, ConfigError, LogConfig
+from asyppo_jax.runs.metrics import MetricsError, MetricWriter, NonFiniteError, read_metrics, require_finite, write_summary
+from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
+
+
+
+def test_phase_times_add_up_within_a_step_and_are_handed_over_once():
+    progress = Progress(2, stream=io.StringIO())
+    for _ in range(2):
+        with progress.phase("sample"):
+            time.sleep(0.01)
+    with progress.phase("update"):
+        pass
+    times = progress.take_times()
+    assert list(times) == ["time/sample_s", "time/update_s"]
+    assert times["time/sample_s"] >= 0.02 and times["time/update_s"] >= 0
+    assert progress.take_times() == {}
+
+
+def test_a_phase_that_raises_is_still_measured():
+    progress = Progress(1, stream=io.StringIO())
+    with pytest.raises(RuntimeError, match="no device"), progress.phase("sample"):
+        raise RuntimeError("no device")
+    assert "time/sample_s" in progress.take_times()
+
+
+def test_a_log_file_gets_one_plain_line_a_step():
+    stream = io.StringIO()
+    progress = Progress(100, start_step=10, stream=stream)
+    for step, accuracy in ((11, {"evaluate/accuracy": 0.25}), (12, {})):
+        with progress.phase("sample"):
+            pass
+        metrics = {
+            "rollout/reward_mean": 0.5,
+            "actor/entropy": 0.75,
+            "rollout/tokens_per_s": 1234.0,
+        }
+        progress.finish_step(step, {**metrics, **accuracy, **progress.take_times()})
+    progress.print("hello")
+    progress.close()
+    *steps, last = stream.getvalue().splitlines()
+    for line, step in zip(steps, (11, 12), strict=True):  # the accuracy is the last one measured
+        assert line.startswith(f"step  {step}/100  reward 0.500  accuracy 0.250  entropy 0.750  ")
+    assert all("1,234 tokens/s" in line and line.endswith(" left") for line in steps)
+    assert last == "hello" and "\r" not in stream.getvalue()
+
+
+def test_a_terminal_gets_a_bar_with_the_phase_and_the_numbers():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    progress = Progress(20, start_step=4, stream=stream)
+    with progress.phase("score"):
+        pass
+    progress.finish_step(5, {"rollout/reward_mean": 0.5})
+    progress.close()
+    frames = stream.getvalue().split("\r")
+    assert any(frame.startswith("score") and " 4/20 " in frame for frame in frames)
+    assert any(" 5/20 " in frame and "reward 0.500" in frame for frame in frames)
+
+
+def test_a_host_that_is_not_the_writer_shows_nothing():
+    stream = io.StringIO()
+    progress = Progress(2, is_writer=False, stream=stream)
+    with progress.phase("sample"):
+        pass
+    progress.finish_step(1, {"rollout/reward_mean": 0.5})
+    progress.print("hello")
+    progress.close()
+    assert stream.getvalue() == "" and "time/sample_s" in progress.take_times()
+
+
+def _with_critics(num_critics):
+    return dataclasses.replace(Config(), algorithm=AlgorithmConfig(num_critics=num_critics))
+
+
+def _table(text):
+    rows = [line.rsplit(maxsplit=3) for line in text.splitlines()]
+    return {row[0].strip(): row[1:] for row in rows if len(row) == 4}
+
+
+def test_sizes_of_the_default_run_by_hand():
+    text = describe_sizes(_with_critics(2))
+    assert "32 prompts x 32 responses = 1,024 sequences" in text
+    assert "prompt 512 + completion 8,192 = 8,704 tokens\n" in text
+    table = _table(text)
+    assert table["epoch (responses, one pass)"] == ["1,024", "1,024", "512"]
+    assert table["minibatch (one gradient)"] == ["128", "128", "64"]
+    assert table["microbatch (one forward)"] == ["16", "16", "8"]
+    assert table["minibatches an epoch"] == ["8", "8", "8"]
+    assert table["optimiser updates a step"] == ["32", "8", "8"]
+    assert "the first 10 steps update the critics only" in text
+
+
+def test_sizes_tell_of_shared_prompts():
+    config = _with_critics(2)
+    batching = dataclasses.replace(config.batching, rows_per_prompt=8)
+    text = describe_sizes(dataclasses.replace(config, batching=batching))
+    assert "8,704 tokens; 8 completions share a pass over their prompt\n" in text
+
+
+def test_sizes_without_critics_name_none():
+    text = describe_sizes(_with_critics(0))
+    assert "no critics: advantages are normalised within each group" in text
+    assert "critics only" not in text
+    assert "optimiser updates a step" in text and text.splitlines()[-3].split()[-1] == "32"
+
+
+def test_columns_of_the_sizes_end_in_one_line():
+    lines = describe_sizes(_with_critics(8)).splitlines()
+    header = next(i for i, line in enumerate(lines) if line.endswith("each critic"))
+    assert len({len(line) for line in lines[header : header + 7]}) == 1
+
+
+def test_samples_show_prompt_completion_and_reward_or_invalid():
+    text = format_samples(7, ["1+1?", "2+2?"], ["two\nlines", "4"], [0.0, 1.0], [False, True])
+    assert text.splitlines() == [
+        "-- step 7, sample 1 of 2: reward invalid --",
+        "prompt:",
+        "    1+1?",
+        "completion:",
+        "    two",
+        "    lines",
+        "-- step 7, sample 2 of 2: reward 1.00 --",
+        "prompt:",
+        "    2+2?",
+        "completion:",
+        "    4",
+    ]
+
+
+def test_a_long_sample_loses_its_middle_and_says_how_much():
+    completion = "a" * 60 + "b" * 1000 + "c" * 60
+    text = format_samples(1, ["p"], [completion], [1.0], [True], max_characters=121)
+    assert "a" * 60 in text and "c" * 60 in text
+    assert "[... 999 characters ...]" in text and text.count("b") == 1
+
+
+def test_samples_of_unequal_number_are_refused():
+    with pytest.raises(ValueError, match="zip"):
+        format_samples(1, ["p"], ["x", "y"], [1.0], [True])
