@@ -5,49 +5,35 @@ them, on whatever mesh: a run's checkpoint from many devices loads on one.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from flax.core import meta
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
 
-from asyppo_jax.runs.base_files import with_kept_base
-from asyppo_jax.runs.checkpoint import CheckpointError, choose_step, is_run, read_settings, restore_parts
-from asyppo_jax.config import Config, MeshConfig, NetworkConfig, PromptConfig, SamplingConfig
-from asyppo_jax.models.actor_critic import Networks, actor_shapes, critic_shapes
+from asyppo_jax.config import Config, MeshConfig, NetworkConfig, PromptConfig
+from asyppo_jax.models.actor_critic import actor_shapes, critic_shapes
 from asyppo_jax.models.config import ModelConfig, ModelError
 from asyppo_jax.models.formats.huggingface import load_config, load_params, resolve_directory
 from asyppo_jax.models.pretrained import critic_source, load_critic_alone, load_networks
-from asyppo_jax.tasks.prompts import Prompt, tokenize_problem
-from asyppo_jax.tasks.tokenizers import Tokenizer
-from asyppo_jax.tasks.tokenizers import load_tokenizer, pad_token_id, stop_token_ids
-from asyppo_jax.tasks.records import Record
-from asyppo_jax.sampling.sampler import Sampler, make_sampler, read_answers
-from asyppo_jax.sampling import DecodingOptions
+from asyppo_jax.runs.base_files import with_kept_base
+from asyppo_jax.runs.checkpoint import (
+    CheckpointError,
+    choose_step,
+    is_run,
+    read_settings,
+    restore_parts,
+)
 from asyppo_jax.runtime.sharding import make_mesh, param_shardings, placed, put
-from asyppo_jax.types import Params
 from asyppo_jax.sampling.loaded import LoadedActor, LoadedCritics
+from asyppo_jax.tasks.tokenizers import Tokenizer, load_tokenizer
+from asyppo_jax.types import Params
 
 Step = int | Literal["latest", "best"]
 Dtype = Literal["float32", "bfloat16"]
-
-
-
-
-
-
-
-
-
-
-
 
 
 def load_actor(

@@ -3,23 +3,17 @@
 Everything here runs on the host, outside of jit, on plain Python numbers.
 """
 
-import contextlib
 import importlib
 import json
 import math
 import secrets
-import sys
-import textwrap
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Mapping
+from typing import Any
 
 from etils import epath
 from tensorboardX import SummaryWriter
-from tqdm import tqdm
 
-from asyppo_jax.config import Config, ConfigError, LogConfig
-from asyppo_jax.config import UserError
+from asyppo_jax.config import ConfigError, LogConfig, UserError
 from asyppo_jax.runtime.paths import absolute, in_bucket, open_to_append, write_whole
 
 METRICS_FILE = "metrics.jsonl"
@@ -187,20 +181,3 @@ def require_finite(step: int, metrics: Mapping[str, float]) -> None:
         f"checkpoint is intact; try a lower config.{area}_optimizer.learning_rate or "
         f'max_grad_norm, or config.{area}.dtype = "float32"'
     )
-
-
-
-
-def _numbers(metrics: Mapping[str, float], accuracy: float | None) -> list[str]:
-    reward, entropy = metrics.get("rollout/reward_mean"), metrics.get("actor/entropy")
-    values = {"reward": reward, "accuracy": accuracy, "entropy": entropy}
-    numbers = [f"{label} {value:.3f}" for label, value in values.items() if value is not None]
-    if "rollout/tokens_per_s" in metrics:
-        numbers.append(f"{metrics['rollout/tokens_per_s']:,.0f} tokens/s")
-    return numbers
-
-
-
-
-
-

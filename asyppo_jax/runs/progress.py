@@ -1,23 +1,15 @@
 """What a run prints: the sizes at its start, a progress bar, samples of its answers."""
 
 import contextlib
-import importlib
-import json
-import math
-import secrets
 import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TextIO
-from etils import epath
-from tensorboardX import SummaryWriter
-from tqdm import tqdm
-from asyppo_jax.config import Config, ConfigError, LogConfig
-from asyppo_jax.config import UserError
-from asyppo_jax.runtime.paths import absolute, in_bucket, open_to_append, write_whole
-from asyppo_jax.runs.metrics import _numbers
+from typing import TextIO
 
+from tqdm import tqdm
+
+from asyppo_jax.config import Config
 
 
 class Progress:
@@ -93,6 +85,15 @@ class Progress:
     def close(self) -> None:
         """Leaves the bar as it stands."""
         self._bar.close()
+
+
+def _numbers(metrics: Mapping[str, float], accuracy: float | None) -> list[str]:
+    reward, entropy = metrics.get("rollout/reward_mean"), metrics.get("actor/entropy")
+    values = {"reward": reward, "accuracy": accuracy, "entropy": entropy}
+    numbers = [f"{label} {value:.3f}" for label, value in values.items() if value is not None]
+    if "rollout/tokens_per_s" in metrics:
+        numbers.append(f"{metrics['rollout/tokens_per_s']:,.0f} tokens/s")
+    return numbers
 
 
 def describe_sizes(config: Config) -> str:

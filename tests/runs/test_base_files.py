@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from asyppo_jax import load_actor, load_critics
-from asyppo_jax.runs.base_files import keep_base_files
 from asyppo_jax.models.config import ModelError
+from asyppo_jax.runs.base_files import keep_base_files
 from tests.runs.test_load import write_run
 from tests.tiny import assert_trees_equal
 

@@ -1,7 +1,6 @@
 """Loading: of runs and of directories, on other meshes, and what is said of what cannot be."""
 
 import dataclasses
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,18 +12,14 @@ import orbax.checkpoint as ocp
 import pytest
 
 from asyppo_jax import load_actor, load_critics
-from asyppo_jax.runs import checkpoint
-from tests.saved_run import write_run
-from asyppo_jax.runs.checkpoint import CheckpointError
-from asyppo_jax.config import CheckpointConfig, PromptConfig
-from asyppo_jax.runs.load import Step
 from asyppo_jax.models.config import ModelError
 from asyppo_jax.models.formats.huggingface import save_params
-from asyppo_jax.models.pretrained import load_networks
-from asyppo_jax.runtime.sharding import make_mesh
-from asyppo_jax.algorithm.state import create_train_state, state_shardings
+from asyppo_jax.runs import checkpoint
+from asyppo_jax.runs.checkpoint import CheckpointError
+from asyppo_jax.runs.load import Step
+from tests.saved_run import write_run
 from tests.simulated import environment
-from tests.tiny import assert_trees_equal, make_config, save_model_directory
+from tests.tiny import assert_trees_equal
 
 TOKENS = np.arange(14).reshape(2, 7) % 5
 MASK = np.arange(7)[None] >= np.array([[0], [3]])

@@ -1,20 +1,23 @@
-import dataclasses
-import io
 import json
 import math
 import os
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
-from asyppo_jax.config import AlgorithmConfig, Config, ConfigError, LogConfig
-from asyppo_jax.runs.metrics import MetricsError, MetricWriter, NonFiniteError, read_metrics, require_finite, write_summary
-from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
+from asyppo_jax.config import ConfigError, LogConfig
+from asyppo_jax.runs.metrics import (
+    MetricsError,
+    MetricWriter,
+    NonFiniteError,
+    read_metrics,
+    require_finite,
+    write_summary,
+)
 
 JSON_ONLY = LogConfig(tensorboard=False)
 
@@ -177,28 +180,6 @@ def test_other_metrics_may_be_non_finite():
     require_finite(1, {"critic/explained_variance": math.nan, "actor/loss": 1.0})
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def test_a_summary_is_replaced_whole_or_not_at_all(tmp_path):
     path = write_summary(tmp_path, {"accuracy_after": 0.5, "seed": 1, "nested": {"x": math.nan}})
     assert json.loads(path.read_text()) == {
@@ -211,9 +192,3 @@ def test_a_summary_is_replaced_whole_or_not_at_all(tmp_path):
         write_summary(tmp_path, {"accuracy_after": object()})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
-
-
-
-
-
-

@@ -2,20 +2,12 @@
 
 import dataclasses
 import io
-import json
-import math
-import os
-import subprocess
-import sys
 import time
-import types
-from pathlib import Path
-import pytest
-from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
-from asyppo_jax.config import AlgorithmConfig, Config, ConfigError, LogConfig
-from asyppo_jax.runs.metrics import MetricsError, MetricWriter, NonFiniteError, read_metrics, require_finite, write_summary
-from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
 
+import pytest
+
+from asyppo_jax.config import AlgorithmConfig, Config
+from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
 
 
 def test_phase_times_add_up_within_a_step_and_are_handed_over_once():
