@@ -1,8 +1,8 @@
 """Runs with several processes: joining them, and dividing the work of the hosts.
 
 Every process runs the same program over one mesh of all devices, and draws the same prompts in the
-same order. Only the sequences of a rollout are divided: a process decodes and scores the sequences
-on its own devices, and then all processes receive all scores.
+same order. Only the sequences of a rollout are divided: a process detokenizes and scores those on
+its own devices, and then all processes receive all scores.
 """
 
 import os

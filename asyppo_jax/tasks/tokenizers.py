@@ -75,7 +75,7 @@ def stop_token_ids(
 
     Raises:
       ConfigError: a stop token is not exactly one token, generation_config.json cannot be read, or
-        there is no stop token at all.
+        there is no stop token.
     """
     ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     ids += _generation_config_ids(local_directory(path) / "generation_config.json")

@@ -39,10 +39,10 @@ PROGRAM = """HloModule example
   %x = f32[2,16]{1,0:S(1)} get-tuple-element(%carry), index=1
   %stack = bf16[4,16,8]{2,1,0} get-tuple-element(%carry), index=2
   %cache = bf16[64,8]{1,0} get-tuple-element(%carry), index=3
-  %places = s32[2,1]{1,0:S(1)} get-tuple-element(%carry), index=4
+  %positions = s32[2,1]{1,0:S(1)} get-tuple-element(%carry), index=4
   %new = bf16[2,8]{1,0} get-tuple-element(%carry), index=5
   %fusion.1 = f32[2,8]{1,0:S(1)} fusion(%x, %stack, %i), kind=kOutput, calls=%product
-  %fusion.2 = bf16[64,8]{1,0} fusion(%cache, %places, %new), kind=kCustom, calls=%rows
+  %fusion.2 = bf16[64,8]{1,0} fusion(%cache, %positions, %new), kind=kCustom, calls=%rows
   %kernel.7 = f32[2,8]{1,0:S(1)} custom-call(%fusion.2), custom_call_target="tpu_custom_call"
   %copy.1 = bf16[2,8]{1,0} copy(%new)
   ROOT %tuple.1 = (s32[], f32[2,16]) tuple(%i, %x)

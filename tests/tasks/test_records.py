@@ -107,7 +107,7 @@ def test_parquet_and_jsonl_give_the_same_records(tmp_path):
 def test_a_broken_parquet_file_gives_a_one_sentence_error(tmp_path):
     pytest.importorskip("pyarrow", reason="parquet files need the package pyarrow")
     path = tmp_path / "data.parquet"
-    path.write_bytes(b"PAR1 torn")
+    path.write_bytes(b"PAR1 broken")
     with pytest.raises(DataError, match="is not a parquet file"):
         load_records(DataConfig(source="parquet", path=str(path)))
 

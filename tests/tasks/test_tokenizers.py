@@ -39,9 +39,9 @@ def test_a_missing_or_broken_tokenizer_gives_a_one_sentence_error(tokenizer, tmp
         load_tokenizer(str(tmp_path))
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "trunc')
-    with pytest.raises(ConfigError, match="no tokenizer can be loaded from the directory") as torn:
+    with pytest.raises(ConfigError, match="no tokenizer can be loaded from the directory") as bad:
         load_tokenizer(str(tmp_path))
-    assert all("\n" not in str(caught.value) for caught in (empty, torn))
+    assert all("\n" not in str(caught.value) for caught in (empty, bad))
 
 
 def test_loading_prints_nothing_and_an_unknown_hub_name_gives_a_one_sentence_error(
@@ -95,8 +95,8 @@ def test_invalid_stop_tokens_are_refused(tokenizer, tmp_path):
         stop_token_ids(tokenizer, str(tmp_path), ("É",))  # the unknown token is one token too
     with pytest.raises(ConfigError, match="'', which is not one token"):
         stop_token_ids(tokenizer, str(tmp_path), ("",))
-    for torn in ("{", "[]"):
-        (tmp_path / "generation_config.json").write_text(torn)
+    for broken in ("{", "[]"):
+        (tmp_path / "generation_config.json").write_text(broken)
         with pytest.raises(ConfigError, match=r"generation_config\.json cannot be read"):
             stop_token_ids(tokenizer, str(tmp_path), ())
 
