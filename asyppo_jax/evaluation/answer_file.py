@@ -1,7 +1,8 @@
-"""Answers with their verdicts as a JSONL file that survives a kill: a batch is there or it is not.
+"""Graded answers in a JSONL file that survives a kill: a batch is written completely or dropped.
 
-One line an answer, the answers of a problem side by side, problems in order. Beside it lie the
-settings that it was made with; other settings are refused, because the rest would not fit.
+One line per answer: first all answers of problem 0, then those of problem 1, and so on. The file
+`settings.json` next to it has the settings of the answers. Other settings are refused, because old
+and new answers could not be combined.
 """
 
 import json
@@ -14,37 +15,37 @@ from etils import epath
 from asyppo_jax.config import UserError
 from asyppo_jax.runtime.paths import absolute, in_bucket, open_to_append, write_whole
 
-# Right or wrong by the grader; nothing in it that could be graded; the grader itself failed or took
-# too long. The last two count as wrong and are told apart.
+# right, wrong: the verdict of the grader. no_answer: the completion has no final answer. ungraded:
+# the grader failed or took too long. The last two count as wrong, and are also counted separately.
 Verdict = Literal["right", "wrong", "no_answer", "ungraded"]
 
 
 class AnswerFileError(UserError, ValueError):
-    """An answer file that cannot be gone on with; the message names it and the mend."""
+    """An answer file that cannot be continued; the message names it and says how to fix it."""
 
 
 class Answer(TypedDict):
-    """One completion and what became of it."""
+    """One completion and its verdict."""
 
-    index: int  # of the problem, in the benchmark's order
-    sample: int
+    index: int  # of the problem, in the order of the benchmark
+    sample: int  # from 0 to k - 1
     problem: str
     answer: str  # the reference
     completion: str
     verdict: Verdict
-    score: float  # in [0, 1]; 0 unless graded
-    truncated: bool  # no stop token within the length
+    score: float  # in [0, 1]; 0 if not graded
+    truncated: bool  # no stop token within the maximum length
     length: int  # tokens, stop token included
 
 
 class AnswerFile:
-    """`directory/answers.jsonl`, with `settings.json` beside it."""
+    """`directory/answers.jsonl`, and `settings.json` in the same directory."""
 
     def __init__(self, directory: str, settings: Mapping[str, Any]) -> None:
         """Opens a new or an unfinished file.
 
         Raises:
-            AnswerFileError: it holds answers of other settings, or a broken line.
+            AnswerFileError: the file has answers made with other settings, or a broken line.
         """
         self._directory = absolute(directory)
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -60,8 +61,8 @@ class AnswerFile:
             for name in sorted(before.keys() | now.keys()):
                 if before.get(name) != now.get(name):
                     raise AnswerFileError(
-                        f"{self._path} holds answers made with {name} = {before.get(name)!r}, now "
-                        f"it is {now.get(name)!r}; give another --output, or remove that file"
+                        f"{self._path} has answers made with {name} = {before.get(name)!r}, but "
+                        f"now it is {now.get(name)!r}; set another --output, or remove that file"
                     )
         write_whole(file, (json.dumps(now, indent=2) + "\n").encode())
 
@@ -72,23 +73,23 @@ class AnswerFile:
         answers = []
         for number, line in enumerate(lines, start=1):
             if not line.endswith(b"\n"):
-                break  # torn by a kill, and always the last
+                break  # cut off by a kill; only the last line can be
             try:
                 answers.append(json.loads(line))
             except ValueError as error:
                 raise AnswerFileError(
-                    f"{self._path}, line {number}, is not JSON ({error}); remove the file to begin "
-                    "anew"
+                    f"{self._path}, line {number}, is not JSON ({error}); remove the file to "
+                    "start again"
                 ) from error
         return answers
 
     def rewrite(self, answers: Sequence[Answer]) -> None:
-        """Puts these in place of all that is there."""
+        """Replaces the content of the file by these answers."""
         write_whole(self._path, _lines(answers))
         self.answers = list(answers)
 
     def append(self, answers: Sequence[Answer]) -> None:
-        """Adds a batch, and returns when it is on the disk."""
+        """Appends a batch; returns when it is on disk."""
         with open_to_append(self._path) as file:
             file.write(_lines(answers))
             file.flush()
@@ -97,14 +98,14 @@ class AnswerFile:
         self.answers.extend(answers)
 
     def write_summary(self, summary: Mapping[str, Any]) -> epath.Path:
-        """Writes `summary.json` beside the answers."""
+        """Writes `summary.json` in the directory of the answers; returns its path."""
         path = self._directory / "summary.json"
         write_whole(path, (json.dumps(summary, indent=2) + "\n").encode())
         return path
 
 
 def _lines(answers: Sequence[Answer]) -> bytes:
-    # Not ASCII only: the file is there to be read.
+    # Not escaped to ASCII, because people read this file.
     return "".join(json.dumps(a, ensure_ascii=False) + "\n" for a in answers).encode(
         "utf-8", "surrogatepass"
     )

@@ -1,7 +1,8 @@
-"""An actor on a benchmark: every problem k times with the training sampler, graded and counted.
+"""An actor on a benchmark: k answers per problem from the training sampler, graded and summarised.
 
-Which noise an answer gets depends on the seed, its problem, its number and the batch size, never on
-where a run began: one that was killed and goes on ends with the same answers.
+The random numbers of an answer depend on the seed, the problem, the sample index and the batch
+size, but not on where a run started: an evaluation that is killed and resumed ends with the same
+answers.
 """
 
 import dataclasses
@@ -41,13 +42,14 @@ def evaluate_benchmark(
     data_dir: str,
     settings: BenchmarkSettings | None = None,
 ) -> dict[str, Any]:
-    """Samples, grades and writes what is not yet in `output`; returns the summary of all.
+    """The summary of a benchmark, after sampling and grading the answers missing from `output`.
 
-    Every answer counts: one without anything to grade, or on which the grader failed, is wrong, and
-    counted apart besides. Those on which it failed before are graded once more.
+    Every answer counts. An answer without anything to grade, or on which the grader failed, counts
+    as wrong and is also counted separately. Answers on which the grader failed in an earlier call
+    are graded again.
 
     Raises:
-        ConfigError, DataError, AnswerFileError: each one sentence.
+        ConfigError, DataError, AnswerFileError: with a one-sentence message.
     """
     s = BenchmarkSettings() if settings is None else settings
     _check(s, actor)
@@ -66,14 +68,14 @@ def evaluate_benchmark(
         slots=s.slots,
     )
     started = time.perf_counter()
-    before = _answer_the_rest(actor, prompts, options, benchmark, s, file)
+    num_before = _sample_missing(actor, prompts, options, benchmark, s, file)
     seconds = time.perf_counter() - started
-    done = len(file.answers) - before
-    tokens = sum(a["length"] for a in file.answers[before:])
+    num_made = len(file.answers) - num_before
+    tokens = sum(a["length"] for a in file.answers[num_before:])
     summary = summarize_answers(benchmark, file.answers, s.num_samples) | {
-        "seconds": seconds,  # of this call alone, as are the next two
-        "answers_made": done,
-        "tokens_per_s": tokens / seconds if done else 0.0,
+        "seconds": seconds,  # this and the next two: for this call only
+        "answers_made": num_made,
+        "tokens_per_s": tokens / seconds if num_made else 0.0,
     }
     file.write_summary(summary)
     return summary
@@ -86,35 +88,37 @@ def _check(s: BenchmarkSettings, actor: LoadedActor) -> None:
     check_truncation("", s)
     if s.temperature == 0 and s.num_samples > 1:
         raise ConfigError(
-            f"num_samples is {s.num_samples} at temperature 0, where all would be the same answer; "
-            "set it to 1, or a temperature"
+            f"num_samples is {s.num_samples} at temperature 0, where all answers are the same; "
+            "set num_samples to 1, or temperature above 0"
         )
     data = actor.mesh.shape["data"]
     if s.batch_size % data:
-        raise ConfigError(f"batch_size is {s.batch_size}; make it a multiple of the {data} devices")
+        raise ConfigError(
+            f"batch_size is {s.batch_size}; make it a multiple of the data axis, {data} devices"
+        )
     if s.slots and (s.slots % s.num_samples or s.batch_size * s.num_samples % s.slots):
         raise ConfigError(
             f"slots is {s.slots}; make it a multiple of num_samples = {s.num_samples} that divides "
             f"batch_size * num_samples = {s.batch_size * s.num_samples}"
         )
     if jax.process_count() > 1:
-        raise ConfigError("a benchmark runs in one process; start it without --distributed")
+        raise ConfigError("a benchmark runs in a single process; start it without --distributed")
 
 
 def choose_prompt(
     actor: LoadedActor, benchmark: Benchmark, settings: BenchmarkSettings
 ) -> PromptConfig:
-    """How a problem is asked: as the settings say, else as the run trained, else as the benchmark.
+    """The prompt config: from the settings, else from the run, else from the benchmark.
 
     Raises:
-        ConfigError: the chat template is wanted of a tokenizer that has none.
+        ConfigError: the template is "chat", but the tokenizer has no chat template.
     """
     prompt = benchmark.prompt if actor.step is None else actor.config.prompt
-    given = {"template": settings.template, "system_prompt": settings.system_prompt}
-    prompt = dataclasses.replace(prompt, **{k: v for k, v in given.items() if v is not None})
+    changes = {"template": settings.template, "system_prompt": settings.system_prompt}
+    prompt = dataclasses.replace(prompt, **{k: v for k, v in changes.items() if v is not None})
     if prompt.template == "chat" and not actor.tokenizer.chat_template:
         raise ConfigError(
-            "the model's tokenizer has no chat template; give --template a text with {problem}, "
+            "the model's tokenizer has no chat template; set --template to a text with {problem}, "
             r"such as '{problem}\nReason step by step, and put your final answer within \boxed{}.'"
         )
     return prompt
@@ -128,7 +132,7 @@ def _fingerprint(
     length: int,
     num_problems: int,
 ) -> dict[str, Any]:
-    """All that an answer depends on; what only says how fast it comes is left out."""
+    """All settings that can change an answer; those that only change the speed are left out."""
     settings = dataclasses.asdict(s)
     del settings["slots"], settings["num_workers"], settings["time_limit"]
     return settings | {
@@ -144,7 +148,7 @@ def _fingerprint(
     }
 
 
-def _answer_the_rest(
+def _sample_missing(
     actor: LoadedActor,
     prompts: Sequence[Prompt],
     options: DecodingOptions,
@@ -152,99 +156,100 @@ def _answer_the_rest(
     s: BenchmarkSettings,
     file: AnswerFile,
 ) -> int:
-    """Goes on after the last whole batch in `file`; returns how many answers were there before."""
+    """Continues after the last complete batch of `file`; returns the number of earlier answers."""
     samples, total = s.num_samples, len(prompts) * s.num_samples
-    there = len(file.answers)
-    if there < total:  # what is torn of a batch is made anew
-        there -= there % (s.batch_size * samples)
-        file.rewrite(file.answers[:there])
+    num_before = len(file.answers)
+    if num_before < total:  # an incomplete batch is sampled again
+        num_before -= num_before % (s.batch_size * samples)
+        file.rewrite(file.answers[:num_before])
     elif all(a["verdict"] != "ungraded" for a in file.answers):
         return total
-    grading = RewardConfig(benchmark.grader, s.time_limit, s.num_workers)
-    looking = RewardConfig("asyppo_jax.tasks.rewards.graders:has_answer", s.time_limit, 1)
+    grader_config = RewardConfig(benchmark.grader, s.time_limit, s.num_workers)
+    answer_config = RewardConfig("asyppo_jax.tasks.rewards.graders:has_answer", s.time_limit, 1)
     interactive = sys.stderr.isatty()
     with (
         jax.set_mesh(actor.mesh),
-        RewardPool(grading) as grader,
-        RewardPool(looking) as reader,
+        RewardPool(grader_config) as grader,
+        RewardPool(answer_config) as answer_finder,
         tqdm(
             total=total,
-            initial=there,
+            initial=num_before,
             desc=benchmark.name,
             unit=" answers",
             dynamic_ncols=True,
             mininterval=0.1 if interactive else 30,
         ) as bar,
     ):
-        _grade_again(file, grader, reader)
-        for start in range(there // samples, len(prompts), s.batch_size):
+        _regrade(file, grader, answer_finder)
+        for start in range(num_before // samples, len(prompts), s.batch_size):
             batch = list(prompts[start : start + s.batch_size])
             key = jax.random.fold_in(jax.random.key(s.seed), start)
             answers = _sample(actor, batch, options, s.batch_size, key)
-            _grade(answers, grader, reader)
+            _grade(answers, grader, answer_finder)
             for answer in answers:
                 answer["index"] += start
             file.append(answers)
-            right = sum(a["score"] for a in file.answers) / len(file.answers)
-            bar.set_postfix_str(f"avg@{samples} {right:.3f}", refresh=False)
+            average = sum(a["score"] for a in file.answers) / len(file.answers)
+            bar.set_postfix_str(f"avg@{samples} {average:.3f}", refresh=False)
             bar.update(len(answers))
-    return there
+    return num_before
 
 
 def _sample(
     actor: LoadedActor, batch: list[Prompt], options: DecodingOptions, size: int, key: jax.Array
 ) -> list[Answer]:
-    """Ungraded answers to a batch, `index` counted from its first problem."""
+    """Ungraded answers to a batch; `index` starts at 0 for its first problem."""
     sampler = actor.sampler(options, max(len(p.tokens) for p in batch))
-    # The last batch is filled up: another size would be compiled anew. Its rows come first, so that
-    # the filling changes no answer.
-    rows = batch + [min(batch, key=lambda p: len(p.tokens))] * (size - len(batch))
-    found = read_answers(sampler(actor.params, rows, key, actor.mesh), rows, sampler)
+    # The last batch is filled up, because a smaller batch would be compiled again. The added
+    # prompts come last, so that they change no answer.
+    filler = min(batch, key=lambda p: len(p.tokens))
+    prompts = batch + [filler] * (size - len(batch))
+    answers = read_answers(sampler(actor.params, prompts, key, actor.mesh), prompts, sampler)
     samples = options.group_size
     return [
         Answer(
             index=row // samples,
             sample=row % samples,
-            problem=found.problems[row],
-            answer=found.answers[row],
-            completion=found.completions[row],
+            problem=answers.problems[row],
+            answer=answers.answers[row],
+            completion=answers.completions[row],
             verdict="ungraded",
             score=0.0,
-            truncated=bool(found.truncated[row]),
-            length=int(found.lengths[row]),
+            truncated=bool(answers.truncated[row]),
+            length=int(answers.lengths[row]),
         )
         for row in range(len(batch) * samples)
     ]
 
 
-def _grade(answers: list[Answer], grader: RewardPool, reader: RewardPool) -> None:
+def _grade(answers: list[Answer], grader: RewardPool, answer_finder: RewardPool) -> None:
     """Writes verdicts and scores into the answers."""
     columns = [[a[name] for a in answers] for name in ("problem", "completion", "answer")]
     scores = grader.score(*columns)
     wrong = [i for i in range(len(answers)) if scores.valid[i] and scores.rewards[i] == 0]
-    readable = reader.score(*[[column[i] for i in wrong] for column in columns])
-    empty = {
+    has_answer = answer_finder.score(*[[column[i] for i in wrong] for column in columns])
+    without_answer = {
         i
-        for i, valid, found in zip(wrong, readable.valid, readable.rewards, strict=True)
-        if valid and not found
+        for i, valid, score in zip(wrong, has_answer.valid, has_answer.rewards, strict=True)
+        if valid and not score
     }
     for i, answer in enumerate(answers):
         answer["score"] = float(scores.rewards[i])
-        answer["verdict"] = _verdict(bool(scores.valid[i]), answer["score"], i in empty)
+        answer["verdict"] = _verdict(bool(scores.valid[i]), answer["score"], i in without_answer)
 
 
-def _grade_again(file: AnswerFile, grader: RewardPool, reader: RewardPool) -> None:
-    """Another attempt at what had no grade: the machine may have been busy, or the limit short."""
+def _regrade(file: AnswerFile, grader: RewardPool, answer_finder: RewardPool) -> None:
+    """Grades the ungraded answers again: the machine was perhaps busy, or the time limit short."""
     ungraded = [a for a in file.answers if a["verdict"] == "ungraded"]
     if ungraded:
-        _grade(ungraded, grader, reader)
+        _grade(ungraded, grader, answer_finder)
         file.rewrite(file.answers)
 
 
-def _verdict(valid: bool, score: float, empty: bool) -> Verdict:
+def _verdict(valid: bool, score: float, without_answer: bool) -> Verdict:
     if not valid:
         return "ungraded"
-    if empty:
+    if without_answer:
         return "no_answer"
     return "right" if score == 1 else "wrong"
 
@@ -252,7 +257,7 @@ def _verdict(valid: bool, score: float, empty: bool) -> Verdict:
 def summarize_answers(
     benchmark: Benchmark, answers: Sequence[Answer], num_samples: int
 ) -> dict[str, Any]:
-    """The numbers of a benchmark out of all of its answers, ready for JSON."""
+    """The metrics of a benchmark, computed from all its answers, as values for JSON."""
     right = np.array([a["score"] for a in answers]).reshape(-1, num_samples)
     num_right = (right == 1).sum(axis=1)
     interval = average_interval(right)
@@ -273,7 +278,7 @@ def summarize_answers(
 
 
 def table(summaries: Sequence[dict[str, Any]]) -> str:
-    """One line a benchmark, as text."""
+    """A text table with one line per benchmark."""
     head = ["benchmark", "problems", "avg@k", "95%", "pass@1 … k", "truncated", "no answer"]
     rows = [[*head, "ungraded", "tokens: mean, p90"]]
     for s in summaries:

@@ -1,4 +1,4 @@
-"""Held-out evaluation with the training sampler."""
+"""Accuracy on held-out problems, measured with the training sampler."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -18,11 +18,11 @@ from asyppo_jax.types import Params
 
 
 class Evaluation(NamedTuple):
-    """Answers that could not be scored are counted in `invalid` and nowhere else."""
+    """Metrics of one evaluation; answers that could not be scored count only in `invalid`."""
 
-    accuracy: float  # mean reward over all scored answers: avg@k for k samples a problem
-    invalid: int
-    truncated: float  # share of answers without an end
+    accuracy: float  # mean reward over all scored answers: avg@k for k samples per problem
+    invalid: int  # answers that could not be scored
+    truncated: float  # fraction of answers without a stop token
     completion_length: float  # mean, tokens
 
     def metrics(self) -> dict[str, float]:
@@ -43,11 +43,12 @@ def evaluate(
     config: Config,
     mesh: Mesh,
 ) -> Evaluation:
-    """Samples `config.evaluation.num_samples` answers to every prompt and scores them.
+    """Metrics of `config.evaluation.num_samples` sampled and scored answers per prompt.
 
-    Each process scores its own rows; all return the numbers of all.
+    Each process scores the answers of its own devices; all processes return the same metrics over
+    all answers.
     """
-    seen = []
+    batch_results = []
     size, samples = config.evaluation.batch_size, config.evaluation.num_samples
     total = len(prompts) * samples
     batches = list(_batches(prompts, size))
@@ -55,19 +56,19 @@ def evaluate(
         partial(sampler, params, batch, jax.random.fold_in(key, i), mesh)
         for i, batch in enumerate(batches)
     )
-    # A batch is scored while the next one is sampled.
+    # The host scores a batch while the devices sample the next one.
     for i, (batch, rollout) in enumerate(zip(batches, one_ahead(starts), strict=True)):
         answers: Answers = read_answers(rollout, batch, sampler)
         rows = answers.rows + i * size * samples
-        # The last batch is filled up with repeats, which are not to be counted.
+        # The last batch is filled up with repeated prompts, which must not be counted.
         count = int((rows < total).sum())
         scores = pool.score(
             answers.problems[:count], answers.completions[:count], answers.answers[:count]
         )
-        measured = rows, scores.rewards, scores.valid, answers.truncated, answers.lengths
-        seen.append([x[:count] for x in measured])
-    rows, *measured = map(np.concatenate, zip(*seen, strict=True))
-    rewards, valid, truncated, lengths = gather_rows(measured, rows, total)
+        columns = rows, scores.rewards, scores.valid, answers.truncated, answers.lengths
+        batch_results.append([column[:count] for column in columns])
+    rows, *columns = map(np.concatenate, zip(*batch_results, strict=True))
+    rewards, valid, truncated, lengths = gather_rows(columns, rows, total)
     scored = rewards[valid]
     return Evaluation(
         accuracy=float(scored.mean()) if scored.size else float("nan"),

@@ -1,1 +1,1 @@
-"""What a run needs on a TPU slice, from the real compiler and from formulas."""
+"""Memory, FLOPs and time of a run on a TPU slice, from the TPU compiler and from formulas."""

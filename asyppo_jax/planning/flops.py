@@ -1,7 +1,7 @@
-"""Arithmetic and memory traffic of every phase by formula: what the method costs at the least.
+"""FLOPs and memory traffic of every phase by formula: a lower bound on what the method costs.
 
-Counted are matrix products, 2 · M · N · K each, as the field does; a token of a decoder costs two
-FLOPs a parameter of its layers and, in attention, 4 · H · d for every key that it sees.
+Only matrix products are counted, 2 · M · N · K FLOPs each, as is common. A token of a decoder costs
+two FLOPs per parameter of the layers and, in attention, 4 · H · d per attended key.
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from asyppo_jax.models.config import ModelConfig
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one phase of one step, over all devices."""
+    """FLOPs and bytes of one phase in one step, summed over all devices."""
 
     flops: float
-    bytes: float  # read from and written to device memory, each parameter once a pass
+    bytes: float  # read from and written to device memory; each parameter once per pass
 
 
 def layer_params(config: ModelConfig) -> int:
-    """Parameters that multiply a token: the layers without embedding, norms and biases."""
+    """Number of parameters that multiply a token: layers without embedding, norms and biases."""
     attention = (
         config.embed_dim * config.head_dim * (2 * config.num_heads + 2 * config.num_kv_heads)
     )
@@ -30,32 +30,35 @@ def layer_params(config: ModelConfig) -> int:
 
 
 def forward_flops(config: ModelConfig, tokens: int, keys: float) -> float:
-    """The trunk on `tokens` tokens that see `keys` keys each on average."""
+    """FLOPs of the layers on `tokens` tokens that attend to `keys` keys each on average."""
     return tokens * (2 * layer_params(config) + attention_flops(config, keys))
 
 
 def attention_flops(config: ModelConfig, keys: float) -> float:
-    """Scores and mixture of a token that sees `keys` keys, in all layers."""
+    """FLOPs of QK^T and of the weighted sum, for one token that attends to `keys` keys."""
     return 4 * config.num_layers * config.num_heads * config.head_dim * keys
 
 
 def head_flops(config: ModelConfig, tokens: int) -> float:
-    """The vocabulary's matrix on `tokens` tokens."""
+    """FLOPs of the output head (vocabulary logits) on `tokens` tokens."""
     return 2.0 * tokens * config.embed_dim * config.vocab_size
 
 
 def attended_keys(length: int, attention: str) -> float:
-    """Keys that a token computes scores with: splash skips what is not causal, XLA does not."""
+    """Keys per token for which scores are computed: splash skips masked keys, XLA does not."""
     return length / 2 if attention == "splash" else float(length)
 
 
 def passes(remat: str) -> int:
-    """Forward-sized passes of one gradient: forward, two backward, and what is recomputed."""
+    """Passes of one gradient in units of a forward pass: forward, backward (2), recomputation."""
     return 4 if remat == "full" else 3
 
 
 def gradient_flops(config: ModelConfig, tokens: int, keys: float, remat: str) -> float:
-    """Forward and backward; "full" recomputes all but a layer's last product, "dots" attention."""
+    """FLOPs of a forward and a backward pass.
+
+    With remat "full", all but the last product of each layer is recomputed; with "dots", attention.
+    """
     flops = passes(remat) * forward_flops(config, tokens, keys)
     if remat == "full":
         flops -= 2.0 * tokens * config.num_layers * config.mlp_dim * config.embed_dim
@@ -66,31 +69,31 @@ def gradient_flops(config: ModelConfig, tokens: int, keys: float, remat: str) ->
 
 @dataclass(frozen=True)
 class Sizes:
-    """Rows and lengths of a step; the worst case, every completion at its limit."""
+    """Batch sizes and lengths of a step in the worst case: every completion has maximum length."""
 
     num_prompts: int
     batch: int
-    slots: int  # rows decoded at one time
+    slots: int  # sequences decoded at a time
     prompt: int
     completion: int
-    actor_updates: int  # gradients of the actor a step
-    critic_updates: int  # gradients of every critic a step
-    data: int  # shards of `data`, each of which reads all parameters
-    rows_per_prompt: int = 1  # completions that share a pass over their prompt
+    actor_updates: int  # gradients of the actor per step
+    critic_updates: int  # gradients of each critic per step
+    data: int  # size of the mesh axis `data`; each of its shards reads all parameters
+    rows_per_prompt: int = 1  # completions that share one pass over their prompt
 
     @property
     def length(self) -> int:
-        """Tokens of a sequence."""
+        """Tokens per sequence."""
         return self.prompt + self.completion
 
     @property
     def tokens(self) -> int:
-        """Tokens of a pass over all sequences."""
+        """Tokens in one pass over all sequences."""
         return self.batch * self.completion + self.batch // self.rows_per_prompt * self.prompt
 
 
 def sizes_of(config: Config, data: int = 1) -> Sizes:
-    """The sizes that a config asks for, on a mesh of `data` shards."""
+    """The batch sizes and lengths of a config, on a mesh with `data` shards."""
     batch = config.sampling.num_prompts * config.sampling.group_size
     algorithm, batching = config.algorithm, config.batching
     return Sizes(
@@ -107,9 +110,9 @@ def sizes_of(config: Config, data: int = 1) -> Sizes:
 
 
 def phase_costs(config: Config, networks: Networks, data: int = 1) -> dict[str, Cost]:
-    """A step's phases: prefill, decode, values, critics, actor; "step" is the last three.
+    """Costs of the phases prefill, decode, values, critics and actor; "step" is the last three.
 
-    On a mesh of `data` shards: each reads all parameters, for its own rows.
+    Each of the `data` shards reads all parameters, for its own sequences.
     """
     sizes = sizes_of(config, data)
     costs = {"prefill": _prefill(networks.actor, sizes), "decode": _decode(networks.actor, sizes)}
@@ -123,7 +126,7 @@ def phase_costs(config: Config, networks: Networks, data: int = 1) -> dict[str, 
 
 
 def _param_bytes(module: Actor | Critic) -> float:
-    """In the compute dtype, as the matrix products read them."""
+    """Bytes of the parameters in the compute dtype, as the matrix products read them."""
     head = 0 if module.config.tie_embeddings else module.config.embed_dim * module.config.vocab_size
     return float(module.config.num_params + head) * jnp.dtype(module.dtype).itemsize
 
@@ -144,11 +147,11 @@ def _cache_bytes(actor: Actor, rows: int, length: int) -> float:
 
 def _decode(actor: Actor, sizes: Sizes) -> Cost:
     c, steps = actor.config, sizes.completion - 1
-    # With slots refilled at once, all rows at their limit take so many turns of all slots.
+    # Slots are refilled at once, so sequences of maximum length take this many rounds of all slots.
     waves = -(-sizes.batch // sizes.slots)
     tokens = sizes.batch * steps
     flops = forward_flops(c, tokens, float(sizes.length)) + head_flops(c, tokens)
-    # Every turn reads all parameters once, and every row its own cache so far.
+    # Every decoding step reads all parameters once, and each sequence its KV cache so far.
     params = sizes.data * _param_bytes(actor)
     cache = _cache_bytes(actor, sizes.batch, sizes.prompt + sizes.completion // 2)
     return Cost(flops, steps * (waves * params + cache))
@@ -163,39 +166,38 @@ def _values(config: Config, critic: Critic, sizes: Sizes) -> Cost:
 
 
 def _critics(config: Config, critic: Critic, sizes: Sizes) -> Cost:
-    # Each critic sees 1/K of the rows: all together cost one pass over the batch an epoch.
+    # Each critic trains on 1/K of the sequences, so an epoch of all critics is one pass over all.
     epochs, count = config.algorithm.critic_epochs, config.algorithm.num_critics
     keys = attended_keys(sizes.length, critic.attention)
     tokens = epochs * sizes.tokens
     flops = gradient_flops(critic.config, tokens, keys, critic.remat)
-    rows = count * config.batching.critic_microbatch(count)  # of a pass over all critics
-    microbatches = epochs * sizes.batch // rows
-    repeat = passes(critic.remat)
-    moved = microbatches * repeat * sizes.data * _param_bytes(critic)
+    microbatch = count * config.batching.critic_microbatch(count)  # over all critics
+    microbatches = epochs * sizes.batch // microbatch
+    moved = microbatches * passes(critic.remat) * sizes.data * _param_bytes(critic)
     moved += sizes.critic_updates * _optimizer_bytes(critic)
     return Cost(flops, count * moved)
 
 
 def _actor(config: Config, actor: Actor, sizes: Sizes) -> Cost:
     epochs = config.algorithm.actor_epochs
-    rows = epochs * sizes.batch
+    sequences = epochs * sizes.batch
     keys = attended_keys(sizes.length, actor.attention)
-    trunk = gradient_flops(actor.config, epochs * sizes.tokens, keys, actor.remat)
-    head = head_flops(actor.config, rows * sizes.completion)
-    repeat = passes(actor.remat)
-    # Several chunks of the head are recomputed, a single one is kept. Packed sequences with their
-    # own prompts leave a row's completions no place of their own.
+    layers = gradient_flops(actor.config, epochs * sizes.tokens, keys, actor.remat)
+    head = head_flops(actor.config, sequences * sizes.completion)
+    # With several chunks, the backward pass recomputes the logits of the head; a single chunk is
+    # saved. If each packed sequence has its own prompt, the chunks cover prompt positions too.
     batching = config.batching
-    own_prompts = batching.packing and batching.rows_per_prompt == 1
-    spoken = sizes.length - 1 if own_prompts else sizes.completion
-    flops = trunk + (3 if batching.logits_chunk >= spoken else 4) * head
+    prompts_in_rows = batching.packing and batching.rows_per_prompt == 1
+    scored_length = sizes.length - 1 if prompts_in_rows else sizes.completion
+    flops = layers + (3 if batching.logits_chunk >= scored_length else 4) * head
     if config.algorithm.old_log_probs == "recompute":
         flops += forward_flops(actor.config, sizes.tokens, keys) + head / epochs
-    microbatches = rows // config.batching.microbatch_size
-    moved = microbatches * repeat * sizes.data * _param_bytes(actor)
+    microbatches = sequences // config.batching.microbatch_size
+    moved = microbatches * passes(actor.remat) * sizes.data * _param_bytes(actor)
     return Cost(flops, moved + sizes.actor_updates * _optimizer_bytes(actor))
 
 
 def _optimizer_bytes(module: Actor | Critic) -> float:
-    """Parameters, two moments and gradients in float32, read, and all but gradients written."""
+    """Bytes per update in float32: all four arrays are read, all but the gradients written."""
+    # The arrays: parameters, two moments, gradients.
     return _param_bytes(module) / jnp.dtype(module.dtype).itemsize * 4 * (4 + 3)

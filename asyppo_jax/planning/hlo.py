@@ -1,8 +1,8 @@
-"""What a compiled program does, read from its HLO text with the trip counts of its loops.
+"""FLOPs and collectives of a compiled program, read from its HLO text with loop trip counts.
 
-XLA's own cost analysis counts the body of a loop once; a model is scanned over layers inside scans
-over microbatches, so its figures are thousands of times too small. Here every computation is
-weighed by how often it runs.
+XLA's own cost analysis counts the body of a loop once. A model is scanned over layers inside scans
+over microbatches, so those numbers are thousands of times too small. Here every computation is
+multiplied by the number of times that it runs.
 """
 
 import math
@@ -27,7 +27,7 @@ _GROUP = re.compile(r"replica_groups=\[(\d+),(\d+)\]|replica_groups=\{\{([\d,]*)
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 Shape = tuple[str, tuple[int, ...]]
-# Of loops, by the scope that they lie in.
+# Trip counts of loops, by the `jax.named_scope` around them.
 Trips = Mapping[str, float]
 
 
@@ -39,71 +39,71 @@ class Instruction:
     opcode: str
     shapes: tuple[Shape, ...]  # of the result; several for a tuple
     operands: tuple[str, ...]
-    text: str  # from the operands on
-    on_chip: tuple[bool, ...] = ()  # of each shape: in the chip's own memory, and not in HBM
+    text: str  # of the line, from the operands on
+    on_chip: tuple[bool, ...] = ()  # for each shape: in on-chip memory (VMEM) instead of HBM
 
     @property
     def bytes(self) -> int:
-        """Size of the result."""
+        """Bytes of the result."""
         return sum(map(bytes_of, self.shapes))
 
     @property
     def hbm_bytes(self) -> int:
-        """Size of what of the result lies in HBM."""
+        """Bytes of those parts of the result that are in HBM."""
         pairs = zip(self.shapes, self.on_chip, strict=True)
-        return sum(bytes_of(shape) for shape, near in pairs if not near)
+        return sum(bytes_of(shape) for shape, on_chip in pairs if not on_chip)
 
 
 def bytes_of(shape: Shape) -> int:
-    """Size of one array; tokens and other things without a size have none."""
+    """Bytes of one array; 0 for tokens and other types without a size."""
     return _BYTES.get(shape[0], 0) * math.prod(shape[1])
 
 
 @dataclass
 class Program:
-    """The computations of a module, and how often each of them runs."""
+    """The computations of an HLO module, and how often each of them runs."""
 
     computations: dict[str, list[Instruction]]
     runs: dict[str, float] = field(default_factory=dict)
 
 
 def read_program(text: str, *, unknown_trips: Trips | None = None) -> Program:
-    """Parses `compiled.as_text()`.
+    """The program parsed from `compiled.as_text()`.
 
-    A loop's trip count is read from what XLA noted at it or, where it noted nothing (as on TPU),
-    from the constant that its condition compares with: right for loops that count up from 0 by 1.
-    A loop of which neither tells runs `unknown_trips` times: {scope: times} by the innermost
-    `jax.named_scope` around it that has an entry, "" for all others (1 if there is none).
+    The trip count of a loop is XLA's annotation. Without one (as on TPU), it is the constant in the
+    loop's condition, which is right for loops that count up from 0 by 1. If there is neither, it is
+    `unknown_trips[scope]` of the innermost `jax.named_scope` around the loop that has an entry, or
+    `unknown_trips[""]`, or 1.
     """
     computations: dict[str, list[Instruction]] = {}
     current, entry = "", ""
     for line in text.splitlines():
-        if line.endswith("{") and (found := _COMPUTATION.match(line)):
-            current = found.group(1)
+        if line.endswith("{") and (match := _COMPUTATION.match(line)):
+            current = match.group(1)
             computations[current] = []
             entry = current if line.startswith("ENTRY") else entry
-        elif current and (found := _INSTRUCTION.match(line.strip())):
-            computations[current].append(_instruction(*found.groups()))
+        elif current and (match := _INSTRUCTION.match(line.strip())):
+            computations[current].append(_instruction(*match.groups()))
     program = Program(computations)
     _count_runs(program, entry, unknown_trips or {})
     return program
 
 
 def _instruction(name: str, rest: str) -> Instruction:
-    found = _OPCODE.search(rest)
-    if found is None:
+    opcode = _OPCODE.search(rest)
+    if opcode is None:
         return Instruction(name, "", (), (), rest)
-    result, after = rest[: found.start(1)], rest[found.end() :]
-    parts = _SHAPE.findall(result)
-    shapes = tuple((t, tuple(int(d) for d in dims.split(",") if d)) for t, dims, _ in parts)
-    on_chip = tuple("S(1)" in layout for _, _, layout in parts)
+    result, after = rest[: opcode.start(1)], rest[opcode.end() :]
+    arrays = _SHAPE.findall(result)
+    shapes = tuple((t, tuple(int(d) for d in dims.split(",") if d)) for t, dims, _ in arrays)
+    on_chip = tuple("S(1)" in layout for _, _, layout in arrays)
     arguments = after[: after.find(")")]
     operands = tuple(re.findall(r"%([\w.\-]+)", arguments))
-    return Instruction(name, found.group(1), shapes, operands, after, on_chip)
+    return Instruction(name, opcode.group(1), shapes, operands, after, on_chip)
 
 
 def _count_runs(program: Program, entry: str, unknown_trips: Trips) -> None:
-    """How often each computation runs: callers come before what they call."""
+    """Sets `program.runs`, how often each computation runs, by visiting callers before callees."""
     calls: dict[str, list[tuple[str, float]]] = {}
     for name, instructions in program.computations.items():
         calls[name] = [call for i in instructions for call in _calls(i, program, unknown_trips)]
@@ -132,32 +132,32 @@ def _calls(
 ) -> list[tuple[str, float]]:
     times = 1.0
     if instruction.opcode == "while":
-        noted = _TRIPS.search(instruction.text)
-        limit = _limit(instruction, program) if noted is None else float(noted.group(1))
-        times = _by_scope(instruction, unknown_trips) if limit is None else limit
+        annotation = _TRIPS.search(instruction.text)
+        trips = _limit(instruction, program) if annotation is None else float(annotation.group(1))
+        times = _trips_of_scope(instruction, unknown_trips) if trips is None else trips
     return [(name, times) for name in called_by(instruction)]
 
 
 def called_by(instruction: Instruction) -> list[str]:
-    """The computations that an instruction names: bodies, branches, what it fuses or applies."""
+    """The computations called by an instruction: loop bodies, branches, fusions, reducers, …"""
     called = _CALLED.findall(instruction.text)
-    if found := _BRANCHES.search(instruction.text):
-        called += [name.strip().lstrip("%") for name in found.group(1).split(",")]
+    if branches := _BRANCHES.search(instruction.text):
+        called += [name.strip().lstrip("%") for name in branches.group(1).split(",")]
     return called
 
 
-def _by_scope(loop: Instruction, trips: Trips) -> float:
-    found = _SCOPES.search(loop.text)
-    # Transformations wrap a scope's name: transpose(jvp(scope)).
-    scopes = re.split(r"[/()]+", found.group(1)) if found else []
+def _trips_of_scope(loop: Instruction, trips: Trips) -> float:
+    op_name = _SCOPES.search(loop.text)
+    # Transformations wrap the name of a scope: transpose(jvp(scope)).
+    scopes = re.split(r"[/()]+", op_name.group(1)) if op_name else []
     known = [trips[scope] for scope in reversed(scopes) if scope in trips]
     return known[0] if known else trips.get("", 1.0)
 
 
 def _limit(loop: Instruction, program: Program) -> float | None:
-    """The one integer constant that a loop's condition compares its counter with."""
-    found = re.search(r"condition=%?([\w.\-]+)", loop.text)
-    condition = program.computations.get(found.group(1), []) if found else []
+    """The integer constant in a loop's condition; None unless there is exactly one."""
+    name_match = re.search(r"condition=%?([\w.\-]+)", loop.text)
+    condition = program.computations.get(name_match.group(1), []) if name_match else []
     constants = {i.name: i for i in condition if i.opcode == "constant"}
     limits = [
         float(number.group(1))
@@ -170,9 +170,9 @@ def _limit(loop: Instruction, program: Program) -> float | None:
 
 
 def dot_flops(program: Program) -> float:
-    """2 · M · N · K of every matrix product that is a `dot`, times the runs of its computation.
+    """FLOPs of all `dot` instructions, 2 · M · N · K each, times the runs of their computations.
 
-    TPU programs hold their products as convolutions and custom calls, which are not counted.
+    TPU programs have their matrix products as convolutions and custom calls, which are not counted.
     """
     total = 0.0
     for name, instructions in program.computations.items():
@@ -180,54 +180,54 @@ def dot_flops(program: Program) -> float:
         for i in instructions:
             if i.opcode != "dot" or name not in program.runs:
                 continue
-            found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.text)
-            left = shapes[i.operands[0]][0][1]
-            axes = [int(d) for d in found.group(1).split(",") if d] if found else []
-            contracted = math.prod(left[a] for a in axes)
+            dims = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.text)
+            lhs_shape = shapes[i.operands[0]][0][1]
+            axes = [int(d) for d in dims.group(1).split(",") if d] if dims else []
+            contracted = math.prod(lhs_shape[axis] for axis in axes)
             total += 2 * math.prod(i.shapes[0][1]) * contracted * program.runs[name]
     return total
 
 
 @dataclass
 class Traffic:
-    """The collectives of one kind, a device."""
+    """The collectives of one kind, per device."""
 
     count: float = 0.0
-    bytes: float = 0.0  # that a device sends, ring algorithms assumed
+    bytes: float = 0.0  # sent by a device, assuming ring algorithms
 
 
 def collectives(program: Program) -> dict[str, Traffic]:
-    """How often each kind of collective runs, and what it moves."""
-    found: dict[str, Traffic] = {}
+    """How often each kind of collective runs, and how many bytes a device sends by it."""
+    by_kind: dict[str, Traffic] = {}
     for name, instructions in program.computations.items():
         for i in instructions:
             kind = i.opcode.removesuffix("-start")
             if kind not in COLLECTIVES or name not in program.runs:
                 continue
-            traffic = found.setdefault(kind, Traffic())
+            traffic = by_kind.setdefault(kind, Traffic())
             traffic.count += program.runs[name]
             traffic.bytes += program.runs[name] * _sent(kind, i)
-    return found
+    return by_kind
 
 
 def _sent(kind: str, instruction: Instruction) -> float:
-    size = _group_size(instruction.text)
-    # The result of an asynchronous start is (operand, result, …): its largest part is the whole.
-    parts = [bytes_of(shape) for shape in instruction.shapes]
+    group_size = _group_size(instruction.text)
+    # An asynchronous start returns (operand, result, …), the largest of which is the full array.
+    sizes = [bytes_of(shape) for shape in instruction.shapes]
     is_async = instruction.opcode.endswith("-start")
-    whole = float(max(parts, default=0) if is_async else sum(parts))
-    share = (size - 1) / size if size else 1.0
+    full = float(max(sizes, default=0) if is_async else sum(sizes))
+    share = (group_size - 1) / group_size if group_size else 1.0
     if kind == "all-reduce":
-        return 2 * share * whole
+        return 2 * share * full
     if kind == "reduce-scatter" and not is_async:
-        return share * whole * max(size, 1)
-    return whole if kind == "collective-permute" else share * whole
+        return share * full * max(group_size, 1)
+    return full if kind == "collective-permute" else share * full
 
 
 def _group_size(text: str) -> int:
-    found = _GROUP.search(text)
-    if found is None:
+    groups = _GROUP.search(text)
+    if groups is None:
         return 0
-    if found.group(2):
-        return int(found.group(2))
-    return len(found.group(3).split(","))
+    if groups.group(2):
+        return int(groups.group(2))
+    return len(groups.group(3).split(","))

@@ -1,8 +1,8 @@
-"""Every phase of a run, compiled for a named TPU slice that need not be there.
+"""Memory, FLOPs and time of a run's phases, compiled for a TPU slice without having that slice.
 
-The TPU compiler is a library (`libtpu`); it says how many bytes of a chip's memory each program
-needs, or that it does not fit, without a chip. The phases are the pieces of `sample` and
-`train_step`; between them the whole `TrainState` stays on the chips and everything else is freed.
+The TPU compiler is a library (`libtpu`). Without a chip, it reports how much memory of a chip each
+program needs, or that it does not fit. The phases are the parts of `sample` and `train_step`.
+Between phases the full `TrainState` stays on the chips and everything else is freed.
 """
 
 import importlib.util
@@ -27,17 +27,17 @@ from asyppo_jax.runtime.sharding import make_mesh
 
 
 class PlanError(UserError, RuntimeError):
-    """A slice that cannot be planned for; the message names the mend."""
+    """A plan that cannot be made; the message says why and how to fix it."""
 
 
 @dataclass(frozen=True)
 class Chip:
-    """One chip, by Google Cloud's published figures (cloud.google.com/tpu/docs, system pages)."""
+    """The published numbers of a chip (cloud.google.com/tpu/docs, system architecture pages)."""
 
     hbm_bytes: float
-    flops: float  # bfloat16, a second
-    bandwidth: float  # of its memory, bytes a second
-    network: float  # between chips, bytes a second, all links together
+    flops: float  # bfloat16, per second
+    bandwidth: float  # of its memory, bytes per second
+    network: float  # between chips, bytes per second, summed over all links
 
 
 CHIPS = {
@@ -45,7 +45,7 @@ CHIPS = {
     "v5p": Chip(95 * 2**30, 459e12, 2765e9, 600e9),
     "v6e": Chip(32 * 2**30, 918e12, 1640e9, 448e9),
 }
-# Named slices, small to large; `topology_desc` takes any other that the compiler knows.
+# Slices for the error message, small to large; any other that the compiler knows works too.
 TOPOLOGIES = (
     *("v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16"),
     *("v6e:2x2", "v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8", "v6e:8x16", "v6e:16x16"),
@@ -53,69 +53,70 @@ TOPOLOGIES = (
 )
 GIB = 2**30
 PHASES = ("prefill", "decode", "values", "critics", "actor", "step")
-# What the estimated time assumes of a phase.
+# Fractions of the peak rates that the time estimate assumes.
 FLOPS_SHARE, BANDWIDTH_SHARE, NETWORK_SHARE = 0.5, 0.8, 0.5
 
 
 @dataclass
 class PhasePlan:
-    """One phase on one chip, in bytes, and over the whole slice, in FLOPs and bytes."""
+    """One phase: memory per chip, and FLOPs and moved bytes of the full slice."""
 
     fits: bool
-    peak_bytes: float  # arguments, results and temporaries of the program, and what else is held
+    peak_bytes: float  # arguments, results and temporaries of the program, plus `held_bytes`
     argument_bytes: float
     temp_bytes: float
-    held_bytes: float  # of the state, but no argument of this program
-    host_bytes: float  # of the state, in the memory of the chip's host
-    flops: float  # by formula, of one step
-    moved_bytes: float  # by formula, of one step
-    seconds: float  # estimated, of one step
+    held_bytes: float  # state that is on the chip but is no argument of this program
+    host_bytes: float  # state that is offloaded to the memory of the host
+    flops: float  # per step, by formula
+    moved_bytes: float  # per step, by formula: the least possible
+    seconds: float  # per step, estimated
     compile_seconds: float
     collectives: dict[str, dict[str, float]] = field(default_factory=dict)
-    compiled_bytes: float = 0.0  # of decode: moved as compiled, over the slice; `moved_bytes` is
-    # the least possible, each shard of `data` reading all weights a turn, each row its own cache
+    # Decode only: bytes moved by the compiled program, summed over the slice. In `moved_bytes`, its
+    # lower bound, each decoding step reads all weights once per `data` shard, and each KV cache.
+    compiled_bytes: float = 0.0
 
 
 @dataclass
 class Plan:
-    """A config on a slice."""
+    """The plan of a config on a slice."""
 
     config: str
     topology: str
     chips: int
     hbm_bytes: float
-    state_bytes: float  # of the whole TrainState, a chip
+    state_bytes: float  # of the full TrainState, per chip
     fits: bool
-    peak_bytes: float  # of the largest phase, a chip
+    peak_bytes: float  # of the largest phase, per chip
     phases: dict[str, PhasePlan]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The plan as nested dicts, for JSON."""
         return asdict(self)
 
 
 def topology_devices(name: str) -> list[Any]:
-    """The chips of a slice such as "v5p:4x4x2", from the compiler that is installed here.
+    """The devices of a slice such as "v5p:4x4x2", described by the installed compiler.
 
     Raises:
-        PlanError: libtpu is missing, or knows no such slice.
+        PlanError: libtpu is missing, or does not know the slice.
     """
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no metadata server to ask
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     if importlib.util.find_spec("libtpu") is None:
         raise PlanError(
-            "the TPU compiler is not installed; pip install 'jax[tpu]' brings it (no TPU is needed)"
+            "the TPU compiler is not installed; run `pip install 'jax[tpu]'` (no TPU is needed)"
         )
     from jax.experimental import topologies
 
-    known = f"known are {', '.join(CHIPS)} with sizes such as {', '.join(TOPOLOGIES)}"
+    known = f"choose from {', '.join(CHIPS)} with sizes such as {', '.join(TOPOLOGIES)}"
     if name.split(":")[0] not in CHIPS:
-        raise PlanError(f"topology {name!r} is of no known kind of chip; {known}")
+        raise PlanError(f"topology {name!r} has an unknown kind of chip; {known}")
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
-    except Exception as error:  # the compiler's own kinds of error are private to it
+    except Exception as error:  # the exception types of the compiler are private
         reason = str(error).strip().splitlines()[0][:200]
-        raise PlanError(f"topology {name!r} cannot be had ({reason}); {known}") from error
+        raise PlanError(f"topology {name!r} is not available ({reason}); {known}") from error
 
 
 def plan(
@@ -124,19 +125,20 @@ def plan(
     *,
     name: str,
     phases: Collection[str] = (),
-    tell: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> Plan:
-    """Compiles the phases of `config` for a slice; `tell` hears of each as it begins.
+    """The plan of `config` for a slice, after compiling its phases.
 
-    `phases` names some of `PHASES`; none means all but "step", which is three of them at once.
+    `report` is called with a line of text before each compilation. `phases` is a subset of
+    `PHASES`; if empty, all but "step", which is the last three phases in one program.
 
     Raises:
-        PlanError: see `topology_devices`; or an unknown phase.
-        ConfigError: the mesh does not fit the slice, or rows cannot be spread over it.
+        PlanError: a phase is unknown, or see `topology_devices`.
+        ConfigError: the mesh does not fit the slice, or a batch cannot be divided over it.
     """
     unknown = sorted(set(phases) - set(PHASES))
     if unknown:
-        raise PlanError(f"{unknown[0]!r} is no phase; known are {', '.join(PHASES)}")
+        raise PlanError(f"{unknown[0]!r} is not a phase; choose from {', '.join(PHASES)}")
     devices = topology_devices(topology)
     chip = CHIPS[topology.split(":")[0]]
     mesh = make_mesh(config.mesh, devices)
@@ -144,68 +146,70 @@ def plan(
     networks = load_networks(config, "tpu")
     costs = phase_costs(config, networks, mesh.shape["data"])
     programs, state = phase_programs(config, networks, mesh)
-    found = {}
-    for phase in [x for x in programs if x in (phases or PHASES[:-1])]:
-        tell(f"{name}: compiling {phase} for {topology}")
-        found[phase] = _plan_phase(programs[phase], costs[phase], chip, mesh)
-    if not found:
-        raise PlanError(f"{name} has none of the phases {', '.join(phases)}")
-    peak = max(p.peak_bytes for p in found.values())
-    fits = all(p.fits for p in found.values())
+    plans = {}
+    for phase in [p for p in programs if p in (phases or PHASES[:-1])]:
+        report(f"{name}: compiling {phase} for {topology}")
+        plans[phase] = _plan_phase(programs[phase], costs[phase], chip, mesh)
+    if not plans:
+        raise PlanError(
+            f"{name} has none of the phases {', '.join(phases)}; it has {', '.join(programs)}"
+        )
+    peak = max(p.peak_bytes for p in plans.values())
+    fits = all(p.fits for p in plans.values())
     state_bytes = bytes_per_chip(state)
-    return Plan(name, topology, mesh.size, chip.hbm_bytes, state_bytes, fits, peak, found)
+    return Plan(name, topology, mesh.size, chip.hbm_bytes, state_bytes, fits, peak, plans)
 
 
 def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> PhasePlan:
     started = time.perf_counter()
-    held = bytes_per_chip(program.held)
-    traffic, moved = {}, 0.0
+    held_bytes = bytes_per_chip(program.held)
+    traffic, compiled_bytes = {}, 0.0
     with jax.set_mesh(mesh):
         lowered = jax.jit(program.function, **program.jit).lower(*program.arguments)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         arguments, temporaries = bytes_per_chip(program.arguments), 0.0
-        used = _used_when_out_of_memory(str(error), arguments) + held
+        peak = _used_when_out_of_memory(str(error), arguments) + held_bytes
     else:
         memory: Any = compiled.memory_analysis()
         arguments = float(memory.argument_size_in_bytes)
-        # Not `temp_size_in_bytes`: of loops inside a branch it adds up more than is ever live.
+        # Not `temp_size_in_bytes`: for loops inside a branch it sums more than is live at a time.
         temporaries = memory.peak_memory_in_bytes - arguments
-        used = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes + held
-        read = read_program(compiled.as_text() or "", unknown_trips=program.trips)
+        peak = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes + held_bytes
+        parsed = read_program(compiled.as_text() or "", unknown_trips=program.trips)
         traffic = {
             kind: {"count": t.count * program.runs, "bytes": t.bytes * program.runs}
-            for kind, t in collectives(read).items()
+            for kind, t in collectives(parsed).items()
         }
         if program.kernels is not None:
-            moved = moved_bytes(read, program.kernels) * program.runs * mesh.size
+            compiled_bytes = moved_bytes(parsed, program.kernels) * program.runs * mesh.size
     return PhasePlan(
-        fits=used <= chip.hbm_bytes,
-        peak_bytes=used,
+        fits=peak <= chip.hbm_bytes,
+        peak_bytes=peak,
         argument_bytes=arguments,
         temp_bytes=temporaries,
-        held_bytes=held,
+        held_bytes=held_bytes,
         host_bytes=bytes_per_chip(program.offloaded),
         flops=cost.flops,
         moved_bytes=cost.bytes,
         seconds=_estimate(cost, traffic, chip, mesh.size),
         compile_seconds=time.perf_counter() - started,
         collectives=traffic,
-        compiled_bytes=moved,
+        compiled_bytes=compiled_bytes,
     )
 
 
 def _used_when_out_of_memory(message: str, arguments: float) -> float:
-    """The bytes that the compiler says a program would have used; any other error is passed on."""
-    found = re.search(r"[Uu]sed ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message)
-    besides = 0.0
-    if found is None:  # a program whose temporaries alone are too many
-        found = re.search(r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds", message)
-        besides = arguments
-    if found is None:
+    """The bytes that a program needs, from the compiler's message; others raise `PlanError`."""
+    size = re.search(r"[Uu]sed ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message)
+    not_included = 0.0
+    if size is None:  # the temporaries alone do not fit; the message gives only their size
+        size = re.search(r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds", message)
+        not_included = arguments
+    if size is None:
         raise PlanError(f"a phase does not compile: {message.strip().splitlines()[0][:300]}")
-    return besides + float(found.group(1)) * 2 ** (10 * (1 + "KMGT".index(found.group(2))))
+    return not_included + float(size.group(1)) * 2 ** (10 * (1 + "KMGT".index(size.group(2))))
 
 
 def _estimate(cost: Cost, traffic: dict[str, Any], chip: Chip, chips: int) -> float:
@@ -215,19 +219,21 @@ def _estimate(cost: Cost, traffic: dict[str, Any], chip: Chip, chips: int) -> fl
     return max(compute, memory) + network
 
 
-def table(found: Plan) -> str:
-    """A line a phase; memory in GiB a chip, FLOPs and traffic of the whole slice in one step."""
-    left = (found.hbm_bytes - found.peak_bytes) / GIB
-    verdict = f"fits, {left:.1f} GiB to spare" if found.fits else f"does not fit by {-left:.1f} GiB"
+def table(planned: Plan) -> str:
+    """One line per phase: memory in GiB per chip, FLOPs and traffic of the full slice per step."""
+    left = (planned.hbm_bytes - planned.peak_bytes) / GIB
+    verdict = (
+        f"fits, {left:.1f} GiB to spare" if planned.fits else f"does not fit by {-left:.1f} GiB"
+    )
     lines = [
         "",
-        f"{found.config} on {found.topology} ({found.chips} chips of "
-        f"{found.hbm_bytes / GIB:.0f} GiB): {verdict}; "
-        f"the state is {found.state_bytes / GIB:.2f} GiB a chip",
+        f"{planned.config} on {planned.topology} ({planned.chips} chips of "
+        f"{planned.hbm_bytes / GIB:.0f} GiB): {verdict}; "
+        f"the state is {planned.state_bytes / GIB:.2f} GiB per chip",
         f"{'phase':9}{'peak':>8}{'args':>8}{'temps':>8}{'held':>8}{'PFLOP':>10}{'TB moved':>10}"
-        f"{'est. s':>8}{'compile s':>10}  collectives (times, GB sent a chip)",
+        f"{'est. s':>8}{'compile s':>10}  collectives (count, GB sent per chip)",
     ]
-    for name, p in found.phases.items():
+    for name, p in planned.phases.items():
         sent = ", ".join(
             f"{kind} {t['count']:.0f} x, {t['bytes'] / 1e9:.1f}"
             for kind, t in p.collectives.items()
@@ -237,47 +243,47 @@ def table(found: Plan) -> str:
             f"{p.temp_bytes / GIB:8.2f}{p.held_bytes / GIB:8.2f}{p.flops / 1e15:10.2f}"
             f"{p.moved_bytes / 1e12:10.2f}{p.seconds:8.1f}{p.compile_seconds:10.0f}  {sent}"
         )
-    for name, p in found.phases.items():
+    for name, p in planned.phases.items():
         if p.compiled_bytes:
             lines.append(
                 f"{name} as compiled moves {p.compiled_bytes / 1e12:.1f} TB, "
                 f"{p.compiled_bytes / p.moved_bytes:.2f} times the least possible"
             )
-    on_host = max(p.host_bytes for p in found.phases.values())
+    on_host = max(p.host_bytes for p in planned.phases.values())
     if on_host:
-        lines.append(f"of the state, up to {on_host / GIB:.2f} GiB a chip wait on the host")
+        lines.append(f"up to {on_host / GIB:.2f} GiB of state per chip are offloaded to the host")
     lines.append(
-        "peak, args, temps, held: GiB a chip. est. s: the larger of FLOPs at "
-        f"{FLOPS_SHARE:.0%} and bytes at {BANDWIDTH_SHARE:.0%} of the chip's rates, and the "
-        f"collectives at {NETWORK_SHARE:.0%}, not overlapped."
+        "peak, args, temps, held: GiB per chip. est. s: the larger of the times for FLOPs (at "
+        f"{FLOPS_SHARE:.0%} of the chip's rate) and bytes (at {BANDWIDTH_SHARE:.0%}), plus the "
+        f"time for collectives (at {NETWORK_SHARE:.0%}), not overlapped."
     )
     return "\n".join(lines)
 
 
-def ratios(found: Plan, other: Plan) -> str:
-    """The config over the other one, a phase each: below 1 it needs less."""
-    lines = [f"\n{found.config} / {other.config}"]
-    for name in [x for x in found.phases if x in other.phases]:
-        a, b = found.phases[name], other.phases[name]
+def ratios(planned: Plan, other: Plan) -> str:
+    """Ratios of a plan to another, one line per phase: below 1 it needs less."""
+    lines = [f"\n{planned.config} / {other.config}"]
+    for name in [phase for phase in planned.phases if phase in other.phases]:
+        a, b = planned.phases[name], other.phases[name]
         lines.append(
             f"{name:9} peak {a.peak_bytes / b.peak_bytes:.3f}  FLOPs {a.flops / b.flops:.3f}  "
             f"est. time {a.seconds / b.seconds:.3f}"
         )
-    if update_peak(found) and update_peak(other):
-        lines.append(f"{'updates':9} peak {update_peak(found) / update_peak(other):.3f}")
+    if update_peak(planned) and update_peak(other):
+        lines.append(f"{'updates':9} peak {update_peak(planned) / update_peak(other):.3f}")
     lines.append(
-        f"{'program':9} peak {found.peak_bytes / other.peak_bytes:.3f}  "
-        f"est. time {step_seconds(found) / step_seconds(other):.3f}"
+        f"{'program':9} peak {planned.peak_bytes / other.peak_bytes:.3f}  "
+        f"est. time {step_seconds(planned) / step_seconds(other):.3f}"
     )
     return "\n".join(lines)
 
 
-def update_peak(found: Plan) -> float:
-    """Of the phases after sampling, bytes a chip; 0 where none was planned."""
-    peaks = [p.peak_bytes for n, p in found.phases.items() if n not in ("prefill", "decode")]
+def update_peak(planned: Plan) -> float:
+    """Peak bytes per chip over the phases after sampling; 0 if none was planned."""
+    peaks = [p.peak_bytes for n, p in planned.phases.items() if n not in ("prefill", "decode")]
     return max(peaks, default=0.0)
 
 
-def step_seconds(found: Plan) -> float:
-    """Estimated, of one step; decode's program holds the prefill."""
-    return sum(p.seconds for name, p in found.phases.items())
+def step_seconds(planned: Plan) -> float:
+    """Estimated seconds per step, the sum over phases; the program of decode includes prefill."""
+    return sum(p.seconds for name, p in planned.phases.items())

@@ -1,1 +1,1 @@
-"""What a run writes and what is read back: checkpoints, metrics, plots, exports."""
+"""The files of a run, written and read: checkpoints, metrics, plots, exports (`config.log`)."""

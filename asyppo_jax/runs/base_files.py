@@ -1,7 +1,7 @@
-"""What a run keeps of the models that it started from, so that its directory is enough to load it.
+"""Copies of the base models' small files, so that a run can be loaded from its workdir alone.
 
-Weights are in the checkpoints; architecture and tokenizer are copied once to WORKDIR/base/actor
-and, where the critics have their own, WORKDIR/base/critic.
+Weights are in the checkpoints. Architecture and tokenizer are copied once to WORKDIR/base/actor
+and, if the critics have their own base model, to WORKDIR/base/critic.
 """
 
 import dataclasses
@@ -15,35 +15,35 @@ from asyppo_jax.models.pretrained import critic_source
 from asyppo_jax.runtime.multi_host import is_first
 
 _SUFFIXES = (".json", ".jinja", ".txt", ".model")
-_INDEX = ".index.json"  # says which file holds which weights
+_INDEX = ".index.json"  # maps weights to files; not needed without the weights
 
 
 def keep_base_files(config: Config, workdir: str) -> None:
-    """Copies them, on the first host, if they are not there yet."""
+    """Copies architecture and tokenizer files to the workdir, on the first host, unless present."""
     if not is_first():
         return
     for name, source in _sources(config).items():
-        kept = _kept(workdir, name)
-        if (kept / "config.json").is_file():
+        copy = _copy_directory(workdir, name)
+        if (copy / "config.json").is_file():
             continue
-        kept.mkdir(parents=True, exist_ok=True)
-        given = epath.Path(resolve_directory(source.path))
-        for file in given.iterdir():
+        copy.mkdir(parents=True, exist_ok=True)
+        base = epath.Path(resolve_directory(source.path))
+        for file in base.iterdir():
             if file.suffix in _SUFFIXES and not file.name.endswith(_INDEX):
-                (kept / file.name).write_bytes(file.read_bytes())
-        # Last: it says that all is there.
-        shape = epath.Path(source.architecture) if source.architecture else given / "config.json"
-        (kept / "config.json").write_bytes(shape.read_bytes())
+                (copy / file.name).write_bytes(file.read_bytes())
+        # Written last, because it marks the copy as complete.
+        model_config = epath.Path(source.architecture or base / "config.json")
+        (copy / "config.json").write_bytes(model_config.read_bytes())
 
 
 def with_kept_base(config: Config, workdir: str) -> Config:
-    """The settings of a run, read from its own copies what is no longer where it was."""
+    """The settings of a run; missing base models are replaced by their copies in `workdir`."""
     changes = {}
     for name, source in _sources(config).items():
-        kept = _kept(workdir, name)
-        if not _is_here(source) and (kept / "config.json").is_file():
-            own = getattr(config, name)
-            changes[name] = dataclasses.replace(own, path=str(kept), architecture="")
+        copy = _copy_directory(workdir, name)
+        if not _exists(source) and (copy / "config.json").is_file():
+            network = getattr(config, name)
+            changes[name] = dataclasses.replace(network, path=str(copy), architecture="")
     return dataclasses.replace(config, **changes)
 
 
@@ -54,11 +54,11 @@ def _sources(config: Config) -> dict[str, NetworkConfig]:
     return sources
 
 
-def _kept(workdir: str, name: str) -> epath.Path:
+def _copy_directory(workdir: str, name: str) -> epath.Path:
     return epath.Path(workdir) / "base" / name
 
 
-def _is_here(source: NetworkConfig) -> bool:
+def _exists(source: NetworkConfig) -> bool:
     if source.architecture and not epath.Path(source.architecture).is_file():
         return False
     try:

@@ -1,4 +1,4 @@
-"""A run's networks as Hugging Face directories that transformers and `load` read."""
+"""Export of a run's networks to Hugging Face directories, for transformers and for `load`."""
 
 import dataclasses
 import json
@@ -17,12 +17,12 @@ from asyppo_jax.runtime.paths import absolute, in_bucket
 from asyppo_jax.sampling.loaded import LoadedActor
 from asyppo_jax.tasks.tokenizers import stop_token_ids
 
-# What config.json says about a model besides its shape; other programs read it.
-_CARRIED = ("max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
+# Fields of the base model's config.json that do not describe its shape; other programs read them.
+_COPIED_FIELDS = ("max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
 class ExportError(UserError, ValueError):
-    """An export that cannot be made; the message says why and the mend."""
+    """An export that cannot be made; the message says why and how to fix it."""
 
 
 def export_run(
@@ -33,61 +33,62 @@ def export_run(
     dtype: Dtype = "float32",
     base: str | None = None,
 ) -> list[Path]:
-    """Writes `output/actor` and `output/critic_0`, …: weights, tokenizer, model card, plot.
+    """Writes `output/actor`, `output/critic_0`, … and returns these directories.
 
-    The actor becomes a `…ForCausalLM`; a critic a `…ForTokenClassification` whose one label is the
-    value. `dtype` is that of the weights on disk; float32 loses nothing. Returns the directories.
+    Each has weights, tokenizer, model card and plot. The actor becomes a `…ForCausalLM`, a critic a
+    `…ForTokenClassification` with one label, the value. `dtype` is the dtype of the weights on
+    disk; float32 is lossless.
 
     Raises:
-        ExportError: `workdir` is no run, or `output` is not empty or in a bucket.
+        ExportError: `workdir` is not a run, or `output` is not empty or is in a bucket.
         CheckpointError, ModelError: see `load.load_actor`.
     """
     actor = load_actor(workdir, step=step, base=base)
     if actor.step is None:
         raise ExportError(
-            f"{workdir} is a Hugging Face directory already; give the workdir of a run"
+            f"{workdir} is a Hugging Face directory already; set --workdir to that of a run"
         )
     if in_bucket(output):
         raise ExportError(f"{output} is in a bucket; export to a local directory and copy it")
     out = Path(output)
     if out.exists() and any(out.iterdir()):
-        raise ExportError(f"{output} is not empty; give another --output")
+        raise ExportError(f"{output} is not empty; set another --output")
     name = f"{Path(workdir).name}-step-{actor.step}"
     directories = [out / "actor"]
-    save_params(directories[0], actor.networks.actor.config, _host(actor.params), "actor", dtype)
+    save_params(directories[0], actor.networks.actor.config, _to_host(actor.params), "actor", dtype)
     card = actor_card(name, workdir, actor.step, actor.config)
-    _write_rest(directories[0], actor, card, workdir)
+    _write_other_files(directories[0], actor, card, workdir)
     if actor.config.algorithm.num_critics:
         critics = load_critics(workdir, step=actor.step, base=base)
         assert critics.networks.critic is not None
         shape = critics.networks.critic.config
         for k in range(critics.num_critics):
-            one = _host(jax.tree.map(lambda x, k=k: x[k], critics.params))
+            params = _to_host(jax.tree.map(lambda stacked, k=k: stacked[k], critics.params))
             directories.append(out / f"critic_{k}")
-            save_params(directories[-1], shape, one, "critic", dtype)
+            save_params(directories[-1], shape, params, "critic", dtype)
             card = critic_card(f"{name}-critic-{k}", workdir, actor.step, actor.config, k)
-            _write_rest(directories[-1], actor, card, workdir)
+            _write_other_files(directories[-1], actor, card, workdir)
     return directories
 
 
-def _host(params: Any) -> Any:
+def _to_host(params: Any) -> Any:
     return jax.tree.map(np.asarray, params)
 
 
-def _write_rest(directory: Path, actor: LoadedActor, card: str, workdir: str) -> None:
-    """What lies beside the weights: tokenizer, generation settings, card, settings, plot."""
+def _write_other_files(directory: Path, actor: LoadedActor, card: str, workdir: str) -> None:
+    """Writes all but the weights: tokenizer, generation settings, model card, settings, plot."""
     actor.tokenizer.save_pretrained(str(directory))
     base = resolve_directory(actor.config.actor.path)
     generation = base / "generation_config.json"
-    values = json.loads(generation.read_text()) if generation.is_file() else {}
-    # All that ended an answer in the run, its own `stop_tokens` included.
-    stops = actor.config.sampling.stop_tokens
-    values["eos_token_id"] = list(stop_token_ids(actor.tokenizer, str(base), stops))
-    (directory / generation.name).write_text(json.dumps(values, indent=2) + "\n")
-    before = json.loads((base / "config.json").read_text())
+    options = json.loads(generation.read_text()) if generation.is_file() else {}
+    # All tokens that ended an answer in the run, including `config.sampling.stop_tokens`.
+    stop_tokens = actor.config.sampling.stop_tokens
+    options["eos_token_id"] = list(stop_token_ids(actor.tokenizer, str(base), stop_tokens))
+    (directory / generation.name).write_text(json.dumps(options, indent=2) + "\n")
+    base_config = json.loads((base / "config.json").read_text())
     file = directory / "config.json"
-    carried = {name: before[name] for name in _CARRIED if name in before}
-    file.write_text(json.dumps(json.loads(file.read_text()) | carried, indent=2) + "\n")
+    copied = {name: base_config[name] for name in _COPIED_FIELDS if name in base_config}
+    file.write_text(json.dumps(json.loads(file.read_text()) | copied, indent=2) + "\n")
     (directory / "README.md").write_text(card, encoding="utf-8")
     settings = dataclasses.asdict(actor.config)
     (directory / "run_config.json").write_text(json.dumps(settings, indent=2) + "\n")

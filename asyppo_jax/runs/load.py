@@ -1,7 +1,7 @@
-"""Networks to apply: an actor or the critics of a run, of a Hugging Face directory or of the hub.
+"""Loading the actor or the critics of a run, a Hugging Face directory, or a hub name.
 
-Only parameters are read, never an optimiser's memory, and they go straight to the devices that hold
-them, on whatever mesh: a run's checkpoint from many devices loads on one.
+Only parameters are read, never optimiser state. They are read directly into their shards on any
+mesh: a checkpoint written on many devices loads on one.
 """
 
 import dataclasses
@@ -47,34 +47,33 @@ def load_actor(
     """The actor of a run's workdir, a Hugging Face directory, or a hub name.
 
     Args:
-        path: whichever of the three; a directory with checkpoints is a run's.
-        step: of a run: which checkpoint ("best": by held-out accuracy).
-        mesh: where the parameters go; None: over all devices (`sharding.make_mesh`).
-        dtype: of activations; None: the run's, or float32. Parameters are float32.
-        base: of a run: the model directory to take architecture and tokenizer from; None: the one
-            that it was trained from (`config.actor.path`), or where that is no longer there the
-            run's own copy.
+        path: one of the three; a directory with checkpoints is a workdir.
+        step: the checkpoint of a run to load ("best": the best held-out accuracy).
+        mesh: the mesh of the parameters; None: all devices (`sharding.make_mesh`).
+        dtype: the dtype of activations; None: that of the run, or float32. Parameters are float32.
+        base: for a run, the model directory with architecture and tokenizer; None: the one that it
+            was trained from (`config.actor.path`) or, if that is missing, the copy in the workdir.
 
     Raises:
-        CheckpointError, ModelError, ConfigError: in one sentence.
+        CheckpointError, ModelError, ConfigError: with a one-sentence message.
     """
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
-    config, found = _settings(path, step, base)
+    config, run_step = _settings(path, step, base)
     source = dataclasses.replace(config.actor, dtype=dtype or config.actor.dtype)
     config = dataclasses.replace(config, actor=source)
-    if found is not None:
-        _check_is_here(path, "actor", source)
+    if run_step is not None:
+        _check_exists(path, "actor", source)
     without_critics = dataclasses.replace(config.algorithm, num_critics=0)
     networks = load_networks(dataclasses.replace(config, algorithm=without_critics))
     tokenizer = load_tokenizer(source.path)
     boxed = actor_shapes(networks.actor)
-    if found is None:
+    if run_step is None:
         config = dataclasses.replace(config, prompt=_plain_prompt(tokenizer))
         params = load_params(path, networks.actor.config, "actor")
         params = put(params, param_shardings(boxed, mesh))
     else:
-        params = _restore(path, found, "actor_params", boxed, mesh)
-    return LoadedActor(path, networks, params, tokenizer, config, found, mesh)
+        params = _restore(path, run_step, "actor_params", boxed, mesh)
+    return LoadedActor(path, networks, params, tokenizer, config, run_step, mesh)
 
 
 def load_critics(
@@ -87,44 +86,44 @@ def load_critics(
 ) -> LoadedCritics:
     """The critics of a run's workdir, or of Hugging Face directories that `export` wrote.
 
-    `path` is a run's workdir, the directory of one critic, one that holds `critic_0`, `critic_1`,
-    …, or a list of critics' directories or hub names. The other arguments are those of
-    `load_actor`; `base` is the model directory that the critics were made from.
+    `path` is the workdir of a run, the directory of one critic, a directory that contains
+    `critic_0`, `critic_1`, …, or a list of critic directories or hub names. The other arguments are
+    those of `load_actor`; `base` is the base model of the critics.
 
     Raises:
-        CheckpointError: a run without critics.
-        ModelError: a directory without a value head, or critics of unequal shapes.
+        CheckpointError: the run has no critics.
+        ModelError: a directory has no value head, or the critics have different architectures.
     """
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
     paths = _critic_paths(path)
-    config, found = _settings(paths[0], step, base)
-    source = config.actor if found is None else critic_source(config)
+    config, run_step = _settings(paths[0], step, base)
+    source = config.actor if run_step is None else critic_source(config)
     source = dataclasses.replace(source, dtype=dtype or source.dtype)
-    count = len(paths) if found is None else config.algorithm.num_critics
+    count = len(paths) if run_step is None else config.algorithm.num_critics
     if count == 0:
         raise CheckpointError(
             f"{path} is a run with config.algorithm.num_critics = 0; it has no critics to load"
         )
-    if found is not None:
-        _check_is_here(paths[0], "critic" if config.critic.path else "actor", source)
+    if run_step is not None:
+        _check_exists(paths[0], "critic" if config.critic.path else "actor", source)
     networks = load_critic_alone(source)
     critic = networks.critic
     assert critic is not None
     boxed = critic_shapes(critic, count)
-    if found is None:
-        each = [_critic_params(one, paths[0], critic.config) for one in paths]
-        params = jax.tree.map(lambda *x: np.stack(x), *each)
+    if run_step is None:
+        of_each = [_critic_params(critic_path, paths[0], critic.config) for critic_path in paths]
+        params = jax.tree.map(lambda *leaves: np.stack(leaves), *of_each)
         params = put(params, param_shardings(boxed, mesh))
     else:
-        params = _restore(paths[0], found, "critic_params", boxed, mesh)
-    return LoadedCritics(networks, params, count, config, found, mesh)
+        params = _restore(paths[0], run_step, "critic_params", boxed, mesh)
+    return LoadedCritics(networks, params, count, config, run_step, mesh)
 
 
 def _settings(path: str, step: Step, base: str | None) -> tuple[Config, int | None]:
-    """A run's settings and the step to load; for a model's directory or name, the defaults."""
+    """The settings of a run and the step to load; default settings and None if it is not a run."""
     if not is_run(path):
         return Config(actor=NetworkConfig(path=path)), None
-    config, found = read_settings(path), choose_step(path, step)
+    config, run_step = read_settings(path), choose_step(path, step)
     if base is None:
         config = with_kept_base(config, path)
     else:
@@ -133,26 +132,26 @@ def _settings(path: str, step: Step, base: str | None) -> tuple[Config, int | No
             actor=dataclasses.replace(config.actor, path=base, architecture=""),
             critic=dataclasses.replace(config.critic, path="", architecture=""),
         )
-    return config, found
+    return config, run_step
 
 
-def _check_is_here(run: str, name: str, source: NetworkConfig) -> None:
+def _check_exists(run: str, name: str, source: NetworkConfig) -> None:
     try:
         resolve_directory(source.path)
     except ModelError as error:
         raise ModelError(
-            f"{run} was trained from config.{name}.path = {source.path!r}, which is not here "
-            f"({error}); say where that model is with base (--base)"
+            f"{run} was trained from config.{name}.path = {source.path!r}, which is missing "
+            f"({error}); set base (--base) to the directory of that model"
         ) from error
 
 
-def _restore(path: str, step: int, part: str, boxed: Params, mesh: Mesh) -> Params:
-    like = placed(meta.unbox(boxed), param_shardings(boxed, mesh))
-    return restore_parts(path, step, {part: like})[part]
+def _restore(path: str, step: int, field: str, boxed: Params, mesh: Mesh) -> Params:
+    target = placed(meta.unbox(boxed), param_shardings(boxed, mesh))
+    return restore_parts(path, step, {field: target})[field]
 
 
 def _plain_prompt(tokenizer: Tokenizer) -> PromptConfig:
-    """The chat template without a system prompt of ours; the text as it is where there is none."""
+    """The chat template without a system prompt; without a chat template, the problem alone."""
     return PromptConfig(
         template="chat" if tokenizer.chat_template else "{problem}", system_prompt=""
     )
@@ -161,18 +160,18 @@ def _plain_prompt(tokenizer: Tokenizer) -> PromptConfig:
 def _critic_paths(path: str | Sequence[str]) -> list[str]:
     if not isinstance(path, str):
         if not path:
-            raise ModelError("the list of critics is empty; give a directory for each")
+            raise ModelError("the list of critics is empty; give one directory per critic")
         return list(path)
     directory = epath.Path(path)
     numbered = [directory / f"critic_{k}" for k in range(len(list(directory.glob("critic_*"))))]
-    return [str(one) for one in numbered] or [path]
+    return [str(critic) for critic in numbered] or [path]
 
 
 def _critic_params(path: str, first: str, config: ModelConfig) -> Params:
     if load_config(path) != config:
         raise ModelError(
-            f"the critics {first} and {path} are of different architectures; "
-            "a stack is of one, so load them apart"
+            f"the critics {first} and {path} have different architectures and cannot be stacked; "
+            "load them in separate calls"
         )
     params = load_params(path, config, "critic")
     if "value_kernel" not in params:

@@ -1,4 +1,4 @@
-"""What a run tells: metrics on disk, a progress bar, the plan of sizes, samples and a summary.
+"""Metrics and summary of a run on disk, and the check that losses and gradients are finite.
 
 Everything here runs on the host, outside of jit, on plain Python numbers.
 """
@@ -20,7 +20,7 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsError(UserError, ValueError):
-    """A metrics file that cannot be read; the message names the line and the mend."""
+    """A metrics file that cannot be read; the message names the line and says how to fix it."""
 
 
 class NonFiniteError(UserError, ArithmeticError):
@@ -28,17 +28,17 @@ class NonFiniteError(UserError, ArithmeticError):
 
 
 class MetricWriter:
-    """Appends metrics to `workdir/metrics.jsonl`, TensorBoard and, if asked for, Weights & Biases.
+    """Appends metrics to `workdir/metrics.jsonl` and, if set in `log`, TensorBoard and W&B.
 
-    One JSON line a call, `{"step": 3, "actor/loss": 0.1}`; NaN and infinity become null.
-    `start_step` is the number of finished steps of the checkpoint that the run goes on from. Later
-    lines, and a last line torn by a kill, are dropped, so that the file of a resumed run has the
-    steps of an uninterrupted one. At `start_step` 0 nothing has been finished and the file starts
-    empty. Write a step's metrics before its checkpoint: a step that is resumed from is not
-    written again.
+    Each call writes one JSON line, `{"step": 3, "actor/loss": 0.1}`; NaN and infinity become null.
+    `start_step` is the number of finished steps in the checkpoint that the run resumes from. Later
+    lines, and a last line cut off by a kill, are dropped, so that the file of a resumed run has the
+    same steps as that of an uninterrupted run. With `start_step` 0 the file starts empty. Write the
+    metrics of a step before its checkpoint, because a resumed run does not repeat that step.
 
-    Raises `ConfigError` if `log.wandb_project` is set without wandb (on every host, so that none
-    waits for another), and `MetricsError` if the existing file is broken elsewhere than at its end.
+    Raises `ConfigError` if `log.wandb_project` is set but wandb is not installed (on every host, so
+    that no host waits for another), and `MetricsError` if the existing file is broken before its
+    last line.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class MetricWriter:
         path = workdir / METRICS_FILE
         _drop_later_lines(path, start_step)
         self._file = open_to_append(path)
-        if log.tensorboard:  # it hides an earlier process's events from purge_step on
+        if log.tensorboard:  # purge_step hides events of an earlier process from that step on
             purge_step = start_step + 1 if start_step else 0
             self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge_step)
         if wandb is not None:
@@ -66,7 +66,7 @@ class MetricWriter:
             )
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes and flushes one step; values are anything that `float` takes."""
+        """Writes and flushes the metrics of one step; each value must convert to `float`."""
         if self._file is None:
             return
         values = {name: float(value) for name, value in metrics.items()}
@@ -81,7 +81,7 @@ class MetricWriter:
             self._wandb_run.log(values, step=step)
 
     def close(self) -> None:
-        """Closes the files; nothing more is written."""
+        """Closes the files; later writes are ignored."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -94,12 +94,12 @@ class MetricWriter:
 def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
     """The rows of a `metrics.jsonl`, `{"step": int, name: float or None}`, in file order.
 
-    A torn last line is left out, so that the file of a live run can be read. Raises `MetricsError`
-    if the file is missing or another line is broken.
+    An incomplete last line is skipped, so that the file of a live run can be read. Raises
+    `MetricsError` if the file is missing or another line is broken.
     """
     path = epath.Path(path)
     if not path.is_file():
-        raise MetricsError(f"{path} does not exist; give the workdir of a run that has begun")
+        raise MetricsError(f"{path} does not exist; give the workdir of a run that has started")
     return [row for _, row in _read_lines(path)]
 
 
@@ -124,14 +124,14 @@ def _read_lines(path: epath.Path) -> list[tuple[bytes, dict[str, Any]]]:
 def _drop_later_lines(path: epath.Path, start_step: int) -> None:
     if not path.is_file():
         return
-    kept = [] if start_step == 0 else _read_lines(path)
-    healed = b"".join(line for line, row in kept if row["step"] <= start_step)
-    if healed != path.read_bytes():
-        write_whole(path, healed)
+    lines = [] if start_step == 0 else _read_lines(path)
+    content = b"".join(line for line, row in lines if row["step"] <= start_step)
+    if content != path.read_bytes():
+        write_whole(path, content)
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:
-    # Python writes NaN and Infinity, which no other JSON reader takes; read back, they are null.
+    # Python writes NaN and Infinity, which other JSON readers reject; here they become null.
     finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
     return json.dumps(finite, indent=indent)
 
@@ -147,7 +147,7 @@ def _import_wandb(project: str) -> Any:
 
 
 def _wandb_id(workdir: epath.Path, start_step: int) -> str:
-    # Kept in a file, so that a resumed run goes on in the same W&B run.
+    # Stored in a file, so that a resumed run continues the same W&B run.
     path = workdir / "wandb_id.txt"
     if start_step == 0 or not path.is_file():
         write_whole(path, secrets.token_hex(8).encode())
@@ -155,7 +155,7 @@ def _wandb_id(workdir: epath.Path, start_step: int) -> str:
 
 
 def write_summary(workdir: epath.PathLike, summary: Mapping[str, Any]) -> epath.Path:
-    """Writes `workdir/summary.json` whole or not at all; NaN and infinity become null."""
+    """Writes `workdir/summary.json` atomically; NaN and infinity become null. Returns its path."""
     path = epath.Path(workdir) / "summary.json"
     write_whole(path, (_to_json(summary, indent=2) + "\n").encode())
     return path
@@ -167,26 +167,17 @@ def require_finite(step: int, metrics: Mapping[str, float]) -> None:
     Those are the metrics with "loss" or "grad_norm" in their name. Call it before the step's
     metrics and checkpoint are written.
     """
-    bad = {
+    non_finite = {
         name: float(value)
         for name, value in metrics.items()
         if ("loss" in name or "grad_norm" in name) and not math.isfinite(value)
     }
-    if not bad:
+    if not non_finite:
         return
-    what = " and ".join(f"{name} is {value}" for name, value in bad.items())
-    area = next(iter(bad)).split("/")[0]
+    what = " and ".join(f"{name} is {value}" for name, value in non_finite.items())
+    network = next(iter(non_finite)).split("/")[0]
     raise NonFiniteError(
-        f"step {step}: {what}; the run stops here, nothing of this step was saved and the latest "
-        f"checkpoint is intact; try a lower config.{area}_optimizer.learning_rate or "
-        f'max_grad_norm, or config.{area}.dtype = "float32"'
+        f"step {step}: {what}; the run stops, nothing of this step was saved and the latest "
+        f"checkpoint is intact; try a lower config.{network}_optimizer.learning_rate or "
+        f'max_grad_norm, or config.{network}.dtype = "float32"'
     )
-
-
-def _numbers(metrics: Mapping[str, float], accuracy: float | None) -> list[str]:
-    reward, entropy = metrics.get("rollout/reward_mean"), metrics.get("actor/entropy")
-    values = {"reward": reward, "accuracy": accuracy, "entropy": entropy}
-    numbers = [f"{label} {value:.3f}" for label, value in values.items() if value is not None]
-    if "rollout/tokens_per_s" in metrics:
-        numbers.append(f"{metrics['rollout/tokens_per_s']:,.0f} tokens/s")
-    return numbers

@@ -1,4 +1,4 @@
-"""Model cards: what an exported network is, filled from what its run wrote down."""
+"""Model cards: the README.md of an exported network, filled from the files of its run."""
 
 import json
 from collections.abc import Sequence
@@ -22,25 +22,25 @@ _CITATION = """```
 
 
 def actor_card(name: str, workdir: str, step: int, config: Config) -> str:
-    """The README.md of an actor: YAML header, method, data, seed, scores, plot and how to load."""
-    critics = config.algorithm.num_critics
+    """The README.md of an actor: YAML header, method, data, seed, scores, plot, how to load it."""
+    num_critics = config.algorithm.num_critics
     method = _method(config)
     sampling, steps = config.sampling, f"{step} steps"
-    parts = [
+    sections = [
         _header(config, "text-generation"),
         f"# {name}",
-        f"{_place(config.actor.path)} after {steps} of {method}, trained with asyppo_jax.",
+        f"{_short_name(config.actor.path)} after {steps} of {method}, trained with asyppo_jax.",
         _table(
             ("setting", "value"),
             [
-                ("base model", _place(config.actor.path)),
-                ("critics", _critics(config) if critics else "none"),
+                ("base model", _short_name(config.actor.path)),
+                ("critics", _critic_models(config) if num_critics else "none"),
                 ("training problems", _data(config.train_data)),
                 ("reward", config.reward.function),
                 ("seed", config.seed),
                 ("steps", f"{step} of {config.num_steps}"),
                 (
-                    "a step",
+                    "per step",
                     f"{sampling.num_prompts} problems × {sampling.group_size} answers, "
                     f"{config.algorithm.actor_epochs} epochs",
                 ),
@@ -62,25 +62,26 @@ def actor_card(name: str, workdir: str, step: int, config: Config) -> str:
         "The licence is that of the base model. All settings are in `run_config.json`.",
         f"## Method\n\n{_PAPER}\n\n{_CITATION}",
     ]
-    return _join(parts)
+    return _join(sections)
 
 
 def critic_card(name: str, workdir: str, step: int, config: Config, index: int) -> str:
-    """The README.md of critic `index`."""
+    """The README.md of critic number `index`."""
     count = config.algorithm.num_critics
-    row = _row(workdir, step)
-    variance = row.get(f"critic/explained_variance_{index}")
-    seen = (
+    metrics = _metrics_of_step(workdir, step)
+    variance = metrics.get(f"critic/explained_variance_{index}")
+    explained = (
         f" Its explained variance at that step was {variance:.3f}." if variance is not None else ""
     )
-    parts = [
+    sections = [
         _header(config, "token-classification"),
         f"# {name}",
-        f"Critic {index} of the {count} of a run of {_method(config)}, made of {_critics(config)}, "
-        f"at step {step} of seed {config.seed}; trained with asyppo_jax.{seen}",
+        f"Critic {index} of the {count} of a run of {_method(config)}, initialised from "
+        f"{_critic_models(config)}, at step {step} of seed {config.seed}; trained with asyppo_jax."
+        f"{explained}",
         "It gives the value V(s), the expected reward of an answer, at every token: the logit at "
-        "token t has seen the tokens up to and including t. The value that the method takes is the "
-        "mean over its critics.",
+        "token t depends on the tokens up to and including t. The method uses the mean value over "
+        "all critics.",
         "```python\nfrom transformers import AutoModelForTokenClassification\n\n"
         'model = AutoModelForTokenClassification.from_pretrained("DIRECTORY")\n'
         "values = model(tokens).logits[..., 0]\n```",
@@ -89,7 +90,7 @@ def critic_card(name: str, workdir: str, step: int, config: Config, index: int) 
         _prompt(config),
         f"## Method\n\n{_PAPER}\n\n{_CITATION}",
     ]
-    return _join(parts)
+    return _join(sections)
 
 
 def _header(config: Config, task: str) -> str:
@@ -111,11 +112,13 @@ def _method(config: Config) -> str:
     return f"{'PPO' if a.num_critics == 1 else 'AsyPPO'} ({critics}, {masks})"
 
 
-def _critics(config: Config) -> str:
+def _critic_models(config: Config) -> str:
     path = config.critic.path or config.actor.path
     layers = config.critic.num_layers
-    of_what = _place(path) if layers is None else f"the first {layers} layers of {_place(path)}"
-    return f"{config.algorithm.num_critics} × {of_what}"
+    model = _short_name(path)
+    if layers is not None:
+        model = f"the first {layers} layers of {model}"
+    return f"{config.algorithm.num_critics} × {model}"
 
 
 def _is_hub_name(path: str) -> bool:
@@ -126,26 +129,26 @@ def _is_hub_name(path: str) -> bool:
     )
 
 
-def _place(path: str) -> str:
-    """A hub name as it is; of a local path, which means nothing elsewhere, the last part."""
+def _short_name(path: str) -> str:
+    """A hub name unchanged, or the last component of a local path, which exists on one machine."""
     return path if _is_hub_name(path) else path.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _data(data: DataConfig) -> str:
-    local = data.source in ("jsonl", "parquet")
+    is_local = data.source in ("jsonl", "parquet")
     count = "" if data.num_records is None else f", {data.num_records:,} problems"
-    return f"{_place(data.path) if local else data.path} ({data.source}{count})"
+    return f"{_short_name(data.path) if is_local else data.path} ({data.source}{count})"
 
 
 def _prompt(config: Config) -> str:
     if config.prompt.template != "chat":
-        return f"A problem is asked as `{json.dumps(config.prompt.template)[1:-1]}`."
+        return f"The prompt template is `{json.dumps(config.prompt.template)[1:-1]}`."
     system = config.prompt.system_prompt
-    said = f"with the system prompt `{system}`" if system else "without a system prompt"
-    return f"A problem is asked through the chat template, {said}."
+    message = f"with the system prompt `{system}`" if system else "without a system prompt"
+    return f"The prompt is the chat template {message}."
 
 
-def _row(workdir: str, step: int) -> dict[str, Any]:
+def _metrics_of_step(workdir: str, step: int) -> dict[str, Any]:
     file = absolute(workdir) / METRICS_FILE
     rows = read_metrics(file) if file.is_file() else []
     return next((row for row in rows if row["step"] == step), {})
@@ -154,17 +157,18 @@ def _row(workdir: str, step: int) -> dict[str, Any]:
 def _held_out(workdir: str, step: int, config: Config) -> str:
     file = absolute(workdir) / METRICS_FILE
     rows = read_metrics(file) if file.is_file() else []
-    seen = {
+    accuracy = {
         r["step"]: r["evaluate/accuracy"] for r in rows if r.get("evaluate/accuracy") is not None
     }
-    if not seen:
+    if not accuracy:
         return "The run was not evaluated."
-    wanted = sorted({min(seen), *(s for s in seen if s == step), max(seen, key=lambda s: seen[s])})
-    marks = {step: " (these weights)", min(seen): " (base model)"}
-    lines = [(f"{s}{marks.get(s, '')}", f"{seen[s]:.1%}") for s in wanted]
+    best = max(accuracy, key=lambda s: accuracy[s])
+    steps = sorted({min(accuracy), best, *(s for s in accuracy if s == step)})
+    notes = {step: " (these weights)", min(accuracy): " (base model)"}
+    lines = [(f"{s}{notes.get(s, '')}", f"{accuracy[s]:.1%}") for s in steps]
     e = config.evaluation
-    drawn = f"answers a problem: {e.num_samples}, temperature {e.temperature:g}"
-    return f"Held-out accuracy on {_data(config.eval_data)}, {drawn}:\n\n" + _table(
+    sampling = f"answers per problem: {e.num_samples}, temperature {e.temperature:g}"
+    return f"Held-out accuracy on {_data(config.eval_data)}, {sampling}:\n\n" + _table(
         ("step", "accuracy"), lines
     )
 
@@ -194,5 +198,5 @@ def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines)
 
 
-def _join(parts: Sequence[str]) -> str:
-    return "\n\n".join(part for part in parts if part) + "\n"
+def _join(sections: Sequence[str]) -> str:
+    return "\n\n".join(section for section in sections if section) + "\n"

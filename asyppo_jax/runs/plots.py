@@ -1,7 +1,7 @@
 """The curves of a run as PNG files, drawn from its `metrics.jsonl`.
 
-Figures are made directly, never through pyplot, so that a notebook's own settings and open figures
-stay as they are.
+Figures are created without pyplot, so that the settings and open figures of a notebook do not
+change.
 """
 
 import io
@@ -20,22 +20,22 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from asyppo_jax.runs.metrics import METRICS_FILE, MetricsError, read_metrics
 from asyppo_jax.runtime.paths import absolute
 
-# Okabe and Ito's colours, which all common forms of colour blindness tell apart.
+# The colours of Okabe and Ito, distinguishable with all common forms of colour blindness.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY = "#E69F00", "#56B4E9"
 INK, GREY, GRID = "#1a1a1a", "#6b6b6b", "#e6e6e6"
-PANEL_WIDTH, PANEL_HEIGHT = 3.35, 1.95  # inches, of the axes alone
+PANEL_WIDTH, PANEL_HEIGHT = 3.35, 1.95  # inches, of the axes without labels
 LEFT, RIGHT, TOP, BOTTOM, GAP_X, GAP_Y = 0.72, 1.05, 1.25, 0.55, 1.25, 0.95  # inches, around them
-SMOOTH_FROM = 30  # points; shorter curves are shown as they are
+SMOOTH_FROM = 30  # points; shorter curves are not smoothed
 
 
 @dataclass(frozen=True)
 class Curve:
     metric: str
-    label: str = ""  # empty: the last value
+    label: str = ""  # empty: show the last value instead
     color: str = BLUE
     width: float = 1.8
-    dashed: bool = False  # so that a curve that lies on another shows both
+    dashed: bool = False  # keeps an identical curve behind it visible
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,18 @@ class Panel:
     title: str
     curves: tuple[Curve, ...]
     unit: str = ""
-    points: bool = False  # mark each point, and never smooth
+    points: bool = False  # mark each point and do not smooth
     percent: bool = False
-    from_zero: bool = False  # the y axis begins at 0
-    lowest: float | None = None  # what is below is not shown
+    from_zero: bool = False  # the y axis starts at 0
+    lowest: float | None = None  # values below are not shown
 
 
 def plot_run(workdir: epath.PathLike) -> list[epath.Path]:
     """Draws `plots.png` (all curves) and `accuracy.png` (held-out accuracy) into `workdir`.
 
-    Curves without data are left out: a run without critics has no panels for them, and one that
-    was never evaluated has no `accuracy.png`. Raises `MetricsError` if there is nothing to draw.
+    Returns the paths of the files. Curves without data are left out: a run without critics has no
+    panels for them, and a run without evaluations has no `accuracy.png`. Raises `MetricsError` if
+    there is nothing to draw.
     """
     workdir = absolute(workdir)
     rows = read_metrics(workdir / METRICS_FILE)
@@ -65,14 +66,14 @@ def plot_run(workdir: epath.PathLike) -> list[epath.Path]:
     for name, figure in figures.items():
         if figure is not None:
             paths.append(workdir / name)
-            image = io.BytesIO()  # matplotlib knows no buckets
+            image = io.BytesIO()  # matplotlib cannot write to a bucket
             figure.savefig(image, dpi=160, metadata={"Software": None})
             paths[-1].write_bytes(image.getvalue())
     return paths
 
 
 def overview_figure(run: str, rows: Sequence[dict[str, Any]]) -> Figure | None:
-    """One panel per quantity that `rows` (see `read_metrics`) hold; None if they hold none."""
+    """A figure with one panel per quantity in `rows` (see `read_metrics`); None without any."""
     panels = [panel for panel in _panels(rows) if _curves_with_data(panel, rows)]
     if not panels:
         return None
@@ -91,7 +92,7 @@ def overview_figure(run: str, rows: Sequence[dict[str, Any]]) -> Figure | None:
 
 
 def accuracy_figure(run: str, rows: Sequence[dict[str, Any]]) -> Figure | None:
-    """Held-out accuracy alone, at the size of a README; None if it was never measured."""
+    """A figure of held-out accuracy, sized for a README; None if it was never measured."""
     panel = _accuracy_panel(f"{run}: held-out accuracy", rows)
     if not _curves_with_data(panel, rows):
         return None
@@ -116,13 +117,13 @@ def _panels(rows: Sequence[dict[str, Any]]) -> list[Panel]:
     return [
         _accuracy_panel("Held-out accuracy", rows),
         Panel("Reward", (Curve("rollout/reward_mean"),), "mean"),
-        Panel("Entropy", (Curve("actor/entropy"),), "nats a token", from_zero=True),
+        Panel("Entropy", (Curve("actor/entropy"),), "nats per token", from_zero=True),
         Panel("Explained variance", _explained_variance(rows), "critics", lowest=-1.0),
         Panel("Value std", value_std, "between critics", from_zero=True),
         Panel("Mask rates", mask_rates, "of real tokens", from_zero=True),
         Panel("Clip fraction", (Curve("actor/clip_fraction"),), "of real tokens", from_zero=True),
         Panel("Completion length", (Curve(length),), "tokens"),
-        Panel("Log-prob gap", (Curve(gap),), "learner against sampler, nats", from_zero=True),
+        Panel("Log-prob gap", (Curve(gap),), "learner vs. sampler, nats", from_zero=True),
     ]
 
 
@@ -134,10 +135,10 @@ def _accuracy_panel(title: str, rows: Sequence[dict[str, Any]]) -> Panel:
 
 
 def _explained_variance(rows: Sequence[dict[str, Any]]) -> tuple[Curve, ...]:
-    found = {
+    metrics = {
         name for row in rows for name in row if re.fullmatch(r".*/explained_variance_\d+", name)
     }
-    names = sorted(found, key=lambda name: int(name.rsplit("_", 1)[1]))
+    names = sorted(metrics, key=lambda name: int(name.rsplit("_", 1)[1]))
     mean = Curve("critic/explained_variance", "mean value" if names else "", INK)
     colors = (BLUE, VERMILION, GREEN)
     if len(names) <= len(colors):
@@ -145,7 +146,7 @@ def _explained_variance(rows: Sequence[dict[str, Any]]) -> tuple[Curve, ...]:
             Curve(name, f"critic {name.rsplit('_', 1)[1]}", color, 1.2)
             for name, color in zip(names, colors, strict=False)
         ]
-    else:  # too many to name: one colour, one label
+    else:  # too many for a label each: one colour, one label
         critics = [Curve(name, "each critic", SKY, 0.9) for name in names]
     return (*critics, mean)
 
@@ -162,7 +163,7 @@ def _curves_with_data(panel: Panel, rows: Sequence[dict[str, Any]]) -> list[Curv
 
 
 def _moving_average(values: np.ndarray) -> np.ndarray:
-    """A centred average over about a fifteenth of the curve; missing values do not count."""
+    """A centred moving average over 1/15 of the curve, at least 3 points; skips missing values."""
     window = np.ones(max(3, len(values) // 15) | 1)
     finite = np.isfinite(values)
     total = np.convolve(np.where(finite, values, 0.0), window, mode="same")
@@ -171,24 +172,24 @@ def _moving_average(values: np.ndarray) -> np.ndarray:
 
 
 def _headline(rows: Sequence[dict[str, Any]]) -> str:
-    parts = [f"{max(row['step'] for row in rows):,} steps"]
+    phrases = [f"{max(row['step'] for row in rows):,} steps"]
     if len(_series(rows, "rollout/reward_mean")[0]) >= SMOOTH_FROM:
-        parts.append("faint: each step, bold: moving average")
-    return "   \N{MIDDLE DOT}   ".join(parts)
+        phrases.append("faint: each step, bold: moving average")
+    return "   \N{MIDDLE DOT}   ".join(phrases)
 
 
 def _grid(count: int, columns: int) -> tuple[Figure, list[Axes]]:
-    """Equal axes at fixed inches, so that margins do not move with the labels."""
-    lines = -(-count // columns)
+    """A figure with `count` axes of equal, fixed size, so that margins do not depend on labels."""
+    rows = -(-count // columns)
     width = LEFT + columns * PANEL_WIDTH + (columns - 1) * GAP_X + RIGHT
-    height = TOP + lines * PANEL_HEIGHT + (lines - 1) * GAP_Y + BOTTOM
+    height = TOP + rows * PANEL_HEIGHT + (rows - 1) * GAP_Y + BOTTOM
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     axes = []
     for index in range(count):
-        line, column = divmod(index, columns)
+        row, column = divmod(index, columns)
         x = LEFT + column * (PANEL_WIDTH + GAP_X)
-        y = height - TOP - PANEL_HEIGHT - line * (PANEL_HEIGHT + GAP_Y)
+        y = height - TOP - PANEL_HEIGHT - row * (PANEL_HEIGHT + GAP_Y)
         box = (x / width, y / height, PANEL_WIDTH / width, PANEL_HEIGHT / height)
         axes.append(figure.add_axes(box))
     return figure, axes
@@ -222,9 +223,9 @@ def _set_axes(ax: Axes, panel: Panel, steps: Sequence[int]) -> None:
     if panel.lowest is not None:
         low, high = max(low, panel.lowest), max(high, 0.0)
         ax.axhline(0.0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-    span = max(high - low, 0.02 * abs(high), 1e-12)  # a constant is a flat line, not an error
-    space = (0.0 if panel.from_zero and low == 0 else 0.08) * span
-    ax.set_ylim(low - space, high + 0.12 * span)
+    span = max(high - low, 0.02 * abs(high), 1e-12)  # positive for a constant curve too
+    bottom_margin = (0.0 if panel.from_zero and low == 0 else 0.08) * span
+    ax.set_ylim(low - bottom_margin, high + 0.12 * span)
     margin = max(max(steps) - min(steps), 1) * 0.02
     ax.set_xlim(min(steps) - margin, max(steps) + margin)
     percent = FuncFormatter(lambda value, _: f"{100 * value:.3g}%")
@@ -243,16 +244,16 @@ def _set_axes(ax: Axes, panel: Panel, steps: Sequence[int]) -> None:
 
 
 def _label_ends(ax: Axes, ends: dict[str, tuple[float, str]]) -> None:
-    """Names each curve beside its last point; names that would overlap share the shift apart."""
+    """Writes each label next to the end of its curve, and moves labels apart that would overlap."""
     low, high = ax.get_ylim()
     ordered = sorted(ends.items(), key=lambda item: item[1][0])
-    wanted = np.array([np.clip((value - low) / (high - low), 0, 1) for _, (value, _) in ordered])
+    ends_y = np.array([np.clip((value - low) / (high - low), 0, 1) for _, (value, _) in ordered])
     offsets = 0.1 * np.arange(len(ordered))
-    places = np.maximum.accumulate(wanted - offsets) + offsets
-    places -= np.mean(places - wanted)
-    for place, (label, (_, color)) in zip(places, ordered, strict=True):
-        where = {"transform": ax.transAxes, "va": "center"}
-        ax.text(1.02, place, label, color=color, fontsize=8.5, **where)
+    labels_y = np.maximum.accumulate(ends_y - offsets) + offsets
+    labels_y -= np.mean(labels_y - ends_y)
+    for y, (label, (_, color)) in zip(labels_y, ordered, strict=True):
+        alignment = {"transform": ax.transAxes, "va": "center"}
+        ax.text(1.02, y, label, color=color, fontsize=8.5, **alignment)
 
 
 def _number(value: float) -> str:

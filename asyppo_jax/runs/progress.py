@@ -1,4 +1,4 @@
-"""What a run prints: the sizes at its start, a progress bar, samples of its answers."""
+"""Console output of a run: sizes at its start, a progress bar, and samples of its answers."""
 
 import contextlib
 import sys
@@ -10,15 +10,14 @@ from typing import TextIO
 from tqdm import tqdm
 
 from asyppo_jax.config import Config
-from asyppo_jax.runs.metrics import _numbers
 
 
 class Progress:
-    """A bar over the steps of a run, or one line a step where the output is not a terminal.
+    """A progress bar over the steps of a run, or one line per step if the output is no terminal.
 
-    `with progress.phase("sample"):` shows the phase and measures it; `take_times` hands over what
-    was measured, as metrics. JAX returns before a computation ends: block on its result inside of
-    the phase, or the next phase is billed for it. Where `is_writer` is false nothing is shown.
+    `with progress.phase("sample"):` shows the phase and measures its time; `take_times` returns the
+    times as metrics. JAX returns before a computation ends, so block on its result inside the
+    phase: otherwise its time counts for the next phase. If `is_writer` is false, nothing is shown.
     """
 
     def __init__(
@@ -42,13 +41,13 @@ class Progress:
             disable=not self._has_bar,
             unit=" step",
             dynamic_ncols=True,
-            mininterval=0,  # a step is slow: draw each one
+            mininterval=0,  # steps are slow, so draw each of them
             bar_format="{desc:<8} {n_fmt}/{total_fmt} |{bar:20}| {rate_fmt}, {remaining}{postfix}",
         )
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Shows and times a phase; times of one name within a step add up."""
+        """Shows and times a phase; times with the same name within a step are summed."""
         self._bar.set_description_str(name)
         started = time.perf_counter()
         try:
@@ -58,12 +57,12 @@ class Progress:
             self._times[metric] = self._times.get(metric, 0.0) + time.perf_counter() - started
 
     def take_times(self) -> dict[str, float]:
-        """`{"time/sample_s": seconds, ...}` since the last call."""
+        """The phase times since the last call, `{"time/sample_s": seconds, ...}`."""
         times, self._times = self._times, {}
         return times
 
     def finish_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Moves on to `step` finished steps, with the numbers that matter out of `metrics`."""
+        """Shows that `step` steps are finished, with the most important of `metrics`."""
         self._accuracy = metrics.get("evaluate/accuracy", self._accuracy)
         numbers = _numbers(metrics, self._accuracy)
         if self._has_bar:
@@ -73,25 +72,34 @@ class Progress:
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         left = (now - self._started) / max(step - self._start_step, 1) * (self._num_steps - step)
-        counted = f"step {step:>{len(str(self._num_steps))}}/{self._num_steps}"
-        timed = f"{seconds:.1f} s, {tqdm.format_interval(left)} left"
-        self.print("  ".join([counted, *numbers, timed]))
+        count = f"step {step:>{len(str(self._num_steps))}}/{self._num_steps}"
+        timing = f"{seconds:.1f} s, {tqdm.format_interval(left)} left"
+        self.print("  ".join([count, *numbers, timing]))
 
     def print(self, text: str) -> None:
-        """Prints a text above the bar; use it in place of `print` while the bar is shown."""
+        """Prints a text above the bar; use it instead of the built-in `print`."""
         if self._is_writer:
             tqdm.write(text, file=self._stream)
             self._stream.flush()
 
     def close(self) -> None:
-        """Leaves the bar as it stands."""
+        """Stops the bar and leaves it visible."""
         self._bar.close()
 
 
+def _numbers(metrics: Mapping[str, float], accuracy: float | None) -> list[str]:
+    reward, entropy = metrics.get("rollout/reward_mean"), metrics.get("actor/entropy")
+    values = {"reward": reward, "accuracy": accuracy, "entropy": entropy}
+    numbers = [f"{label} {value:.3f}" for label, value in values.items() if value is not None]
+    if "rollout/tokens_per_s" in metrics:
+        numbers.append(f"{metrics['rollout/tokens_per_s']:,.0f} tokens/s")
+    return numbers
+
+
 def describe_sizes(config: Config) -> str:
-    """The plan of sizes as a table: a step, and what the actor and the critics make of it."""
+    """A table of batch sizes: a step, and the batches of the actor and of the critics."""
     sampling, batching, algorithm = config.sampling, config.batching, config.algorithm
-    group, critics = sampling.group_size, algorithm.num_critics
+    group, num_critics = sampling.group_size, algorithm.num_critics
     batch, length = sampling.num_prompts * group, sampling.max_completion_length
     total, shared = config.prompt.max_length + length, batching.rows_per_prompt
     shares = f"; {shared} completions share a pass over their prompt" if shared > 1 else ""
@@ -99,32 +107,32 @@ def describe_sizes(config: Config) -> str:
         f"step      {sampling.num_prompts:,} prompts x {group:,} responses = {batch:,} sequences",
         f"sequence  prompt {config.prompt.max_length:,} + completion {length:,} = {total:,} tokens"
         + shares,
-        f"tokens    {batch * length:,} sampled a step, at most",
+        f"tokens    at most {batch * length:,} sampled per step",
         "",
     ]
     actor_sizes = algorithm.actor_epochs, batching.actor_minibatch_size, batching.microbatch_size
     columns = [("actor", 1, *actor_sizes)]
-    if critics:
-        of_all = critics * batching.critic_microbatch(critics)
-        critic_sizes = algorithm.critic_epochs, batching.critic_minibatch_size, of_all
-        columns.append((f"{critics} critic{'s' * (critics > 1)}", 1, *critic_sizes))
-        if critics > 1:
-            columns.append(("each critic", critics, *critic_sizes))
+    if num_critics:
+        microbatch_of_all = num_critics * batching.critic_microbatch(num_critics)
+        critic_sizes = algorithm.critic_epochs, batching.critic_minibatch_size, microbatch_of_all
+        columns.append((f"{num_critics} critic{'s' * (num_critics > 1)}", 1, *critic_sizes))
+        if num_critics > 1:
+            columns.append(("each critic", num_critics, *critic_sizes))
     rows: dict[str, list[str]] = {"": [name for name, *_ in columns]}
-    for _, share, epochs, minibatch, microbatch in columns:
+    for _, num_shares, epochs, minibatch, microbatch in columns:
         sizes = {
-            "epoch (responses, one pass)": batch // share,
-            "minibatch (one gradient)": minibatch // share,
-            "microbatch (one forward)": microbatch // share,
-            "minibatches an epoch": batch // minibatch,
-            "epochs a step": epochs,
-            "optimiser updates a step": batch // minibatch * epochs,
+            "epoch (responses, one pass)": batch // num_shares,
+            "minibatch (one gradient)": minibatch // num_shares,
+            "microbatch (one forward)": microbatch // num_shares,
+            "minibatches per epoch": batch // minibatch,
+            "epochs per step": epochs,
+            "optimiser updates per step": batch // minibatch * epochs,
         }
         for label, size in sizes.items():
             rows.setdefault(label, []).append(f"{size:,}")
     for label, cells in rows.items():
         lines.append("".join([f"{label:<27}", *(f"{cell:>14}" for cell in cells)]))
-    if not critics:
+    if not num_critics:
         lines += ["", "no critics: advantages are normalised within each group of responses"]
     elif algorithm.critic_warmup_steps:
         lines += ["", f"the first {algorithm.critic_warmup_steps} steps update the critics only"]
@@ -140,7 +148,7 @@ def format_samples(
     *,
     max_characters: int = 1200,
 ) -> str:
-    """Some answers as a block of text; a longer prompt or completion loses its middle."""
+    """Prompts, completions and rewards as text; the middle of longer texts is cut out."""
     rows = list(zip(prompts, completions, rewards, reward_valid, strict=True))
     lines = []
     for number, (prompt, completion, reward, valid) in enumerate(rows, start=1):
@@ -152,8 +160,8 @@ def format_samples(
 
 
 def _cut(text: str, max_characters: int) -> str:
-    left_out = len(text) - max_characters
-    if left_out <= 0:
+    num_cut = len(text) - max_characters
+    if num_cut <= 0:
         return text
     head = max_characters // 2
-    return f"{text[:head]}\n[... {left_out:,} characters ...]\n{text[head + left_out :]}"
+    return f"{text[:head]}\n[... {num_cut:,} characters ...]\n{text[head + num_cut :]}"

@@ -1,7 +1,8 @@
-"""Saved rollouts: files of one JSON line an answer, with what its step made of each token.
+"""Files of saved rollouts: one JSON line per answer, with per-token values, masks and so on.
 
-`inspection` writes them during training, `experiments.inspect` shows them, and `read_rollout_file`
-gives them back to a notebook. The fields of a line are those of `SavedAnswer`; NaN is null.
+`save_rollouts` writes them during training, `experiments.inspect` shows them, and
+`read_rollout_file` reads them in a notebook. The fields of a line are those of `SavedAnswer`; NaN
+is null.
 """
 
 import dataclasses
@@ -19,75 +20,77 @@ from asyppo_jax.runtime.paths import write_whole
 if TYPE_CHECKING:
     from asyppo_jax.tasks.tokenizers import Tokenizer
 else:
-    Tokenizer = Any  # whoever reads a file needs no JAX
+    Tokenizer = Any  # so that reading a file does not import JAX
 
-_CHARACTER_BYTES = 4  # of UTF-8, at most: the tokens that one character can lie across
-_DIGITS = 6  # decimals that are written
+_CHARACTER_BYTES = 4  # a UTF-8 character has at most 4 bytes, so at most 4 tokens
+_DIGITS = 6  # decimals of a number in a file
 
 
 class RolloutFileError(UserError, ValueError):
-    """A file of saved rollouts that cannot be read; the message names the line and the mend."""
+    """A file of saved rollouts that cannot be read; the message says where and how to fix it."""
 
 
 @dataclass(frozen=True)
 class SavedAnswer:
-    """One answer of a rollout; a list has an entry for each of its n real completion tokens."""
+    """One answer of a rollout; each list has one entry per real completion token (n in total)."""
 
-    step: int  # the step that learns from it, from 1
-    group: int  # which prompt of the step it answers, from 0
+    step: int  # the step that trains on it, from 1
+    group: int  # index of its prompt within the step, from 0
     problem: str
-    prompt: str  # what the actor was given, special tokens left out
+    prompt: str  # input of the actor, without special tokens
     reference: str  # the record's answer
-    reward: float | None  # None: it could not be scored, and takes no part in the step
-    truncated: bool  # no stop token within the length
-    critic: int | None  # the one that learns from it; None without critics
+    reward: float | None  # None: it could not be scored and is not used in the step
+    truncated: bool  # no stop token within the maximum length
+    critic: int | None  # index of the critic that trains on it; None without critics
     tokens: list[int]
-    token_texts: list[str]  # joined, they are the completion, special tokens included
-    old_log_probs: list[float | None]  # the sampler's, nats
-    log_probs: list[float | None]  # the learner's with the same weights
+    token_texts: list[str]  # joined, they give the completion with special tokens
+    old_log_probs: list[float | None]  # from the sampler, nats
+    log_probs: list[float | None]  # from the learner with the same weights, nats
     entropy: list[float | None]  # of the actor's next-token distribution, nats
     values: list[list[float | None]]  # [K][n], V_k(s_t) before the step's updates
     value_std: list[float | None]
     advantages: list[float | None]
     returns: list[float | None]
-    advantage_mask: list[bool]  # false = dropped from the surrogate
-    entropy_mask: list[bool]  # false = dropped from the entropy bonus
+    advantage_mask: list[bool]  # false: masked out of the policy loss
+    entropy_mask: list[bool]  # false: masked out of the entropy bonus
 
 
 _FIELDS = tuple(f.name for f in dataclasses.fields(SavedAnswer))
-_BY_TOKEN = _FIELDS[_FIELDS.index("token_texts") :]
+_PER_TOKEN = _FIELDS[_FIELDS.index("token_texts") :]
 
 
 def token_texts(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
-    """The text that each token adds; joined, they are the text of all of them.
+    """The text that each token adds; joined, they give the text of all tokens.
 
-    A token alone has no text where a character lies across several (bytes) or where its first space
-    depends on what stands before it (SentencePiece). So a token is decoded after the last one that
-    ended a character; one that ends within a character adds nothing, and the next that ends it all.
+    A single token cannot always be decoded: a character may span several tokens (bytes), and a
+    leading space may depend on the previous token (SentencePiece). So a token is decoded together
+    with the last token that ended a character. A token that ends inside a character adds "", and
+    the token that completes the character adds all of it.
     """
     texts: list[str] = []
-    before, pending = 0, 0  # the last whole token's place, and the first of those without text
+    # Position of the last token that ended a character, and of the first token without text.
+    context, pending = 0, 0
 
-    def decode(some: Sequence[int]) -> str:
+    def decode(ids: Sequence[int]) -> str:
         return str(
             tokenizer.decode(
-                list(some), skip_special_tokens=False, clean_up_tokenization_spaces=False
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
             )
         )
 
     for end in range(1, len(tokens) + 1):
-        text = decode(tokens[before:end])
-        torn = text.endswith("\N{REPLACEMENT CHARACTER}") and end - pending < _CHARACTER_BYTES
-        if torn and end < len(tokens):
+        text = decode(tokens[context:end])
+        incomplete = text.endswith("\N{REPLACEMENT CHARACTER}") and end - pending < _CHARACTER_BYTES
+        if incomplete and end < len(tokens):
             texts.append("")
             continue
-        texts.append(text[len(decode(tokens[before:pending])) :])
-        before, pending = pending, end
+        texts.append(text[len(decode(tokens[context:pending])) :])
+        context, pending = pending, end
     return texts
 
 
 def write_rollout_file(path: epath.PathLike, answers: Sequence[SavedAnswer]) -> None:
-    """Writes a file of answers whole or not at all; numbers keep six decimals."""
+    """Writes a file of answers atomically; numbers are rounded to six decimals."""
     lines = [json.dumps(_as_json(dataclasses.asdict(answer))) for answer in answers]
     file = epath.Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -96,19 +99,19 @@ def write_rollout_file(path: epath.PathLike, answers: Sequence[SavedAnswer]) -> 
 
 def _as_json(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _as_json(x) for name, x in value.items()}
+        return {name: _as_json(entry) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_as_json(x) for x in value]
+        return [_as_json(entry) for entry in value]
     if isinstance(value, float):
         return round(value, _DIGITS) if math.isfinite(value) else None
     return value
 
 
 def read_rollout_file(path: epath.PathLike) -> list[SavedAnswer]:
-    """The answers of a file, in its order.
+    """The answers of a file, in the order of its lines.
 
     Raises:
-        RolloutFileError: there is no such file, or a line of it is no saved answer.
+        RolloutFileError: the file does not exist, or a line is not a saved answer.
     """
     file = epath.Path(path)
     if not file.is_file():
@@ -119,25 +122,25 @@ def read_rollout_file(path: epath.PathLike) -> list[SavedAnswer]:
     lines = file.read_bytes().splitlines()
     answers = [_read_line(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1)]
     if not answers:
-        raise RolloutFileError(f"{path} is empty; give a file that a run wrote")
+        raise RolloutFileError(f"{path} is empty; give a file written by a run")
     return answers
 
 
 def _read_line(line: bytes, where: str) -> SavedAnswer:
-    mend = "give a file as a run writes it (config.log.rollouts_every)"
+    fix = "give a file written by a run (config.log.rollouts_every)"
     try:
         values = json.loads(line)
     except ValueError as error:
-        raise RolloutFileError(f"{where}, is not JSON ({error}); {mend}") from error
+        raise RolloutFileError(f"{where}, is not JSON ({error}); {fix}") from error
     if not isinstance(values, dict) or values.keys() != set(_FIELDS):
-        found = values.keys() if isinstance(values, dict) else set()
-        name = sorted(set(_FIELDS) ^ found)[0]
+        fields = values.keys() if isinstance(values, dict) else set()
+        name = sorted(set(_FIELDS) ^ fields)[0]
         problem = "lacks" if name in _FIELDS else "has an unknown"
-        raise RolloutFileError(f"{where}, {problem} field {name!r}; {mend}")
-    lists = {name: values[name] for name in _BY_TOKEN if name != "values"}
-    lists |= {f"values[{k}]": some for k, some in enumerate(values["values"])}
+        raise RolloutFileError(f"{where}, {problem} field {name!r}; {fix}")
+    lists = {name: values[name] for name in _PER_TOKEN if name != "values"}
+    lists |= {f"values[{k}]": of_critic for k, of_critic in enumerate(values["values"])}
     count = len(values["tokens"])
-    for name, some in lists.items():
-        if len(some) != count:
-            raise RolloutFileError(f"{where}, has {len(some)} {name} for {count} tokens; {mend}")
+    for name, entries in lists.items():
+        if len(entries) != count:
+            raise RolloutFileError(f"{where}, has {len(entries)} {name} for {count} tokens; {fix}")
     return SavedAnswer(**values)

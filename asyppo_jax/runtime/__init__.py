@@ -1,1 +1,1 @@
-"""Devices, processes and paths (`config.mesh`)."""
+"""Devices, processes and file paths of a run (`config.mesh`)."""

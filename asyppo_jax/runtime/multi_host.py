@@ -1,8 +1,8 @@
-"""Many processes, one run: joining them, and what each of them does of the work on the host.
+"""Runs with several processes: joining them, and dividing the work of the hosts.
 
 Every process runs the same program over one mesh of all devices, and draws the same prompts in the
-same order. What is divided is the rows of a rollout: a process turns those into text and scores
-them that its own devices hold, and all learn the scores of all.
+same order. Only the sequences of a rollout are divided: a process detokenizes and scores those on
+its own devices, and then all processes receive all scores.
 """
 
 import os
@@ -25,40 +25,40 @@ def initialize(
     *,
     timeout: float,
 ) -> None:
-    """Joins the processes of a run; call it before anything asks for a device.
+    """Joins the processes of a run; call it before any JAX function that needs a device.
 
-    Without arguments the cluster tells who is who (Cloud TPU, GKE, Slurm); elsewhere give the
-    address `host:port` of process 0, the number of processes and this one's. Processes without
-    accelerators talk by gloo, JAX's default. Where they have not all come after `timeout` seconds,
-    the process says so in one sentence and ends with 1.
+    Without arguments the values come from the cluster (Cloud TPU, GKE, Slurm). Elsewhere give the
+    address `host:port` of process 0, the number of processes and the index of this process.
+    Processes without accelerators communicate by gloo, JAX's default. If not all processes have
+    joined after `timeout` seconds, the process prints a one-sentence error and exits with 1.
 
     Raises:
-        ConfigError: arguments that cannot be, or no cluster where none are given.
+        ConfigError: the arguments are invalid, or there are none and no cluster is detected.
     """
-    given = (coordinator_address, num_processes, process_id)
-    if given != (None, None, None):
-        _check_by_hand(*given)
-    # JAX itself would end the process too, but by an abort and a stack of C++.
+    arguments = (coordinator_address, num_processes, process_id)
+    if arguments != (None, None, None):
+        _check_arguments(*arguments)
+    # JAX itself would also end the process, but by an abort with a C++ stack trace.
     where = coordinator_address or "the coordinator, process 0"
-    watch = threading.Timer(timeout, _give_up, (where, timeout))
-    watch.daemon = True
-    watch.start()
+    watchdog = threading.Timer(timeout, _exit_after_timeout, (where, timeout))
+    watchdog.daemon = True
+    watchdog.start()
     try:
-        jax.distributed.initialize(*given, initialization_timeout=int(2 * timeout) + 60)
-    except ValueError as error:  # what could not be found out
+        jax.distributed.initialize(*arguments, initialization_timeout=int(2 * timeout) + 60)
+    except ValueError as error:  # a value that JAX could not detect
         raise ConfigError(
-            f"--distributed finds no cluster here ({error}); give --coordinator_address, "
+            f"--distributed detects no cluster ({error}); give --coordinator_address, "
             "--num_processes and --process_id"
         ) from error
     finally:
-        watch.cancel()
+        watchdog.cancel()
 
 
-def _check_by_hand(address: str | None, count: int | None, index: int | None) -> None:
+def _check_arguments(address: str | None, count: int | None, index: int | None) -> None:
     if address is None or count is None or index is None:
         raise ConfigError(
-            "--coordinator_address, --num_processes and --process_id go together; "
-            "give all three, or only --distributed to have the cluster asked"
+            "--coordinator_address, --num_processes and --process_id belong together; "
+            "give all three, or only --distributed to detect them from the cluster"
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
@@ -71,11 +71,11 @@ def _check_by_hand(address: str | None, count: int | None, index: int | None) ->
         )
 
 
-def _give_up(where: str, timeout: float) -> None:
-    # The main thread waits in C++ and takes no exception.
+def _exit_after_timeout(where: str, timeout: float) -> None:
+    # The main thread is blocked in C++, so an exception would not reach it.
     print(
-        f"error: the processes of this run did not all meet at {where} within {timeout:g} s; "
-        "see that each is started, with its own --process_id, and reaches that address",
+        f"error: not all processes of this run connected to {where} within {timeout:g} s; "
+        "check that each is started with its own --process_id and can reach that address",
         file=sys.stderr,
         flush=True,
     )
@@ -83,52 +83,57 @@ def _give_up(where: str, timeout: float) -> None:
 
 
 def is_first() -> bool:
-    """Whether this is the process that prints, and writes what is written once."""
+    """Whether this is process 0, which prints and writes the files that only one process writes."""
     return jax.process_index() == 0
 
 
 def own_rows(sharding: Sharding, count: int) -> np.ndarray:
-    """The rows of an array of `count` rows that this process answers for, in rising order.
+    """Indices of the rows that this process handles, ascending, in an array of `count` rows.
 
-    Each row is one process's, of those whose devices hold it: where the model axis crosses hosts
-    several do, and take turns.
+    Each row belongs to exactly one process, among those whose devices have a copy of it. If the
+    model axis spans several hosts, several processes have a copy, and the rows alternate between
+    them.
     """
-    holders: list[set[int]] = [set() for _ in range(count)]
+    holders: list[set[int]] = [set() for _ in range(count)]  # processes with a copy, per row
     for device, index in sharding.devices_indices_map((count,)).items():
         assert index is not None
         for row in range(count)[index[0]]:
             holders[row].add(device.process_index)
-    me = jax.process_index()
-    mine = [r for r, who in enumerate(holders) if sorted(who)[r % len(who)] == me]
-    return np.array(mine, np.int64)
+    this_process = jax.process_index()
+    rows = [
+        row
+        for row, processes in enumerate(holders)
+        if sorted(processes)[row % len(processes)] == this_process
+    ]
+    return np.array(rows, np.int64)
 
 
 def read_rows(x: jax.Array, rows: np.ndarray) -> np.ndarray:
-    """Some rows of an array whose other rows may be out of reach; only axis 0 may be sharded."""
-    found: dict[int, np.ndarray] = {}
+    """The rows `rows` of an array, which must be on this host; only axis 0 may be sharded."""
+    local: dict[int, np.ndarray] = {}
     for shard in x.addressable_shards:
-        held = range(x.shape[0])[shard.index[0]]
-        if held.start not in found:  # other devices along the model axis hold the same
-            found.update(zip(held, np.asarray(shard.data), strict=True))
-    return np.array([found[row] for row in rows], x.dtype).reshape(len(rows), *x.shape[1:])
+        shard_rows = range(x.shape[0])[shard.index[0]]
+        if shard_rows.start not in local:  # other devices along the model axis have the same rows
+            local.update(zip(shard_rows, np.asarray(shard.data), strict=True))
+    return np.array([local[row] for row in rows], x.dtype).reshape(len(rows), *x.shape[1:])
 
 
 def gather_rows(tree: Any, rows: np.ndarray, count: int) -> Any:
-    """Arrays of `count` rows out of what each process has for its own; the same on all of them."""
+    """Arrays of all `count` rows, equal on all processes, from the rows `rows` of each process."""
 
-    def spread(x: np.ndarray) -> np.ndarray:
-        whole = np.zeros((count, *x.shape[1:]), x.dtype)
-        whole[rows] = x
-        return whole
+    def scatter(local: np.ndarray) -> np.ndarray:
+        full = np.zeros((count, *local.shape[1:]), local.dtype)
+        full[rows] = local
+        return full
 
-    return sum_over_hosts(jax.tree.map(spread, tree))
+    return sum_over_hosts(jax.tree.map(scatter, tree))
 
 
 def sum_over_hosts(tree: Any) -> Any:
-    """The sum of each number or array over the processes, which all must call this alike."""
+    """The sum of each number or array over all processes; every process must call this."""
     if jax.process_count() == 1:
         return tree
     gathered = multihost_utils.process_allgather(tree)
     return jax.tree.map(
-        lambda x, whole: whole.sum(axis=0).astype(np.asarray(x).dtype), tree, gathered
+        lambda x, stacked: stacked.sum(axis=0).astype(np.asarray(x).dtype), tree, gathered
     )

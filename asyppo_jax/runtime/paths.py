@@ -1,7 +1,7 @@
-"""Files that may lie in a bucket (gs://, s3://), through etils' paths.
+"""Files on local disks or in buckets (gs://, s3://), through the paths of etils.
 
-A bucket's paths need a package that speaks its protocol: gcsfs for gs://, s3fs for s3://. Orbax's
-checkpoints in gs:// need google-cloud-storage besides.
+A bucket needs a package for its protocol: gcsfs for gs://, s3fs for s3://. Orbax checkpoints in
+gs:// also need google-cloud-storage.
 """
 
 import functools
@@ -17,12 +17,12 @@ from asyppo_jax.config import ConfigError
 
 
 def in_bucket(path: epath.PathLike) -> bool:
-    """Whether a path names an object in a bucket: one that is written whole, never appended to."""
+    """Whether a path is in a bucket, where objects are replaced and cannot be appended to."""
     return "://" in os.fspath(path)
 
 
 def check_packages(path: epath.PathLike) -> None:
-    """Raises `ConfigError` where a run cannot be kept in a Google bucket for lack of a package."""
+    """Raises `ConfigError` if `path` is in a Google bucket and a package for it is missing."""
     if not os.fspath(path).startswith("gs://"):
         return
     for module, package in (("gcsfs", "gcsfs"), ("google.cloud.storage", "google-cloud-storage")):
@@ -35,16 +35,16 @@ def check_packages(path: epath.PathLike) -> None:
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """A path that does not depend on the working directory."""
-    # etils' own `absolute` would put a bucket's path behind the working directory.
+    """The absolute path; a bucket path is returned unchanged."""
+    # `absolute` of etils would prepend the working directory to a bucket path.
     return epath.Path(path) if in_bucket(path) else epath.Path(path).absolute()
 
 
 def local_directory(path: str) -> Path:
-    """A directory as a local one, for readers that know no buckets; its folders are left out.
+    """A local copy of a directory in a bucket, for readers without bucket support.
 
-    What lies in a bucket is copied once, and the copy removed when the process ends. A path that
-    leads nowhere stays as it is.
+    The files of the directory, but not its subdirectories, are copied once; the copy is removed
+    when the process ends. A local path, or one that does not exist, is returned unchanged.
     """
     if in_bucket(path) and epath.Path(path).is_dir():
         return Path(_copy_of(path).name)
@@ -61,9 +61,9 @@ def _copy_of(path: str) -> tempfile.TemporaryDirectory[str]:
 
 
 def write_whole(path: epath.Path, content: bytes) -> None:
-    """Writes a file so that a kill leaves the old content or the new one, never a part."""
+    """Writes a file atomically: after a kill it has either the old or the new content."""
     if in_bucket(path):
-        path.write_bytes(content)  # an object appears when it is complete
+        path.write_bytes(content)  # a bucket shows an object only when it is complete
         return
     temporary = path.parent / (path.name + ".tmp")
     with open(temporary, "wb") as file:
@@ -74,12 +74,12 @@ def write_whole(path: epath.Path, content: bytes) -> None:
 
 
 def open_to_append(path: epath.Path) -> io.BufferedIOBase:
-    """A file whose flushed bytes can be read by others, what it held before included."""
+    """An open file that appends to `path`; flushed bytes can be read by other processes."""
     return _Object(path) if in_bucket(path) else open(path, "ab")
 
 
 class _Object(io.BytesIO):
-    """Appending to an object in a bucket: each flush writes the whole of it."""
+    """Appends to an object in a bucket; each flush writes the full object again."""
 
     def __init__(self, path: epath.Path) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The mesh, and the one table from logical axis names to mesh axes."""
+"""The device mesh, and the table that maps logical axis names to mesh axes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,12 +14,13 @@ from asyppo_jax.config import ConfigError, MeshConfig
 from asyppo_jax.types import Params
 
 # Parameters are sharded over `data` along their embed axis (FSDP) and over `model` along heads, mlp
-# and vocabulary (tensor parallelism). Layers and critics stay whole: both are looped or vmapped.
+# and vocabulary (tensor parallelism). The axes of layers and critics are not sharded, because the
+# code loops or vmaps over them.
 RULES: tuple[tuple[str, str | None], ...] = (
     ("batch", "data"),
     ("time", None),
-    # What is kept of every layer for the backward pass: whole on each device of `model` it would be
-    # the largest thing in memory (sequence parallelism, arXiv 2205.05198).
+    # Time axis of the activations that each layer saves for the backward pass. Replicated over
+    # `model`, they would be the largest arrays in memory (sequence parallelism, arXiv 2205.05198).
     ("kept_time", "model"),
     ("embed", "data"),
     ("heads", "model"),
@@ -33,80 +34,85 @@ RULES: tuple[tuple[str, str | None], ...] = (
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh [data, model] over all devices, or over those given.
+    """A mesh [data, model] over all devices, or over `devices`.
 
     Raises:
-        ConfigError: if the sizes do not multiply to the number of devices.
+        ConfigError: the product of the sizes is not the number of devices.
     """
     count = jax.device_count() if devices is None else len(devices)
     data = count // config.model if config.data == -1 else config.data
     if data * config.model != count:
         raise ConfigError(
             f"config.mesh is data={config.data}, model={config.model}, but there are {count} "
-            "devices; make data * model equal to that, or data = -1"
+            "devices; make data * model equal to that number, or set data = -1"
         )
-    # Auto, not the default Explicit: with explicit axes FSDP's matmuls raise.
+    # Auto, not the default Explicit: with explicit axes the matrix products of FSDP raise errors.
     auto = (AxisType.Auto, AxisType.Auto)
     shape, names = (data, config.model), ("data", "model")
     try:
         return jax.make_mesh(shape, names, auto, devices=devices)
     except NotImplementedError:
-        # A torus whose sides are no products of the sizes (4 x 4 for 2 x 8): one is divided.
+        # The sizes are no products of the sides of the torus (2 x 8 on 4 x 4), so a side is split.
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
         return Mesh(grid, names, axis_types=auto)
 
 
 def param_shardings(boxed: Params, mesh: Mesh) -> Params:
-    """A sharding for every leaf of a boxed (axis-named) parameter tree, by `RULES`.
+    """The sharding of every leaf of a boxed (axis-named) parameter tree, by `RULES`.
 
-    An axis that its mesh axis does not divide evenly (say 3 key heads over 2) stays whole.
+    An axis whose size is no multiple of its mesh axis (say 3 key heads over 2) is not sharded.
     """
     specs = meta.get_partition_spec(boxed)
     shapes = meta.unbox(boxed)
 
-    def one(spec: PartitionSpec, leaf) -> NamedSharding:
-        return NamedSharding(mesh, _placement(tuple(spec), leaf.shape, mesh.abstract_mesh))
+    def leaf_sharding(spec: PartitionSpec, leaf) -> NamedSharding:
+        return NamedSharding(mesh, _partition_spec(tuple(spec), leaf.shape, mesh.abstract_mesh))
 
-    return jax.tree.map(one, specs, shapes, is_leaf=lambda x: isinstance(x, PartitionSpec))
+    return jax.tree.map(leaf_sharding, specs, shapes, is_leaf=_is_spec)
+
+
+def _is_spec(node: Any) -> bool:
+    return isinstance(node, PartitionSpec)
 
 
 def gather_params(params: Params, boxed: Params) -> Params:
-    """Inside jit: parameters whole over `data`, still spread over `model` (see `RULES`).
+    """Inside jit: parameters all-gathered over `data`, still sharded over `model` (see `RULES`).
 
-    A loop reads every parameter at every turn; gathered layer by layer, as FSDP does, they would
-    cross the network each time.
+    For loops that read every parameter in every iteration. All-gathering layer by layer, as FSDP
+    does, would send the parameters over the network in every iteration.
     """
-    return _constrain_params(params, boxed, whole="embed")
+    return _constrain_params(params, boxed, replicate="embed")
 
 
 def spread_params(params: Params, boxed: Params) -> Params:
-    """Inside jit: parameters, or gradients of gathered ones, where they rest (see `RULES`)."""
+    """Inside jit: parameters, or gradients of gathered parameters, sharded by `RULES`."""
     return _constrain_params(params, boxed)
 
 
-def _constrain_params(params: Params, boxed: Params, whole: str = "") -> Params:
+def _constrain_params(params: Params, boxed: Params, replicate: str = "") -> Params:
     if jax.sharding.get_abstract_mesh().empty:
         return params
     specs = meta.get_partition_spec(boxed)
 
-    def one(spec: PartitionSpec, x):
-        return constrain(x, [None if name == whole else name for name in tuple(spec)])
+    def constrain_leaf(spec: PartitionSpec, x):
+        return constrain(x, [None if name == replicate else name for name in tuple(spec)])
 
-    return jax.tree.map(one, specs, params, is_leaf=lambda x: isinstance(x, PartitionSpec))
+    return jax.tree.map(constrain_leaf, specs, params, is_leaf=_is_spec)
 
 
 def constrain(x: jax.Array, names: Sequence[str | None]) -> jax.Array:
-    """Inside jit: an array placed by the names of its axes; without a mesh, left alone."""
+    """Inside jit: an array sharded by the names of its axes; unchanged without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return x
-    return jax.lax.with_sharding_constraint(x, _placement(names, x.shape, mesh))
+    return jax.lax.with_sharding_constraint(x, _partition_spec(names, x.shape, mesh))
 
 
-def _placement(names: Sequence[str | None], shape: tuple[int, ...], mesh) -> PartitionSpec:
-    """`RULES` for one array; an axis that its mesh axis does not divide evenly stays whole.
+def _partition_spec(names: Sequence[str | None], shape: tuple[int, ...], mesh) -> PartitionSpec:
+    """`RULES` for one array.
 
-    So does one whose mesh axis a surrounding `shard_map` has already divided.
+    An axis is not sharded if its size is no multiple of the mesh axis, or if a surrounding
+    `shard_map` already uses that mesh axis.
     """
     rules = dict(RULES)
     axes, used = [], set(mesh.manual_axes)
@@ -121,9 +127,10 @@ def _placement(names: Sequence[str | None], shape: tuple[int, ...], mesh) -> Par
 
 
 def like_params(tree, params: Params, shardings: Params, mesh: Mesh):
-    """Shardings for optimiser state: leaves at a parameter's place take its sharding, others none.
+    """Shardings for optimiser state: moments are sharded as their parameter, the rest replicated.
 
-    A moment is recognised by its path ending in the parameter's path and by its shape.
+    A leaf is the moment of a parameter if its path ends in the parameter's path and the shapes are
+    equal.
     """
     by_path = {
         jax.tree_util.keystr(path): (leaf.shape, sharding)
@@ -133,62 +140,63 @@ def like_params(tree, params: Params, shardings: Params, mesh: Mesh):
     }
     replicated = NamedSharding(mesh, PartitionSpec())
 
-    def one(path, leaf):
+    def leaf_sharding(path, leaf):
         for start in range(len(path)):
-            found = by_path.get(jax.tree_util.keystr(path[start:]))
-            if found and found[0] == leaf.shape:
-                return found[1]
+            param = by_path.get(jax.tree_util.keystr(path[start:]))
+            if param and param[0] == leaf.shape:
+                return param[1]
         return replicated
 
-    return jax.tree_util.tree_map_with_path(one, tree)
+    return jax.tree_util.tree_map_with_path(leaf_sharding, tree)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over `data`, everything else whole."""
+    """The sharding with axis 0 (rows) over `data` and all other axes unsharded."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """The sharding with a full copy of the array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def constrain_batch(tree, axis: int = 0):
-    """Inside jit: rows (along `axis`) over `data` where the mesh has it and it divides them."""
+    """Inside jit: arrays with `axis` sharded over `data`, if that divides its size."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or "data" not in mesh.axis_names or "data" in mesh.manual_axes:
         return tree
 
-    def one(x):
+    def constrain_leaf(x):
         if x.ndim <= axis or x.shape[axis] % mesh.shape["data"]:
             return x
         spec = PartitionSpec(*[None] * axis, "data")
         return jax.lax.with_sharding_constraint(x, spec)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(constrain_leaf, tree)
 
 
 def by_data_shard(
     function: Callable[..., Any], num_rows: int, *, axis: int = 0
 ) -> Callable[..., Any]:
-    """Inside jit: function(params, *rows) run by each device of `data` on its own rows alone.
+    """Inside jit: function(params, *arrays) under `shard_map`, so each `data` shard runs its rows.
 
-    Rows go in along `axis` and come out along the first one; `params` are whole over `data`, and
-    all axes but `data` are the partitioner's. Without a mesh, or where `data` does not divide
-    `num_rows`, the function itself. Loops and branches in it must follow `largest_of_shards`.
+    The rows are along `axis` of the inputs and along the first axis of the outputs. `params` are
+    replicated over `data`; the other mesh axes are left to the partitioner. Returns `function`
+    itself without a mesh, or if `num_rows` is no multiple of `data`. Conditions of loops and
+    branches in `function` must go through `largest_of_shards`.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape["data"] == 1 or num_rows % mesh.shape["data"]:
         return function
-    rows, whole = PartitionSpec(*[None] * axis, "data"), PartitionSpec()
+    rows, replicated_spec = PartitionSpec(*[None] * axis, "data"), PartitionSpec()
 
     def run(params: Params, *arrays):
         return jax.shard_map(
             function,
-            in_specs=(whole, *[rows] * len(arrays)),
+            in_specs=(replicated_spec, *[rows] * len(arrays)),
             out_specs=PartitionSpec("data"),
             axis_names={"data"},
-            check_vma=False,  # a loop's first carry is equal on all devices, later ones are not
+            check_vma=False,  # a loop starts with an equal carry on all devices, which then differs
         )(params, *arrays)
 
     return run
@@ -197,37 +205,43 @@ def by_data_shard(
 def by_rows_and_heads(
     function: Callable[..., Any], in_specs: Any, out_specs: Any, num_rows: int, num_heads: int
 ) -> Callable[..., Any]:
-    """Inside jit: `function`, a kernel, on each device's own rows and heads; it sees no others.
+    """Inside jit: `function`, a kernel, under `shard_map` over rows (`data`) and heads (`model`).
 
-    In the specs "rows" stands for `data` and "heads" for `model`, where these divide the numbers;
-    else every device of that axis computes all of them. Without a mesh, the function itself.
+    In the specs, "rows" means `data` and "heads" means `model`. If `num_rows` or `num_heads` is no
+    multiple of its mesh axis, every device of that axis computes all of them. Returns `function`
+    itself without a mesh.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    free = set(mesh.axis_names) - set(mesh.manual_axes)  # `data` is divided already in sampling
-    if not free:
+    # In sampling, `data` is manual already.
+    free_axes = set(mesh.axis_names) - set(mesh.manual_axes)
+    if not free_axes:
         return function
-    rows = "data" if "data" in free and num_rows % mesh.shape["data"] == 0 else None
-    places = {"rows": rows, "heads": "model" if num_heads % mesh.shape["model"] == 0 else None}
+    rows = "data" if "data" in free_axes and num_rows % mesh.shape["data"] == 0 else None
+    heads = "model" if num_heads % mesh.shape["model"] == 0 else None
+    mesh_axes = {"rows": rows, "heads": heads}
 
-    def placed_by(specs: Any) -> Any:
-        one = lambda spec: PartitionSpec(*(places.get(axis) for axis in spec))  # noqa: E731
-        return jax.tree.map(one, specs, is_leaf=lambda x: isinstance(x, PartitionSpec))
+    def to_mesh_axes(specs: Any) -> Any:
+        return jax.tree.map(
+            lambda spec: PartitionSpec(*(mesh_axes.get(axis) for axis in spec)),
+            specs,
+            is_leaf=_is_spec,
+        )
 
     return jax.shard_map(
         function,
-        in_specs=placed_by(in_specs),
-        out_specs=placed_by(out_specs),
-        axis_names=free,
-        check_vma=False,  # pallas_call says nothing of how its output varies over the mesh
+        in_specs=to_mesh_axes(in_specs),
+        out_specs=to_mesh_axes(out_specs),
+        axis_names=free_axes,
+        check_vma=False,  # pallas_call does not declare how its output varies over the mesh
     )
 
 
 def largest_of_shards(x: jax.Array) -> jax.Array:
-    """Inside `by_data_shard`, of a number or a flag: the largest over `data`, the same everywhere.
+    """Inside `by_data_shard`: the maximum of a number or flag over `data`, equal on all shards.
 
-    Where a loop or a branch follows it, all shards take the same turns. They must: what the
-    partitioner puts in for the `model` axis may be one message among all devices, for which a
-    shard that took another way would be waited for in vain. Without that axis, x itself.
+    Loop and branch conditions must use it if there is a `model` axis. Otherwise shards would
+    disagree on control flow, and a collective that the partitioner inserts for `model`, which may
+    span all devices, would deadlock. Returns `x` itself if `model` is 1.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if "data" not in mesh.manual_axes or mesh.shape["model"] == 1:
@@ -236,17 +250,19 @@ def largest_of_shards(x: jax.Array) -> jax.Array:
 
 
 def placed(shapes: Any, shardings: Any) -> Any:
-    """Shapes, dtypes and places of a pytree of arrays: what to restore, or to compile for."""
+    """Abstract arrays (shape, dtype, sharding) of a pytree, for restoring or for compiling."""
     return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
     )
 
 
 def put(tree, shardings):
-    """Host arrays onto devices; each process gives only the parts that its devices hold."""
+    """Device arrays from host arrays; each process transfers only the shards of its own devices."""
 
-    def one(x, sharding):
+    def put_leaf(x, sharding):
         x = np.asarray(x)
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
-    return jax.tree.map(one, tree, shardings)
+    return jax.tree.map(put_leaf, tree, shardings)

@@ -1,1 +1,1 @@
-"""Problems, prompts, rewards and benchmarks (`config.train_data`, `prompt`, `reward`)."""
+"""Problems, prompts, rewards, benchmarks (`config.train_data`, `eval_data`, `prompt`, `reward`)."""

@@ -1,4 +1,4 @@
-"""Prompts: records -> chat template -> token ids -> batches in a shuffled, restorable order."""
+"""Prompts: records -> chat template -> token ids -> shuffled batches; the order can be restored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from asyppo_jax.tasks.records import DataError, Record
 from asyppo_jax.tasks.tokenizers import Tokenizer, tokenize
 from asyppo_jax.types import PromptBatch
 
-_NAMED = 3  # how many left-out records of a kind a summary names
+_MAX_NAMED = 3  # a summary names at most this many left-out records per reason
 _FIRST_WORDS = 6
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The token ids that the actor is given, neither padded nor truncated, and their record."""
+    """The token ids of the actor's input, neither padded nor truncated, and their record."""
 
     tokens: tuple[int, ...]
     record: Record
@@ -28,7 +28,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A record that makes no prompt: its index in the records, its problem's first words."""
+    """A record without a prompt: its index in the records, and the first words of its problem."""
 
     index: int
     words: str
@@ -39,9 +39,9 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class PromptReport:
-    """What became of the records; each left-out record is named once, under the first that holds.
+    """How many records became prompts, and which were left out, each under its first reason.
 
-    `shortest_too_long` is the token count of the shortest prompt in `too_long`, 0 if there is none.
+    `shortest_too_long` is the token count of the shortest prompt in `too_long`; 0 if that is empty.
     """
 
     num_records: int
@@ -53,37 +53,41 @@ class PromptReport:
     shortest_too_long: int
 
     def summary(self) -> str:
-        """One line: how many prompts, and which records were left out and why."""
+        """One line: the number of prompts, and which records were left out and why."""
         line = f"{self.num_prompts} prompts from {self.num_records} records"
-        kinds = (
+        reasons = (
             ("without a problem", self.empty),
             ("without an answer", self.without_answer),
             (f"longer than {self.max_length} tokens", self.too_long),
         )
-        reasons = [f"{len(some)} {kind} ({_names(some)})" for kind, some in kinds if some]
-        return f"{line}; left out: {', '.join(reasons)}" if reasons else line
+        counts = [
+            f"{len(left_out)} {reason} ({_names(left_out)})"
+            for reason, left_out in reasons
+            if left_out
+        ]
+        return f"{line}; left out: {', '.join(counts)}" if counts else line
 
 
 def _names(left_out: Sequence[LeftOut]) -> str:
-    named = ", ".join(str(one) for one in left_out[:_NAMED])
-    more = len(left_out) - _NAMED
+    named = ", ".join(map(str, left_out[:_MAX_NAMED]))
+    more = len(left_out) - _MAX_NAMED
     return f"{named} and {more} more" if more > 0 else named
 
 
 def make_prompts(
     records: Sequence[Record], tokenizer: Tokenizer, prompt: PromptConfig
 ) -> tuple[list[Prompt], PromptReport]:
-    """Turns each problem into prompt tokens; what cannot be used is left out and named.
+    """The prompts of all usable records, and a report that names the records left out.
 
-    With the template "chat" a prompt is the tokenizer's chat template of the system prompt and the
-    problem, up to where the assistant speaks. An empty system prompt gives no system message (some
-    templates, Qwen2.5's for one, then put in their own). Any other template is plain text in which
-    {problem} is replaced; the system prompt has no part in it. No special tokens are added to
-    either: a chat template writes its own.
+    With the template "chat" a prompt is the tokenizer's chat template, filled with the system
+    prompt and the problem, up to the start of the assistant's answer. An empty system prompt gives
+    no system message (some templates, such as Qwen2.5's, then insert their own). Any other template
+    is plain text in which {problem} is replaced; the system prompt is not used. No special tokens
+    are added, because a chat template contains its own.
 
     Raises:
-      ConfigError: a template that lacks {problem}, or a tokenizer without a usable chat template.
-      DataError: no record makes a prompt.
+      ConfigError: the template lacks {problem}, or the tokenizer has no usable chat template.
+      DataError: no record can be used.
     """
     prompts: list[Prompt] = []
     empty: list[LeftOut] = []
@@ -114,15 +118,15 @@ def make_prompts(
         shortest_too_long=min(too_long_lengths, default=0),
     )
     if not prompts:
-        raise DataError(f"no prompt is left: {report.summary()}; {_mend(report)}")
+        raise DataError(f"no prompt is left: {report.summary()}; {_fix(report)}")
     return prompts, report
 
 
 def tokenize_problem(problem: str, tokenizer: Tokenizer, prompt: PromptConfig) -> tuple[int, ...]:
-    """The tokens that the actor is given for a problem, see `make_prompts`; of any length.
+    """The prompt tokens of a problem, of any length; see `make_prompts` for the templates.
 
     Raises:
-      ConfigError: a template that lacks {problem}, or a tokenizer without a usable chat template.
+      ConfigError: the template lacks {problem}, or the tokenizer has no usable chat template.
     """
     _check_template(tokenizer, prompt)
     return tokenize(_render(problem, tokenizer, prompt), tokenizer)
@@ -133,7 +137,7 @@ def _check_template(tokenizer: Tokenizer, prompt: PromptConfig) -> None:
         if not tokenizer.chat_template:
             raise ConfigError(
                 'config.prompt.template is "chat", but the tokenizer has no chat template; '
-                "set it to a text with {problem}"
+                "set it to a text that contains {problem}"
             )
     elif "{problem}" not in prompt.template:
         raise ConfigError(
@@ -150,9 +154,9 @@ def _render(problem: str, tokenizer: Tokenizer, prompt: PromptConfig) -> str:
         messages.insert(0, {"role": "system", "content": prompt.system_prompt})
     try:
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    except TemplateError as error:  # some templates refuse a system message, in their own words
+    except TemplateError as error:  # some templates reject a system message
         raise ConfigError(
-            f"the tokenizer's chat template fails ({error}); if it takes no system message, "
+            f"the tokenizer's chat template fails ({error}); if it allows no system message, "
             'set config.prompt.system_prompt to ""'
         ) from error
     return cast(str, text)
@@ -164,19 +168,19 @@ def _first_words(problem: str) -> str:
     return " ".join(words[:_FIRST_WORDS])[:60] + (" …" if more else "")
 
 
-def _mend(report: PromptReport) -> str:
+def _fix(report: PromptReport) -> str:
     if report.too_long:
         return f"raise config.prompt.max_length to {report.shortest_too_long} or more"
     if report.without_answer:
-        return "set answer_field and answer_pattern of the data, config.train_data or eval_data"
-    return "set problem_field of the data, config.train_data or config.eval_data"
+        return "set answer_field and answer_pattern of config.train_data or config.eval_data"
+    return "set problem_field of config.train_data or config.eval_data"
 
 
 def pad_prompts(prompts: Sequence[Prompt], max_length: int, pad_id: int) -> PromptBatch:
-    """Pads on the left: tokens [N, P] int32 and mask [N, P] bool, numpy, P = `max_length`.
+    """Left-padded prompts: NumPy tokens [N, P] int32 and mask [N, P] bool, with P = `max_length`.
 
     Raises:
-      ValueError: a prompt is longer than `max_length` (`make_prompts` leaves such out).
+      ValueError: a prompt is longer than `max_length` (`make_prompts` leaves such prompts out).
     """
     tokens = np.full((len(prompts), max_length), pad_id, np.int32)
     mask = np.zeros((len(prompts), max_length), bool)
@@ -194,22 +198,23 @@ def make_prompt_iterator(
 ) -> grain.DatasetIterator[list[Prompt]]:
     """An endless iterator over the prompts, `batch_size` at a time.
 
-    Each epoch is a new permutation of all prompts, a pure function of `seed`, and runs on into the
-    next where `batch_size` does not divide it. Hosts do not matter: each draws the prompts of the
-    whole step, and keeps those that its devices hold. So the place, which `get_state()` and
-    `set_state()` save and restore exactly, is one number that any number of hosts goes on from.
+    Each epoch is a new permutation of all prompts that depends on `seed` alone. If `batch_size`
+    does not divide an epoch, a batch continues into the next epoch. The order does not depend on
+    the number of hosts: every host draws all prompts of a step and uses those of its own devices.
+    The position, which `get_state()` and `set_state()` save and restore exactly, is therefore one
+    number, and a run can resume on any number of hosts.
 
     Raises:
       DataError: there are no prompts.
-      ValueError: a batch size or seed that cannot be.
+      ValueError: `batch_size` is below 1 or `seed` below 0.
     """
     if not prompts:
         raise DataError("there are no prompts to iterate over")
     if batch_size < 1 or seed < 0:
         raise ValueError(f"batch_size {batch_size} must be at least 1, seed {seed} at least 0")
-    # `seed` through .seed(), which hashes it: .shuffle(seed) would give seed s + 1 the epochs of
-    # seed s, one later.
+    # .seed() hashes the seed. With .shuffle(seed), epoch e of seed s + 1 would equal epoch e + 1 of
+    # seed s.
     dataset = grain.MapDataset.source(prompts).seed(seed).shuffle().repeat()
     dataset = dataset.batch(batch_size, batch_fn=list)
-    # The prompts lie in memory: reading ahead would cost threads and win nothing.
+    # No prefetching: the prompts are in memory, so it would cost threads and save nothing.
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))

@@ -1,7 +1,7 @@
-"""Records {problem, answer}: from files, the hub, procedural tasks, or a function of the user's.
+"""Records {problem, answer}: from files, the hub, procedural tasks, or a user's function.
 
-Every source becomes an iterator of rows (where the row stands, its fields); one function turns rows
-into records, so that field names, answer patterns and bad rows are treated alike everywhere.
+Every source becomes an iterator of rows (location, fields). One function turns rows into records,
+so that field names, answer patterns and bad rows are handled in the same way for every source.
 """
 
 import difflib
@@ -20,42 +20,42 @@ from etils import epath
 
 from asyppo_jax.config import ConfigError, DataConfig, UserError
 
-Rows = Iterator[tuple[str, Any]]  # (where the row stands, its fields)
+Rows = Iterator[tuple[str, Any]]  # (location for error messages, fields)
 
 _SECTIONS = "config.train_data or config.eval_data"
 
 
 class DataError(UserError, ValueError):
-    """Data that cannot be used; the message names the place and the mend."""
+    """Data that cannot be used; the message says where and how to fix it."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A problem and its reference answer, "" where the source has none."""
+    """A problem and its reference answer; "" if the source has none."""
 
     problem: str
     answer: str
 
 
 def load_records(data: DataConfig, *, spellings: bool = False) -> list[Record]:
-    r"""Reads the records that `data` describes, in the order of the source.
+    r"""The records that `data` describes, in the order of the source.
 
-    Sources: "jsonl" and "parquet" files; "hub", a data set name or "name:subset"
-    ("openai/gsm8k:main"); "reasoning_gym", a task, of which `num_records` are made from `seed`;
-    "function", "module:function" called as f(split, num_records, seed), which returns an iterable
-    of dicts.
+    Sources: "jsonl" and "parquet" are files. "hub" is a data set name or "name:subset"
+    ("openai/gsm8k:main"). "reasoning_gym" is a task that generates `num_records` records from
+    `seed`. "function" is "module:function", called as f(split, num_records, seed); it returns an
+    iterable of dicts.
 
-    Answers become text: 27.0 is "27", null is "", a list is its first element (data sets that give
-    lists give spellings of one answer); with `spellings` each answer is a JSON list of all of its
-    spellings, for graders that take any. Group 1 of the first match of `answer_pattern`, where
-    there is one, is the answer; where it does not match, the answer is "".
+    Answers become text: 27.0 is "27", null is "", a list is its first element (data sets use lists
+    for several spellings of one answer). With `spellings` each answer is a JSON list of all its
+    spellings, for graders that accept any of them. If `answer_pattern` is set, the answer is
+    group 1 of its first match, or "" if it does not match.
 
-    reasoning_gym makes item i of seed s from s + i: data sets whose seeds are nearer to each other
-    than their sizes share problems. Keep the seeds of training and evaluation far apart.
+    reasoning_gym generates item i of seed s from s + i. Two data sets therefore share problems if
+    their seeds differ by less than their size: keep the seeds of training and evaluation far apart.
 
     Raises:
-      ConfigError: a setting that cannot work.
-      DataError: data that are missing, broken or empty, or a package that is not installed.
+      ConfigError: a setting is invalid.
+      DataError: the data are missing, broken or empty, or a package is not installed.
     """
     if not data.path:
         raise ConfigError(f"path is empty; set it in {_SECTIONS}")
@@ -78,7 +78,7 @@ def load_records(data: DataConfig, *, spellings: bool = False) -> list[Record]:
             answer = (match.group(1) or "") if match else ""
         records.append(Record(problem, answer.strip()))
     if not records:
-        raise DataError(f"{data.source} data set {data.path} has no records; set path to another")
+        raise DataError(f"{data.source} data set {data.path} has no records; set another path")
     if pattern is not None and not any(record.answer for record in records):
         raise DataError(
             f"answer_pattern {data.answer_pattern!r} matches none of the {len(records)} answers of "
@@ -94,7 +94,7 @@ def _compile(answer_pattern: str) -> re.Pattern[str] | None:
         pattern = re.compile(answer_pattern)
     except re.error as error:
         raise ConfigError(
-            f"answer_pattern {answer_pattern!r} is no regular expression: {error}"
+            f"answer_pattern {answer_pattern!r} is not a regular expression: {error}"
         ) from error
     if not pattern.groups:
         raise ConfigError(
@@ -105,7 +105,7 @@ def _compile(answer_pattern: str) -> re.Pattern[str] | None:
 
 def _field(row: Any, name: str, where: str) -> str:
     if not isinstance(row, Mapping):
-        raise DataError(f"{where}: an object with fields is wanted, not a {type(row).__name__}")
+        raise DataError(f"{where}: expected an object with fields, got a {type(row).__name__}")
     if name not in row:
         raise DataError(
             f"{where}: there is no field {name!r} among {', '.join(map(repr, row)) or 'none'}; "
@@ -115,10 +115,13 @@ def _field(row: Any, name: str, where: str) -> str:
 
 
 def _spellings(row: Any, name: str, where: str) -> str:
-    first = _field(row, name, where)  # which also refuses what cannot be read
+    first = _field(row, name, where)  # raises if the field is missing or cannot be read
     value = row[name]
-    texts = [_to_text(x, name, where) for x in value] if isinstance(value, list) else [first]
-    return json.dumps([*dict.fromkeys(text.strip() for text in texts)])
+    if isinstance(value, list):
+        spellings = [_to_text(spelling, name, where) for spelling in value]
+    else:
+        spellings = [first]
+    return json.dumps([*dict.fromkeys(spelling.strip() for spelling in spellings)])
 
 
 def _to_text(value: Any, name: str, where: str) -> str:
@@ -134,14 +137,14 @@ def _to_text(value: Any, name: str, where: str) -> str:
         return _to_text(value[0], name, where) if value else ""
     raise DataError(
         f"{where}: field {name!r} holds a {type(value).__name__}, neither text nor a number; "
-        f"set problem_field and answer_field in {_SECTIONS}, or mend that row"
+        f"set problem_field and answer_field in {_SECTIONS}, or fix that row"
     )
 
 
 def _number_to_text(value: float) -> str:
-    if math.isnan(value):  # how tables write a missing number
+    if math.isnan(value):  # tables store a missing number as NaN
         return ""
-    # Beyond 2**53 the digits of an integer would claim an exactness that the float has not.
+    # Above 2**53 a float is not an exact integer, so its digits would be misleading.
     return str(int(value)) if value.is_integer() and abs(value) <= 2**53 else repr(value)
 
 
@@ -176,7 +179,7 @@ def _jsonl_rows(path: epath.Path) -> Rows:
             try:
                 yield where, json.loads(line.decode("utf-8-sig"))
             except ValueError as error:  # a JSONDecodeError or a UnicodeDecodeError
-                raise DataError(f"{where}: not JSON ({error}); mend or remove that line") from error
+                raise DataError(f"{where}: not JSON ({error}); fix or remove that line") from error
 
 
 def _parquet_rows(path: epath.Path) -> Rows:
@@ -188,7 +191,7 @@ def _parquet_rows(path: epath.Path) -> Rows:
         try:
             file = pyarrow.parquet.ParquetFile(source)
         except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{path} is no parquet file ({error}); write it again") from error
+            raise DataError(f"{path} is not a parquet file ({error}); write it again") from error
         rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
         for number, row in enumerate(rows, start=1):
             yield f"{path}, row {number}", row
@@ -209,12 +212,14 @@ def _hub_rows(data: DataConfig) -> Rows:
 
 
 def _reasoning_gym_rows(data: DataConfig) -> Rows:
-    _import_package("reasoning_gym", "data of reasoning_gym", "asyppo-jax[tasks]")
+    _import_package("reasoning_gym", "the source reasoning_gym", "asyppo-jax[tasks]")
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
     if data.num_records is None:
-        raise ConfigError(f"num_records is None; say in {_SECTIONS} how many {data.path} to make")
+        raise ConfigError(
+            f"num_records is None; set in {_SECTIONS} how many {data.path} to generate"
+        )
     if data.path not in DATASETS:
         close = difflib.get_close_matches(data.path, DATASETS, n=3, cutoff=0.4) or sorted(DATASETS)
         raise ConfigError(
@@ -223,8 +228,10 @@ def _reasoning_gym_rows(data: DataConfig) -> Rows:
         )
     try:
         rows = reasoning_gym.create_dataset(data.path, size=data.num_records, seed=data.seed)
-    except (AssertionError, TypeError, ValueError) as error:  # its own checks of a task's settings
-        raise ConfigError(f"reasoning_gym cannot make the task {data.path!r}: {error}") from error
+    except (AssertionError, TypeError, ValueError) as error:  # the task rejects its settings
+        raise ConfigError(
+            f"reasoning_gym cannot generate the task {data.path!r}: {error}"
+        ) from error
     for number, row in enumerate(rows, start=1):
         yield f"{data.path}, item {number}", row
 
@@ -232,24 +239,24 @@ def _reasoning_gym_rows(data: DataConfig) -> Rows:
 def _function_rows(data: DataConfig) -> Rows:
     module_name, _, function_name = data.path.partition(":")
     if not module_name or not function_name:
-        raise ConfigError(f'path is {data.path!r}; a function is given as "module:function"')
+        raise ConfigError(f'path is {data.path!r}; set it to "module:function"')
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise ConfigError(f"path {data.path!r} cannot be imported: {error}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise ConfigError(f"path is {data.path!r}, but {module_name} has no function of that name")
+        raise ConfigError(f"path is {data.path!r}, but {module_name} has no such function")
     rows: Any = function(data.split, data.num_records, data.seed)
     for number, row in enumerate(rows, start=1):
         yield f"{data.path}, item {number}", row
 
 
-def _import_package(module: str, what: str, requirement: str) -> ModuleType:
+def _import_package(module: str, user: str, requirement: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise DataError(
-            f'{what} needs the package {module} ({error}); install it with: pip install "'
+            f'{user} needs the package {module} ({error}); install it with: pip install "'
             f'{requirement}"'
         ) from error

@@ -42,11 +42,11 @@ def main(argv: list[str]) -> None:
         else:
             if _TOPOLOGY.value is None:
                 raise ConfigError("--topology is missing; name a slice, such as v5p:4x4x2")
-            found = plan(config, _TOPOLOGY.value, name=name, phases=_PHASES.value, tell=_tell)
+            found = plan(config, _TOPOLOGY.value, name=name, phases=_PHASES.value, report=_tell)
             print(table(found))
         others = []
         for file, other in compared.items():
-            other = plan(other, found.topology, name=file, phases=_PHASES.value, tell=_tell)
+            other = plan(other, found.topology, name=file, phases=_PHASES.value, report=_tell)
             others.append(other)
             print(table(other))
             print(ratios(found, other))
@@ -68,7 +68,7 @@ def search(config: Config, name: str, topologies: list[str], phases: list[str]) 
     found, reasons = None, []
     for topology in topologies:
         try:
-            found = plan(config, topology, name=name, phases=phases, tell=_tell)
+            found = plan(config, topology, name=name, phases=phases, report=_tell)
         except ConfigError as error:
             reasons.append(f"{topology}: {error}")
             continue

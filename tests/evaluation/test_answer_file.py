@@ -1,4 +1,4 @@
-"""Answers on disk: whole batches, other settings refused, torn ends healed."""
+"""Answers on disk: appended batches, refused settings, and a last line that was cut off."""
 
 import json
 
@@ -21,7 +21,7 @@ def answer(index: int, completion: str = "x = \N{LATIN SMALL LETTER E WITH ACUTE
     )
 
 
-def test_what_was_appended_is_there_again(tmp_path):
+def test_appended_answers_are_read_back(tmp_path):
     AnswerFile(str(tmp_path), {"seed": 0}).append([answer(0), answer(1)])
     file = AnswerFile(str(tmp_path), {"seed": 0})
     file.append([answer(2)])
@@ -30,12 +30,12 @@ def test_what_was_appended_is_there_again(tmp_path):
     assert [json.loads(line)["completion"] for line in lines] == [answer(0)["completion"]] * 3
 
 
-def test_half_a_surrogate_pair_in_a_completion_survives(tmp_path):
+def test_a_completion_with_half_a_surrogate_pair_is_read_back(tmp_path):
     AnswerFile(str(tmp_path), {}).append([answer(0, "a\ud83d")])
     assert AnswerFile(str(tmp_path), {}).answers[0]["completion"] == "a\ud83d"
 
 
-def test_a_torn_last_line_is_dropped_and_a_broken_one_is_named(tmp_path):
+def test_a_cut_off_last_line_is_dropped_and_another_broken_line_is_an_error(tmp_path):
     AnswerFile(str(tmp_path), {}).append([answer(0), answer(1)])
     path = tmp_path / "answers.jsonl"
     path.write_bytes(path.read_bytes()[:-5])
@@ -49,9 +49,9 @@ def test_a_torn_last_line_is_dropped_and_a_broken_one_is_named(tmp_path):
         AnswerFile(str(tmp_path), {})
 
 
-def test_answers_of_other_settings_are_refused_by_name(tmp_path):
+def test_the_error_for_other_settings_names_the_setting(tmp_path):
     AnswerFile(str(tmp_path), {"seed": 0, "top_p": 0.9}).append([answer(0)])
-    with pytest.raises(AnswerFileError, match=r"made with seed = 0, now it is 1; give another"):
+    with pytest.raises(AnswerFileError, match=r"made with seed = 0, but now it is 1; set another"):
         AnswerFile(str(tmp_path), {"seed": 1, "top_p": 0.9})
 
 

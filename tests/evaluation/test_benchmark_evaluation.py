@@ -1,4 +1,4 @@
-"""A benchmark run on a small random model: counts, verdicts, and going on after a kill."""
+"""A benchmark on a small random model: counts, verdicts, and resuming after a kill."""
 
 import dataclasses
 import json
@@ -20,7 +20,13 @@ from asyppo_jax.tasks.benchmarks import Benchmark, BenchmarkSettings, load_probl
 from tests.evaluation.test_answer_file import answer
 from tests.tiny import save_model_directory
 
-PROBLEMS = ("1+1", "2+3", "4+4+1+7+2+2+9", "9+9", "5+1")  # batches of two: the last is filled up
+PROBLEMS = (
+    "1+1",
+    "2+3",
+    "4+4+1+7+2+2+9",
+    "9+9",
+    "5+1",
+)  # batches of two, so the last one is filled up
 SETTINGS = BenchmarkSettings(
     num_samples=3, batch_size=2, max_completion_length=6, template="{problem}=", time_limit=60.0
 )
@@ -45,8 +51,8 @@ def sums(grader: str = "exact") -> Benchmark:
 
 
 @pytest.fixture(scope="module")
-def whole(actor, data, tmp_path_factory):
-    output = tmp_path_factory.mktemp("whole")
+def complete(actor, data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("complete")
     return output, evaluate_benchmark(actor, sums(), str(output), data_dir=data, settings=SETTINGS)
 
 
@@ -54,8 +60,8 @@ def read(output):
     return [json.loads(line) for line in (output / "answers.jsonl").read_text().splitlines()]
 
 
-def test_every_problem_is_answered_k_times_in_order(whole):
-    output, summary = whole
+def test_every_problem_has_k_answers_in_order(complete):
+    output, summary = complete
     answers = read(output)
     assert [(a["index"], a["sample"]) for a in answers] == [
         (i, j) for i in range(5) for j in range(3)
@@ -69,8 +75,8 @@ def test_every_problem_is_answered_k_times_in_order(whole):
 
 
 @pytest.mark.parametrize("lines", [0, 6, 8, 14, 15])
-def test_a_killed_run_goes_on_to_the_same_answers(whole, actor, data, tmp_path, lines):
-    output, summary = whole
+def test_a_killed_evaluation_resumes_to_the_same_answers(complete, actor, data, tmp_path, lines):
+    output, summary = complete
     text = (output / "answers.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "settings.json").write_bytes((output / "settings.json").read_bytes())
     (tmp_path / "answers.jsonl").write_text("".join(text[:lines]) + ("{" if lines == 8 else ""))
@@ -83,16 +89,16 @@ def test_a_killed_run_goes_on_to_the_same_answers(whole, actor, data, tmp_path, 
     }
 
 
-def test_another_seed_gives_other_answers_and_needs_another_place(whole, actor, data, tmp_path):
+def test_another_seed_gives_other_answers_and_needs_another_output(complete, actor, data, tmp_path):
     other = dataclasses.replace(SETTINGS, seed=1)
-    with pytest.raises(AnswerFileError, match="made with seed = 0, now it is 1"):
-        evaluate_benchmark(actor, sums(), str(whole[0]), data_dir=data, settings=other)
+    with pytest.raises(AnswerFileError, match="made with seed = 0, but now it is 1"):
+        evaluate_benchmark(actor, sums(), str(complete[0]), data_dir=data, settings=other)
     evaluate_benchmark(actor, sums(), str(tmp_path), data_dir=data, settings=other)
-    assert [a["completion"] for a in read(tmp_path)] != [a["completion"] for a in read(whole[0])]
+    assert [a["completion"] for a in read(tmp_path)] != [a["completion"] for a in read(complete[0])]
 
 
 @pytest.mark.filterwarnings("ignore:1.*no score")
-def test_answers_without_a_score_count_as_wrong_and_are_told_apart(actor, data, tmp_path):
+def test_ungraded_answers_count_as_wrong_and_are_counted_separately(actor, data, tmp_path):
     benchmark = sums("tests.graders:right_for_two_and_three")
     summary = evaluate_benchmark(actor, benchmark, str(tmp_path), data_dir=data, settings=SETTINGS)
     verdicts = [a["verdict"] for a in read(tmp_path)]
@@ -103,8 +109,8 @@ def test_answers_without_a_score_count_as_wrong_and_are_told_apart(actor, data, 
     assert summary["pass@1"] == pytest.approx(0.2) and summary["pass@3"] == pytest.approx(0.2)
 
 
-def test_what_had_no_grade_is_graded_again_and_nothing_is_sampled(whole, actor, data, tmp_path):
-    output, summary = whole
+def test_ungraded_answers_are_graded_again_without_sampling(complete, actor, data, tmp_path):
+    output, summary = complete
     answers = read(output)
     for a in answers[3:5]:
         a["verdict"], a["score"] = "ungraded", 0.0
@@ -118,19 +124,19 @@ def test_what_had_no_grade_is_graded_again_and_nothing_is_sampled(whole, actor, 
     assert again["avg@3"] == summary["avg@3"]
 
 
-def test_the_numbers_of_a_summary_by_hand():
+def test_a_summary_worked_by_hand():
     made = [answer(i // 2) for i in range(6)]
     verdicts = ("right", "no_answer", "wrong", "ungraded", "right", "right")
     for i, verdict in enumerate(verdicts):
         made[i]["verdict"], made[i]["score"] = verdict, float(verdict == "right")
         made[i]["truncated"], made[i]["length"] = i in (1, 2, 4), i + 1
-    found = summarize_answers(sums(), made, 2)
-    assert found["avg@2"] == pytest.approx(0.5) and found["pass@2"] == pytest.approx(2 / 3)
-    assert (found["truncated"], found["no_answer"], found["ungraded"]) == (3, 1, 1)
-    assert found["length"]["mean"] == 3.5 and found["num_problems"] == 3
-    low, high = found["interval"]
+    summary = summarize_answers(sums(), made, 2)
+    assert summary["avg@2"] == pytest.approx(0.5) and summary["pass@2"] == pytest.approx(2 / 3)
+    assert (summary["truncated"], summary["no_answer"], summary["ungraded"]) == (3, 1, 1)
+    assert summary["length"]["mean"] == 3.5 and summary["num_problems"] == 3
+    low, high = summary["interval"]
     assert low < 0.5 < high
-    text = table([found])
+    text = table([summary])
     assert "@2 50.0" in text and "3/6" in text and "50.0 66.7" in text
 
 
@@ -143,16 +149,16 @@ def test_the_numbers_of_a_summary_by_hand():
         ({"min_p": 1.5}, r"min_p is 1.5; it must be in \[0, 1\]"),
         ({"top_p": 0.0}, r"top_p is 0.0; it must be in \(0, 1\]"),
         ({"slots": 4}, "slots is 4; make it a multiple of num_samples = 3"),
-        ({"template": "no place"}, "does not contain {problem}"),
+        ({"template": "no problem"}, "does not contain {problem}"),
     ],
 )
-def test_settings_that_cannot_work_are_named(actor, data, tmp_path, changes, sentence):
+def test_invalid_settings_are_refused(actor, data, tmp_path, changes, sentence):
     wrong = dataclasses.replace(SETTINGS, **changes)
     with pytest.raises(ConfigError, match=sentence):
         evaluate_benchmark(actor, sums(), str(tmp_path), data_dir=data, settings=wrong)
 
 
-def test_a_prompt_is_the_flags_then_the_runs_then_the_benchmarks(actor):
+def test_the_prompt_comes_from_the_settings_then_the_run_then_the_benchmark(actor):
     benchmark = sums()
     plain = BenchmarkSettings()
     assert choose_prompt(actor, benchmark, plain) == benchmark.prompt
@@ -162,15 +168,15 @@ def test_a_prompt_is_the_flags_then_the_runs_then_the_benchmarks(actor):
     assert chosen.template == "{problem}=" and chosen.system_prompt == ""
 
 
-def test_a_base_model_without_a_chat_template_is_told_of_the_flag(actor):
+def test_the_error_for_a_model_without_a_chat_template_names_the_flag(actor):
     class Plain:
         chat_template = None
 
-    with pytest.raises(ConfigError, match="no chat template; give --template"):
+    with pytest.raises(ConfigError, match="no chat template; set --template"):
         choose_prompt(dataclasses.replace(actor, tokenizer=Plain()), sums(), BenchmarkSettings())
 
 
-def test_greedy_answers_are_those_of_generate(actor, data, tmp_path):
+def test_greedy_answers_equal_those_of_generate(actor, data, tmp_path):
     greedy = dataclasses.replace(SETTINGS, num_samples=1, temperature=0.0, top_p=1.0)
     evaluate_benchmark(actor, sums(), str(tmp_path), data_dir=data, settings=greedy)
     prompt = choose_prompt(actor, sums(), greedy)

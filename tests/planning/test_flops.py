@@ -1,4 +1,4 @@
-"""The formula against the compiled program."""
+"""The FLOPs by formula equal those of the compiled program."""
 
 import dataclasses
 from functools import partial
@@ -28,7 +28,7 @@ WIDE = dataclasses.replace(QWEN3, vocab_size=512, embed_dim=128, mlp_dim=384, he
     ],
     ids=str,
 )
-def test_the_formula_gives_the_products_of_the_compiled_step(remat, changes):
+def test_the_formula_equals_the_matrix_products_of_the_compiled_step(remat, changes):
     config = make_config(
         **{
             "sampling__max_completion_length": 48,
@@ -51,13 +51,13 @@ def test_the_formula_gives_the_products_of_the_compiled_step(remat, changes):
     assert compiled == pytest.approx(formula, rel=0.05)
 
 
-def test_a_longer_completion_costs_more_and_fewer_critics_less():
+def test_costs_grow_with_the_completion_length_and_the_number_of_critics():
     networks = Networks(Actor(WIDE), Critic(WIDE))
     short, long = (make_config(sampling__max_completion_length=n) for n in (9, 18))
     assert sizes_of(long).length - sizes_of(short).length == 9
-    one, two = (phase_costs(make_config(k), networks) for k in (1, 2))
-    assert two["values"].flops == 2 * one["values"].flops
-    # The critics share the responses: together they cost what one alone would.
-    assert two["critics"].flops == one["critics"].flops
+    one_critic, two_critics = (phase_costs(make_config(k), networks) for k in (1, 2))
+    assert two_critics["values"].flops == 2 * one_critic["values"].flops
+    # The responses are divided among the critics, so the update of two costs as much as of one.
+    assert two_critics["critics"].flops == one_critic["critics"].flops
     ratio = phase_costs(long, networks)["actor"].flops / phase_costs(short, networks)["actor"].flops
     assert ratio > 23 / 14

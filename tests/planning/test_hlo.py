@@ -1,4 +1,4 @@
-"""Programs are read with the trip counts of their loops."""
+"""FLOPs and collectives of programs are counted with the trip counts of their loops."""
 
 import re
 
@@ -16,7 +16,7 @@ def _compiled(function, *shapes):
     return text
 
 
-def test_products_inside_a_loop_in_a_loop_count_as_often_as_they_run():
+def test_products_in_nested_loops_count_as_often_as_they_run():
     def body(x, _):
         return jnp.tanh(x @ x), None
 
@@ -27,14 +27,14 @@ def test_products_inside_a_loop_in_a_loop_count_as_often_as_they_run():
     assert dot_flops(read_program(text)) == 3 * 5 * 2 * 32**3
 
 
-def test_a_count_that_is_not_noted_is_read_from_the_condition():
+def test_a_trip_count_without_annotation_is_read_from_the_condition():
     text = _compiled(lambda x: jax.lax.fori_loop(0, 11, lambda _, y: jnp.tanh(y @ y), x), (16, 16))
-    unnoted = re.sub(r'"known_trip_count":\{"n":"\d+"\},?', "", text)
-    assert unnoted != text
-    assert dot_flops(read_program(unnoted, unknown_trips={"": 5.0})) == 11 * 2 * 16**3
+    unannotated = re.sub(r'"known_trip_count":\{"n":"\d+"\},?', "", text)
+    assert unannotated != text
+    assert dot_flops(read_program(unannotated, unknown_trips={"": 5.0})) == 11 * 2 * 16**3
 
 
-def test_a_loop_of_unknown_length_runs_as_often_as_the_caller_says():
+def test_an_unknown_trip_count_is_given_by_the_caller():
     def loop(x):
         return jax.lax.while_loop(lambda y: jnp.sum(y) < 9, lambda y: jnp.tanh(y @ y), x)
 
@@ -42,7 +42,7 @@ def test_a_loop_of_unknown_length_runs_as_often_as_the_caller_says():
     assert dot_flops(read_program(text, unknown_trips={"": 7.0})) == 7 * 2 * 16**3
 
 
-def test_loops_of_unknown_length_are_told_apart_by_the_innermost_scope_that_is_known():
+def test_unknown_trip_counts_are_chosen_by_the_innermost_scope_with_an_entry():
     def loop(x, scope):
         with jax.named_scope(scope):
             return jax.lax.while_loop(lambda y: jnp.sum(y) < 9, lambda y: jnp.tanh(y @ y), x)
@@ -55,7 +55,7 @@ def test_loops_of_unknown_length_are_told_apart_by_the_innermost_scope_that_is_k
     assert dot_flops(program) == (3 + 7) * 2 * 16**3
 
 
-def test_a_scope_is_known_inside_the_names_of_transformations():
+def test_a_scope_is_recognised_inside_the_names_of_transformations():
     def loss(x, count):
         with jax.named_scope("scope"):
             return jnp.sum(jax.lax.fori_loop(0, count, lambda _, y: jnp.tanh(y @ y), x))
@@ -84,11 +84,11 @@ def test_a_scope_is_known_inside_the_names_of_transformations():
         ),
     ],
 )
-def test_what_a_device_sends_follows_the_kind_and_the_group(line, kind, sent):
+def test_bytes_sent_depend_on_the_kind_and_the_group_size(line, kind, sent):
     text = f"""ENTRY %main (p: f32[8]) -> f32[8] {{
   %p = f32[8]{{0}} parameter(0)
   ROOT %c = {line}
 }}"""
-    found = collectives(read_program(text))
-    assert list(found) == [kind]
-    assert (found[kind].count, found[kind].bytes) == (1, sent)
+    traffic = collectives(read_program(text))
+    assert list(traffic) == [kind]
+    assert (traffic[kind].count, traffic[kind].bytes) == (1, sent)

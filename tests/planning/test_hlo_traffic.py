@@ -1,4 +1,4 @@
-"""What a program moves: slices and rows in place are not whole arrays, and loops run often."""
+"""Moved bytes: slices and in-place updates count by their size, loop bodies by their trips."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ import pytest
 from asyppo_jax.planning.hlo import read_program
 from asyppo_jax.planning.hlo_traffic import moved_bytes
 
-# As a TPU's: a loop over 4 layers that reads a layer's weights out of a stack inside a fusion,
-# writes 2 rows of a cache of 64 in place, calls a kernel on it, and keeps its result on the chip.
+# Like a TPU program: a loop over 4 layers that slices a layer's weights from a stack in a fusion,
+# updates 2 of the 64 rows of a cache in place, calls a kernel on it, and keeps its result on chip.
 PROGRAM = """HloModule example
 
 %sliced (param_0: bf16[4,16,8], param_1: s32[]) -> bf16[16,8] {
@@ -39,10 +39,10 @@ PROGRAM = """HloModule example
   %x = f32[2,16]{1,0:S(1)} get-tuple-element(%carry), index=1
   %stack = bf16[4,16,8]{2,1,0} get-tuple-element(%carry), index=2
   %cache = bf16[64,8]{1,0} get-tuple-element(%carry), index=3
-  %places = s32[2,1]{1,0:S(1)} get-tuple-element(%carry), index=4
+  %positions = s32[2,1]{1,0:S(1)} get-tuple-element(%carry), index=4
   %new = bf16[2,8]{1,0} get-tuple-element(%carry), index=5
   %fusion.1 = f32[2,8]{1,0:S(1)} fusion(%x, %stack, %i), kind=kOutput, calls=%product
-  %fusion.2 = bf16[64,8]{1,0} fusion(%cache, %places, %new), kind=kCustom, calls=%rows
+  %fusion.2 = bf16[64,8]{1,0} fusion(%cache, %positions, %new), kind=kCustom, calls=%rows
   %kernel.7 = f32[2,8]{1,0:S(1)} custom-call(%fusion.2), custom_call_target="tpu_custom_call"
   %copy.1 = bf16[2,8]{1,0} copy(%new)
   ROOT %tuple.1 = (s32[], f32[2,16]) tuple(%i, %x)
@@ -62,26 +62,27 @@ ENTRY %main (start: (s32[])) -> (s32[]) {
 """
 
 
-def test_slices_rows_and_what_stays_on_the_chip_are_told_apart():
+def test_moved_bytes_of_slices_in_place_updates_and_on_chip_arrays():
     weights, row, kernel = 16 * 8 * 2, 2 * 8 * 2, 100.0
-    turn = weights + (row + row) + kernel + (row + row)  # the rows; the copy of new
-    of_condition = 2 * 4  # its two numbers
+    # The rows are read and written, as is the copy of `new`.
+    iteration = weights + (row + row) + kernel + (row + row)
+    condition = 2 * 4  # its two numbers
     moved = moved_bytes(read_program(PROGRAM), {"kernel": kernel})
-    assert moved == 4 * (turn + of_condition)
+    assert moved == 4 * (iteration + condition)
 
 
-def test_a_kernel_of_which_nothing_is_said_reads_all_of_its_operands():
+def test_a_kernel_without_an_entry_reads_all_of_its_operands():
     program = read_program(PROGRAM)
     assert moved_bytes(program, {}) - moved_bytes(program, {"kernel": 0.0}) == 4 * 64 * 8 * 2
 
 
-@pytest.mark.parametrize("turns", [3, 11])
-def test_a_compiled_loop_moves_its_arrays_once_a_turn(turns):
-    """On a CPU nothing is on the chip: two are read and one written, which may then be copied."""
+@pytest.mark.parametrize("iterations", [3, 11])
+def test_a_compiled_loop_moves_its_arrays_once_per_iteration(iterations):
+    """On a CPU no array is on chip: two are read and one is written, which may then be copied."""
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((64, 64), (64, 64))]
-    loop = jax.jit(lambda x, w: jax.lax.fori_loop(0, turns, lambda _, y: y @ w, x))
+    loop = jax.jit(lambda x, w: jax.lax.fori_loop(0, iterations, lambda _, y: y @ w, x))
     text = loop.lower(*shapes).compile().as_text()
     assert text
     moved = moved_bytes(read_program(text), {})
     array = 64 * 64 * 4
-    assert turns * 3 * array <= moved < turns * (5 * array + 100) + 3 * array
+    assert iterations * 3 * array <= moved < iterations * (5 * array + 100) + 3 * array

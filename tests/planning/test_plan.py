@@ -1,4 +1,4 @@
-"""Plans for slices that are not there: by the real compiler if it is installed, else in words."""
+"""Plans for TPU slices without TPUs: compiled if libtpu is installed, else a clear error."""
 
 import dataclasses
 import importlib.util
@@ -24,12 +24,13 @@ from asyppo_jax.planning.plan import (
 from asyppo_jax.runtime.sharding import make_mesh
 
 needs_compiler = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="pip install 'jax[tpu]' brings the compiler"
+    importlib.util.find_spec("libtpu") is None,
+    reason="the TPU compiler is missing: pip install 'jax[tpu]'",
 )
 
 
 def _config(**changes):
-    """Two layers of Qwen3-1.7B, two critics of Qwen3-0.6B with one, short answers."""
+    """Two layers of Qwen3-1.7B, two critics with one layer of Qwen3-0.6B, short answers."""
     values = default_config()
     for network, size, layers in ((values.actor, "1.7b", 2), (values.critic, "0.6b", 1)):
         network.path = "Qwen/Qwen3"
@@ -46,19 +47,19 @@ def _config(**changes):
     return from_config_dict(values)
 
 
-def test_a_missing_compiler_is_one_sentence_with_the_command(monkeypatch):
+def test_the_error_for_a_missing_compiler_has_the_install_command(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(PlanError, match=r"not installed; pip install 'jax\[tpu\]'"):
+    with pytest.raises(PlanError, match=r"not installed; run `pip install 'jax\[tpu\]'`"):
         topology_devices("v5p:2x2x1")
 
 
-def test_an_unknown_chip_is_named_with_those_that_are_known(monkeypatch):
+def test_the_error_for_an_unknown_chip_lists_the_known_ones(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    with pytest.raises(PlanError, match=r"'v9z:2x2' is of no known kind .* v5e, v5p, v6e"):
+    with pytest.raises(PlanError, match=r"'v9z:2x2' has an unknown kind .* v5e, v5p, v6e"):
         topology_devices("v9z:2x2")
 
 
-def test_the_compiler_s_own_figure_is_read_when_memory_runs_out():
+def test_the_bytes_used_are_read_from_the_out_of_memory_message():
     read = planning._used_when_out_of_memory
     assert read("XLA:TPU ... Used 33.50G of 15.75G hbm. Exceeded", 9.0) == 33.5 * 2**30
     temporaries = "memory required for HLO temporaries (25.5G) exceeds available HBM (15.75G)."
@@ -76,7 +77,7 @@ def _plan(name, peaks, held=0.0):
     return Plan(name, "v5p:2x2x1", 4, 95.0 * GIB, 5.0 * GIB, True, peak, phases)
 
 
-def test_the_table_says_what_fits_and_the_ratios_keep_sampling_out_of_the_updates():
+def test_the_table_says_whether_it_fits_and_the_update_ratio_excludes_sampling():
     ours = _plan("a", {"decode": 40, "critics": 10, "actor": 30})
     other = _plan("b", {"decode": 50, "critics": 60, "actor": 40})
     assert "fits, 55.0 GiB to spare" in table(ours)
@@ -87,22 +88,22 @@ def test_the_table_says_what_fits_and_the_ratios_keep_sampling_out_of_the_update
 
 @pytest.mark.tpu
 @needs_compiler
-def test_every_phase_is_compiled_for_a_slice_that_is_not_there():
-    found = plan(_config(), "v5e:2x2", name="small", tell=lambda line: None)
-    assert found.fits and found.chips == 4
-    assert list(found.phases) == ["prefill", "decode", "values", "critics", "actor"]
-    for phase in found.phases.values():
-        whole = phase.argument_bytes + phase.held_bytes
-        assert found.state_bytes * 0.99 < whole < found.state_bytes * 1.2
+def test_every_phase_is_compiled_for_a_slice_without_tpus():
+    planned = plan(_config(), "v5e:2x2", name="small", report=lambda line: None)
+    assert planned.fits and planned.chips == 4
+    assert list(planned.phases) == ["prefill", "decode", "values", "critics", "actor"]
+    for phase in planned.phases.values():
+        on_chip = phase.argument_bytes + phase.held_bytes
+        assert planned.state_bytes * 0.99 < on_chip < planned.state_bytes * 1.2
         assert phase.temp_bytes > 0 and phase.seconds > 0 and phase.collectives
-    decode = found.phases["decode"]
+    decode = planned.phases["decode"]
     assert decode.moved_bytes < decode.compiled_bytes < 2 * decode.moved_bytes
-    assert "decode as compiled moves" in table(found)
+    assert "decode as compiled moves" in table(planned)
 
 
 @pytest.mark.tpu
 @needs_compiler
-def test_rows_that_a_run_would_refuse_to_spread_are_not_planned():
+def test_a_batch_that_the_data_axis_does_not_divide_is_refused():
     with pytest.raises(ConfigError, match="batch_size is 63; make it a multiple of the data axis"):
         plan(_config(evaluation__batch_size=63), "v5e:2x2", name="odd")
 
@@ -120,21 +121,21 @@ def test_gradients_reduced_once_per_minibatch_need_less_traffic():
 
 @pytest.mark.tpu
 @needs_compiler
-def test_a_mesh_that_no_sides_of_the_slice_multiply_to_divides_one():
+def test_a_mesh_that_does_not_match_the_sides_of_the_slice_splits_a_side():
     mesh = make_mesh(MeshConfig(model=8), topology_devices("v6e:4x4"))
     assert dict(mesh.shape) == {"data": 2, "model": 8} and len(set(mesh.devices.flat)) == 16
 
 
 @pytest.mark.tpu
 @needs_compiler
-def test_what_is_too_large_is_said_not_to_fit():
+def test_a_config_that_is_too_large_does_not_fit():
     config = _config(sampling__max_completion_length=16384)
     config = dataclasses.replace(
         config, sampling=dataclasses.replace(config.sampling, num_prompts=64)
     )
-    found = plan(config, "v5e:2x2", name="large", tell=lambda line: None)
-    assert not found.fits and not found.phases["decode"].fits
-    assert found.phases["decode"].peak_bytes > found.hbm_bytes
+    planned = plan(config, "v5e:2x2", name="large", report=lambda line: None)
+    assert not planned.fits and not planned.phases["decode"].fits
+    assert planned.phases["decode"].peak_bytes > planned.hbm_bytes
 
 
 @pytest.mark.tpu
@@ -149,14 +150,16 @@ def test_no_large_parameter_or_moment_of_the_compiled_update_is_on_every_chip():
             compiled = jax.jit(program.function, **program.jit).lower(*program.arguments).compile()
         placed = jax.tree.leaves(compiled.input_shardings[0][:count])
         shapes = jax.tree.leaves(program.arguments[:count])
-        whole = [
+        replicated = [
             shape.shape
             for sharding, shape in zip(placed, shapes, strict=True)
             if shape.size * 4 > 2**20 and sharding.is_fully_replicated
         ]
-        assert not whole
+        assert not replicated
 
 
-def test_an_unknown_phase_is_named_with_those_that_are_known():
-    with pytest.raises(PlanError, match="'actors' is no phase; known are prefill, decode, values"):
+def test_the_error_for_an_unknown_phase_lists_the_known_ones():
+    with pytest.raises(
+        PlanError, match="'actors' is not a phase; choose from prefill, decode, values"
+    ):
         plan(_config(), "v5e:2x2", name="small", phases=["actors"])

@@ -1,4 +1,4 @@
-"""What a run keeps of its models: enough to load it where they are no longer."""
+"""The copies of base-model files in a workdir are enough to load the run without the models."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.runs.test_load import write_run
 from tests.tiny import assert_trees_equal
 
 
-def test_a_run_whose_model_has_gone_is_loaded_from_its_own_copies(tmp_path):
+def test_a_run_whose_base_model_is_missing_is_loaded_from_its_copies(tmp_path):
     path, config, _, state = write_run(tmp_path)
     before = load_actor(path)
     keep_base_files(config, path)
@@ -21,5 +21,5 @@ def test_a_run_whose_model_has_gone_is_loaded_from_its_own_copies(tmp_path):
     assert actor.tokenizer.get_vocab() == before.tokenizer.get_vocab()
     assert_trees_equal(critics.params, state.critic_params)
     (Path(path) / "base" / "actor" / "config.json").unlink()
-    with pytest.raises(ModelError, match="say where that model is with base"):
+    with pytest.raises(ModelError, match=r"set base \(--base\) to the directory of that model"):
         load_actor(path)

@@ -1,4 +1,4 @@
-"""Export: what comes back is what was trained, for our own loaders and for transformers."""
+"""Export: our loaders and transformers read back the trained weights."""
 
 import json
 
@@ -14,14 +14,14 @@ from tests.tiny import assert_trees_equal
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    place = tmp_path_factory.mktemp("export")
-    run, config, _, _ = write_run(place)
-    (place / "run" / "plots.png").write_bytes(b"a plot")
-    directories = export_run(run, str(place / "out"), step="best")
-    return run, config, place / "out", directories
+    directory = tmp_path_factory.mktemp("export")
+    run, config, _, _ = write_run(directory)
+    (directory / "run" / "plots.png").write_bytes(b"a plot")
+    directories = export_run(run, str(directory / "out"), step="best")
+    return run, config, directory / "out", directories
 
 
-def test_the_actor_comes_back_equal_with_its_tokenizer_and_settings(exported):
+def test_the_exported_actor_has_equal_weights_tokenizer_and_settings(exported):
     run, config, out, directories = exported
     assert [d.name for d in directories] == ["actor", "critic_0", "critic_1"]
     before, after = load_actor(run, step="best"), load_actor(str(out / "actor"))
@@ -36,14 +36,14 @@ def test_the_actor_comes_back_equal_with_its_tokenizer_and_settings(exported):
     assert generated[0] == generated[1]
 
 
-def test_the_critics_come_back_equal_in_their_order(exported):
+def test_the_exported_critics_are_equal_and_in_order(exported):
     run, _, out, _ = exported
     before, after = load_critics(run, step="best"), load_critics(str(out))
     assert_trees_equal(before.params, after.params)
     np.testing.assert_array_equal(before.values(TOKENS), after.values(TOKENS))
 
 
-def test_half_precision_halves_the_file_and_rounds(exported, tmp_path):
+def test_bfloat16_halves_the_file_and_rounds_the_weights(exported, tmp_path):
     run, _, out, _ = exported
     export_run(run, str(tmp_path / "half"), step="best", dtype="bfloat16")
     sizes = [(d / "actor" / "model.safetensors").stat().st_size for d in (out, tmp_path / "half")]
@@ -54,7 +54,7 @@ def test_half_precision_halves_the_file_and_rounds(exported, tmp_path):
     )
 
 
-def test_the_directories_carry_cards_plot_and_stop_tokens(exported):
+def test_the_directories_have_model_card_plot_and_stop_tokens(exported):
     _, _, out, directories = exported
     for directory in directories:
         assert (directory / "README.md").read_text().startswith("---\nlibrary_name: transformers\n")
@@ -63,9 +63,9 @@ def test_the_directories_carry_cards_plot_and_stop_tokens(exported):
     assert stops == [load_actor(str(out / "actor")).tokenizer.eos_token_id]
 
 
-def test_what_cannot_be_exported_is_said_in_one_sentence(exported, tmp_path):
+def test_exports_that_cannot_be_made_give_a_one_sentence_error(exported, tmp_path):
     run, config, out, _ = exported
-    with pytest.raises(ExportError, match="is not empty; give another --output"):
+    with pytest.raises(ExportError, match="is not empty; set another --output"):
         export_run(run, str(out))
     with pytest.raises(ExportError, match="is a Hugging Face directory already"):
         export_run(config.actor.path, str(tmp_path / "x"))

@@ -1,4 +1,4 @@
-"""Loading: of runs and of directories, on other meshes, and what is said of what cannot be."""
+"""Loading runs and directories, also on other meshes, and the errors for what cannot be loaded."""
 
 import dataclasses
 import subprocess
@@ -30,33 +30,33 @@ def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("run"))
 
 
-def test_a_runs_actor_is_the_saved_one_at_each_step_that_can_be_asked_for(run):
+def test_the_actor_of_a_run_equals_the_saved_one_at_each_step(run):
     path, _, networks, state = run
-    asked_for: list[tuple[Step, int]] = [("latest", 3), ("best", 2), (1, 1)]
-    for asked, step in asked_for:
-        actor = load_actor(path, step=asked)
+    requests: list[tuple[Step, int]] = [("latest", 3), ("best", 2), (1, 1)]
+    for requested, step in requests:
+        actor = load_actor(path, step=requested)
         assert actor.step == step
-        want = jax.tree.map(lambda x, s=step: x * s if x.ndim else x, state.actor_params)
-        assert_trees_equal(actor.params, want)
+        expected = jax.tree.map(lambda x, s=step: x * s if x.ndim else x, state.actor_params)
+        assert_trees_equal(actor.params, expected)
     actor = load_actor(path, step=1)
-    ours = networks.actor_logits(state.actor_params, jnp.asarray(TOKENS), jnp.asarray(MASK))
-    np.testing.assert_allclose(actor.logits(TOKENS, MASK), ours, atol=1e-5)
+    logits = networks.actor_logits(state.actor_params, jnp.asarray(TOKENS), jnp.asarray(MASK))
+    np.testing.assert_allclose(actor.logits(TOKENS, MASK), logits, atol=1e-5)
 
 
-def test_a_runs_critics_are_the_saved_ones_and_value_every_token(run):
+def test_the_critics_of_a_run_equal_the_saved_ones_and_value_every_token(run):
     path, _, networks, state = run
     critics = load_critics(path)
     assert_trees_equal(critics.params, state.critic_params)
     values = critics.values(TOKENS, MASK)
     assert values.shape == (2, 2, 7) and critics.num_critics == 2
     for k in range(2):
-        one = jax.tree.map(lambda x, k=k: x[k], state.critic_params)
-        ours = networks.critic_values(one, jnp.asarray(TOKENS), jnp.asarray(MASK))
-        np.testing.assert_allclose(values[k][MASK], ours[MASK], atol=1e-5)
+        params = jax.tree.map(lambda x, k=k: x[k], state.critic_params)
+        expected = networks.critic_values(params, jnp.asarray(TOKENS), jnp.asarray(MASK))
+        np.testing.assert_allclose(values[k][MASK], expected[MASK], atol=1e-5)
 
 
-def test_the_optimisers_memory_is_not_read(run, tmp_path):
-    """A checkpoint that has none gives the same: nothing but the parameters was asked of it."""
+def test_the_optimiser_state_is_not_read(run, tmp_path):
+    """A checkpoint without optimiser state loads equally, so only parameters are read."""
     path, config, _, state = run
     bare = tmp_path / "bare"
     checkpoint.write_settings(str(bare), dataclasses.asdict(config))
@@ -66,7 +66,7 @@ def test_the_optimisers_memory_is_not_read(run, tmp_path):
     assert_trees_equal(load_actor(str(bare)).params, load_actor(path, step=1).params)
 
 
-def test_a_model_directory_loads_as_the_actor_that_it_holds(run):
+def test_a_model_directory_loads_as_an_actor(run):
     _, config, _, _ = run
     actor = load_actor(config.actor.path)
     assert actor.step is None and actor.networks.critic is None
@@ -76,11 +76,11 @@ def test_a_model_directory_loads_as_the_actor_that_it_holds(run):
     assert half.networks.actor.dtype == jnp.bfloat16
 
 
-def test_critics_come_back_from_their_directories_in_order(run, tmp_path):
+def test_critics_are_loaded_from_their_directories_in_order(run, tmp_path):
     path, _, networks, state = run
     for k in range(2):
-        one = jax.tree.map(lambda x, k=k: np.asarray(x[k]), state.critic_params)
-        save_params(tmp_path / f"critic_{k}", networks.critic.config, one, "critic")
+        params = jax.tree.map(lambda x, k=k: np.asarray(x[k]), state.critic_params)
+        save_params(tmp_path / f"critic_{k}", networks.critic.config, params, "critic")
     values = load_critics(path).values(TOKENS)
     np.testing.assert_array_equal(load_critics(str(tmp_path)).values(TOKENS), values)
     swapped = load_critics([str(tmp_path / "critic_1"), str(tmp_path / "critic_0")])
@@ -95,7 +95,7 @@ def test_critics_come_back_from_their_directories_in_order(run, tmp_path):
         {**load_actor(path).params, "value_kernel": np.zeros(32), "value_bias": np.zeros(())},
         "critic",
     )
-    with pytest.raises(ModelError, match="of different architectures"):
+    with pytest.raises(ModelError, match="have different architectures"):
         load_critics([str(tmp_path / "critic_0"), str(tmp_path / "deep")])
 
 
@@ -103,15 +103,15 @@ def test_critics_come_back_from_their_directories_in_order(run, tmp_path):
     ("arguments", "error", "sentence"),
     [
         ({"step": 9}, CheckpointError, "no checkpoint of step 9; there are 1, 2, 3"),
-        ({"base": "./nowhere"}, ModelError, r"not here \(.*\); say where that model is with base"),
+        ({"base": "./nowhere"}, ModelError, r"is missing \(.*\); set base \(--base\)"),
     ],
 )
-def test_what_a_run_does_not_have_is_said_in_one_sentence(run, arguments, error, sentence):
+def test_a_missing_step_or_base_model_gives_a_one_sentence_error(run, arguments, error, sentence):
     with pytest.raises(error, match=sentence):
         load_actor(run[0], **arguments)
 
 
-def test_what_is_no_run_and_no_model_is_said_in_one_sentence(run, tmp_path):
+def test_a_path_that_is_no_run_and_no_model_gives_a_one_sentence_error(run, tmp_path):
     _, config, _, _ = run
     with pytest.raises(ModelError, match=r"model directory './nowhere' does not exist"):
         load_actor("./nowhere")
@@ -123,7 +123,7 @@ def test_what_is_no_run_and_no_model_is_said_in_one_sentence(run, tmp_path):
         load_critics([])
 
 
-def test_a_run_without_critics_and_one_without_a_checkpoint_say_so(tmp_path):
+def test_a_run_without_critics_and_one_without_a_checkpoint_give_a_clear_error(tmp_path):
     path, config, _, _ = write_run(tmp_path, num_critics=0)
     with pytest.raises(CheckpointError, match=r"num_critics = 0; it has no critics"):
         load_critics(path)
@@ -133,7 +133,7 @@ def test_a_run_without_critics_and_one_without_a_checkpoint_say_so(tmp_path):
         load_actor(str(tmp_path / "new"))
 
 
-@pytest.mark.slow  # tests/test_checkpoint.py shows it for a state
+@pytest.mark.slow  # test_checkpoint.py tests this for the train state
 @pytest.mark.parametrize("devices", [8])
 def test_networks_load_onto_another_mesh_with_the_same_numbers(run, tmp_path, devices):
     out = tmp_path / "out.npz"
@@ -145,9 +145,9 @@ def test_networks_load_onto_another_mesh_with_the_same_numbers(run, tmp_path, de
         timeout=300,
     )
     actor, critics = load_actor(run[0]), load_critics(run[0])
-    with np.load(out) as found:
-        assert found["devices"] == devices and found["sharded"] > 5
-        np.testing.assert_allclose(found["logits"], actor.logits(TOKENS), atol=1e-4)
-        np.testing.assert_allclose(found["values"], critics.values(TOKENS), atol=1e-4)
+    with np.load(out) as results:
+        assert results["devices"] == devices and results["sharded"] > 5
+        np.testing.assert_allclose(results["logits"], actor.logits(TOKENS), atol=1e-4)
+        np.testing.assert_allclose(results["values"], critics.values(TOKENS), atol=1e-4)
         texts = actor.generate(["1+2", "2+2", "3+3"], max_completion_length=5)
-        assert found["texts"].tolist() == texts
+        assert results["texts"].tolist() == texts

@@ -30,7 +30,7 @@ def _write(workdir, steps, *, start_step=0, log=JSON_ONLY):
     return workdir / "metrics.jsonl"
 
 
-def test_what_is_written_is_read_back_exactly(tmp_path):
+def test_metrics_are_read_back_exactly(tmp_path):
     path = _write(tmp_path / "new" / "run", [1, 2, 3])
     assert read_metrics(path) == [{"step": s, "actor/loss": 0.1 * s} for s in (1, 2, 3)]
 
@@ -54,21 +54,21 @@ def test_non_finite_values_are_null_in_valid_json(tmp_path):
     assert row == {"step": 1, "a/nan": None, "a/inf": None, "a/neg": None, "a/one": 1.0}
 
 
-def test_a_resumed_file_equals_an_uninterrupted_one(tmp_path):
-    whole = _write(tmp_path / "whole", range(1, 9))
+def test_the_file_of_a_resumed_run_equals_that_of_an_uninterrupted_run(tmp_path):
+    uninterrupted = _write(tmp_path / "uninterrupted", range(1, 9))
     resumed = _write(tmp_path / "resumed", range(1, 7))  # killed after step 6, checkpoint at 4
     _write(tmp_path / "resumed", range(5, 9), start_step=4)
-    assert resumed.read_bytes() == whole.read_bytes()
+    assert resumed.read_bytes() == uninterrupted.read_bytes()
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20])
-def test_a_torn_last_line_is_healed_on_resume_and_ignored_on_reading(tmp_path, cut):
-    whole = _write(tmp_path / "whole", range(1, 6))
-    torn = _write(tmp_path / "torn", range(1, 6))
-    torn.write_bytes(torn.read_bytes()[:-cut])
-    assert [row["step"] for row in read_metrics(torn)][:4] == [1, 2, 3, 4]
-    _write(tmp_path / "torn", [5], start_step=4)
-    assert torn.read_bytes() == whole.read_bytes()
+def test_a_cut_off_last_line_is_dropped_on_resume_and_skipped_on_reading(tmp_path, cut):
+    complete = _write(tmp_path / "complete", range(1, 6))
+    cut_off = _write(tmp_path / "cut_off", range(1, 6))
+    cut_off.write_bytes(cut_off.read_bytes()[:-cut])
+    assert [row["step"] for row in read_metrics(cut_off)][:4] == [1, 2, 3, 4]
+    _write(tmp_path / "cut_off", [5], start_step=4)
+    assert cut_off.read_bytes() == complete.read_bytes()
 
 
 def test_a_last_line_that_only_lacks_its_newline_is_kept(tmp_path):
@@ -78,7 +78,7 @@ def test_a_last_line_that_only_lacks_its_newline_is_kept(tmp_path):
     assert [row["step"] for row in read_metrics(path)] == [1, 2, 3, 4]
 
 
-def test_a_writer_that_was_killed_leaves_a_file_to_go_on_from(tmp_path):
+def test_a_run_can_resume_from_the_file_of_a_killed_writer(tmp_path):
     program = (
         "import os, signal, sys\n"
         "from asyppo_jax.config import LogConfig\n"
@@ -95,14 +95,14 @@ def test_a_writer_that_was_killed_leaves_a_file_to_go_on_from(tmp_path):
     assert [row["step"] for row in read_metrics(path)] == [1, 2, 3, 4]
 
 
-def test_a_run_from_the_start_does_not_repeat_the_evaluation_before_it(tmp_path):
+def test_a_run_that_starts_again_does_not_keep_the_earlier_lines(tmp_path):
     path = _write(tmp_path, [0, 1])
     _write(tmp_path, [0, 1, 2])
     assert [row["step"] for row in read_metrics(path)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("broken", ['{"step": 2, "a', '{"a/b": 1.0}', "[1]", '{"step": 2.5}'])
-def test_a_broken_line_is_named_and_the_file_is_left_alone(tmp_path, broken):
+def test_a_broken_line_is_an_error_and_the_file_stays_unchanged(tmp_path, broken):
     path = tmp_path / "metrics.jsonl"
     content = f'{{"step": 1}}\n{broken}\n{{"step": 3}}\n'
     path.write_text(content)
@@ -111,7 +111,7 @@ def test_a_broken_line_is_named_and_the_file_is_left_alone(tmp_path, broken):
     assert path.read_text() == content
 
 
-def test_reading_a_missing_file_says_what_to_give(tmp_path):
+def test_the_error_for_a_missing_file_says_which_path_to_give(tmp_path):
     with pytest.raises(MetricsError, match=r"metrics\.jsonl does not exist; give the workdir"):
         read_metrics(tmp_path / "metrics.jsonl")
 
@@ -146,7 +146,7 @@ def test_wandb_without_the_package_is_refused_with_the_install_command(tmp_path,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_resumed_run_goes_on_in_its_wandb_run(tmp_path, monkeypatch):
+def test_a_resumed_run_continues_its_wandb_run(tmp_path, monkeypatch):
     started, logged = [], []
     run = types.SimpleNamespace(
         log=lambda values, step: logged.append((step, values)), finish=lambda: None
@@ -166,7 +166,7 @@ def test_a_resumed_run_goes_on_in_its_wandb_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["actor/loss", "critic/loss", "actor/grad_norm", "critic/grad_norm"]
 )
-def test_a_non_finite_loss_or_gradient_stops_in_words(name, value):
+def test_a_non_finite_loss_or_gradient_gives_a_clear_error(name, value):
     metrics = {"rollout/reward_mean": 0.5, "actor/loss": 0.1, name: value}
     with pytest.raises(NonFiniteError) as caught:
         require_finite(12, metrics)
@@ -180,7 +180,7 @@ def test_other_metrics_may_be_non_finite():
     require_finite(1, {"critic/explained_variance": math.nan, "actor/loss": 1.0})
 
 
-def test_a_summary_is_replaced_whole_or_not_at_all(tmp_path):
+def test_a_summary_is_replaced_atomically(tmp_path):
     path = write_summary(tmp_path, {"accuracy_after": 0.5, "seed": 1, "nested": {"x": math.nan}})
     assert json.loads(path.read_text()) == {
         "accuracy_after": 0.5,

@@ -1,4 +1,4 @@
-"""Model cards: filled from the run, and silent about what the run does not know."""
+"""Model cards: filled from the files of the run, without sections for what is missing."""
 
 import dataclasses
 import json
@@ -29,10 +29,10 @@ def run(tmp_path):
     return str(tmp_path), config
 
 
-def test_an_actors_card_says_what_the_run_was(run):
+def test_the_card_of_an_actor_describes_the_run(run):
     workdir, config = run
     text = actor_card("mine", workdir, 4, config)
-    for part in (
+    for line in (
         "base_model: Qwen/Qwen3-4B-Base",
         "- zwhe99/DeepMath-103K\n",
         "pipeline_tag: text-generation",
@@ -44,25 +44,25 @@ def test_an_actors_card_says_what_the_run_was(run):
         "math500.jsonl (jsonl)",
         "arXiv 2510.01656",
     ):
-        assert part in text
+        assert line in text
     assert "/somewhere" not in text and "plots.png" not in text and "Benchmarks" not in text
 
 
 def test_scores_and_the_plot_are_taken_from_the_run(run, tmp_path):
     workdir, config = run
     (tmp_path / "plots.png").write_bytes(b"")
-    place = tmp_path / "evaluations" / "step_4" / "amc23"
-    place.mkdir(parents=True)
+    directory = tmp_path / "evaluations" / "step_4" / "amc23"
+    directory.mkdir(parents=True)
     scores = {"avg@4": 0.5, "pass@4": 0.75, "interval": [0.4, 0.625]}
     summary = {"title": "AMC 2023", "num_problems": 40, "num_samples": 4} | scores
-    (place / "summary.json").write_text(json.dumps(summary))
+    (directory / "summary.json").write_text(json.dumps(summary))
     text = actor_card("mine", workdir, 4, config)
     assert "| AMC 2023 | 40 | 50.0% (@4) | 40.0% – 62.5% | 75.0% |" in text
     assert "![curves of the run](plots.png)" in text
     assert "AMC 2023" not in actor_card("mine", workdir, 2, config)
 
 
-def test_a_critics_card_says_which_it_is_and_how_well_it_explains(run):
+def test_the_card_of_a_critic_has_its_index_and_explained_variance(run):
     workdir, config = run
     text = critic_card("mine-critic-1", workdir, 2, config, 1)
     assert "Critic 1 of the 2 of a run of AsyPPO" in text

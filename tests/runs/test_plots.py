@@ -47,7 +47,7 @@ def _texts(ax):
     return [text.get_text() for text in ax.texts]
 
 
-def test_a_run_becomes_two_pictures_with_something_in_them(tmp_path):
+def test_a_run_gives_two_image_files_that_are_not_empty(tmp_path):
     _write(tmp_path / "run", _rows())
     paths = plot_run(tmp_path / "run")
     assert [path.name for path in paths] == ["plots.png", "accuracy.png"]
@@ -69,7 +69,7 @@ def test_the_figure_names_the_run_and_the_number_of_steps():
     assert name == "my_run" and headline.startswith("40 steps")
 
 
-def test_every_quantity_has_its_panel():
+def test_every_quantity_has_a_panel():
     figure = overview_figure("run", _rows())
     assert figure is not None
     assert list(_axes(figure)) == [
@@ -92,30 +92,30 @@ def test_panels_without_data_are_left_out():
     assert not {"Explained variance", "Value std", "Mask rates"} & set(_axes(figure))
 
 
-def test_a_metric_that_is_null_throughout_has_no_panel():
+def test_a_metric_that_is_always_null_has_no_panel():
     rows = [{"step": 1, "rollout/reward_mean": 0.5, "actor/entropy": None}]
     figure = overview_figure("run", rows)
     assert figure is not None and list(_axes(figure)) == ["Reward"]
 
 
 @pytest.mark.parametrize("num_critics", [1, 2, 3, 8])
-def test_each_critic_has_its_curve_and_the_mean_value_too(num_critics):
+def test_each_critic_and_the_mean_value_have_a_curve(num_critics):
     figure = overview_figure("run", _rows(num_steps=5, num_critics=num_critics))
     assert figure is not None
     ax = _axes(figure)["Explained variance"]
-    assert len(ax.lines) == num_critics + 2  # and the line at zero
-    few = {f"critic {k}" for k in range(num_critics)}
-    assert set(_texts(ax)) == {"mean value"} | (few if num_critics <= 3 else {"each critic"})
+    assert len(ax.lines) == num_critics + 2  # the mean value and the line at zero
+    labels = {f"critic {k}" for k in range(num_critics)} if num_critics <= 3 else {"each critic"}
+    assert set(_texts(ax)) == {"mean value"} | labels
 
 
-def test_a_wild_first_explained_variance_does_not_flatten_the_rest():
+def test_an_extreme_first_explained_variance_does_not_flatten_the_curve():
     figure = overview_figure("run", _rows())
     assert figure is not None
     low, high = _axes(figure)["Explained variance"].get_ylim()
     assert -1.3 < low < 0 < 0.5 < high
 
 
-def test_long_curves_keep_their_steps_and_gain_an_average_of_the_same_level():
+def test_long_curves_show_each_step_and_a_moving_average():
     figure = overview_figure("run", _rows(num_steps=100))
     assert figure is not None
     each, average = _axes(figure)["Reward"].lines
@@ -134,7 +134,7 @@ def test_missing_values_do_not_pull_the_average_down():
     assert np.isnan(values).sum() == 20
 
 
-def test_accuracy_is_marked_at_each_evaluation_and_never_averaged():
+def test_accuracy_has_a_mark_per_evaluation_and_is_not_smoothed():
     rows = [{"step": s, "evaluate/accuracy": s / 100} for s in range(50)]
     figure = accuracy_figure("run", rows)
     assert figure is not None
@@ -147,12 +147,12 @@ def test_accuracy_is_marked_at_each_evaluation_and_never_averaged():
         np.testing.assert_array_equal(line.get_ydata(), np.arange(50) / 100)
 
 
-def test_a_run_that_was_never_evaluated_has_no_accuracy_picture(tmp_path):
+def test_a_run_without_evaluations_has_no_accuracy_plot(tmp_path):
     _write(tmp_path / "run", [{"step": 1, "rollout/reward_mean": 0.5}])
     assert [path.name for path in plot_run(tmp_path / "run")] == ["plots.png"]
 
 
-def test_names_of_curves_that_end_together_do_not_overlap():
+def test_labels_of_curves_with_the_same_end_do_not_overlap():
     figure = overview_figure("run", _rows())
     assert figure is not None
     heights = sorted(text.get_position()[1] for text in _axes(figure)["Mask rates"].texts)
@@ -167,7 +167,7 @@ def test_a_run_with_nothing_to_draw_is_refused_and_nothing_is_written(tmp_path, 
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.jsonl"]
 
 
-def test_drawing_leaves_pyplot_and_its_settings_alone(tmp_path):
+def test_drawing_does_not_change_pyplot_or_its_settings(tmp_path):
     backend, settings = mpl.get_backend(), dict(mpl.rcParams)
     _write(tmp_path / "run", [{"step": 1, "rollout/reward_mean": 0.5}])
     plot_run(tmp_path / "run")

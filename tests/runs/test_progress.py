@@ -1,4 +1,4 @@
-"""What a run prints: phases, sizes, samples."""
+"""Console output of a run: phases, sizes, samples."""
 
 import dataclasses
 import io
@@ -10,7 +10,7 @@ from asyppo_jax.config import AlgorithmConfig, Config
 from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
 
 
-def test_phase_times_add_up_within_a_step_and_are_handed_over_once():
+def test_phase_times_are_summed_within_a_step_and_returned_once():
     progress = Progress(2, stream=io.StringIO())
     for _ in range(2):
         with progress.phase("sample"):
@@ -30,7 +30,7 @@ def test_a_phase_that_raises_is_still_measured():
     assert "time/sample_s" in progress.take_times()
 
 
-def test_a_log_file_gets_one_plain_line_a_step():
+def test_a_log_file_gets_one_plain_line_per_step():
     stream = io.StringIO()
     progress = Progress(100, start_step=10, stream=stream)
     for step, accuracy in ((11, {"evaluate/accuracy": 0.25}), (12, {})):
@@ -95,26 +95,26 @@ def test_sizes_of_the_default_run_by_hand():
     assert table["epoch (responses, one pass)"] == ["1,024", "1,024", "512"]
     assert table["minibatch (one gradient)"] == ["128", "128", "64"]
     assert table["microbatch (one forward)"] == ["16", "16", "8"]
-    assert table["minibatches an epoch"] == ["8", "8", "8"]
-    assert table["optimiser updates a step"] == ["32", "8", "8"]
+    assert table["minibatches per epoch"] == ["8", "8", "8"]
+    assert table["optimiser updates per step"] == ["32", "8", "8"]
     assert "the first 10 steps update the critics only" in text
 
 
-def test_sizes_tell_of_shared_prompts():
+def test_sizes_mention_shared_prompts():
     config = _with_critics(2)
     batching = dataclasses.replace(config.batching, rows_per_prompt=8)
     text = describe_sizes(dataclasses.replace(config, batching=batching))
     assert "8,704 tokens; 8 completions share a pass over their prompt\n" in text
 
 
-def test_sizes_without_critics_name_none():
+def test_sizes_without_critics_have_no_critic_column():
     text = describe_sizes(_with_critics(0))
     assert "no critics: advantages are normalised within each group" in text
     assert "critics only" not in text
-    assert "optimiser updates a step" in text and text.splitlines()[-3].split()[-1] == "32"
+    assert "optimiser updates per step" in text and text.splitlines()[-3].split()[-1] == "32"
 
 
-def test_columns_of_the_sizes_end_in_one_line():
+def test_the_columns_of_the_sizes_are_aligned():
     lines = describe_sizes(_with_critics(8)).splitlines()
     header = next(i for i, line in enumerate(lines) if line.endswith("each critic"))
     assert len({len(line) for line in lines[header : header + 7]}) == 1
@@ -137,13 +137,13 @@ def test_samples_show_prompt_completion_and_reward_or_invalid():
     ]
 
 
-def test_a_long_sample_loses_its_middle_and_says_how_much():
+def test_the_middle_of_a_long_sample_is_cut_out_and_its_length_shown():
     completion = "a" * 60 + "b" * 1000 + "c" * 60
     text = format_samples(1, ["p"], [completion], [1.0], [True], max_characters=121)
     assert "a" * 60 in text and "c" * 60 in text
     assert "[... 999 characters ...]" in text and text.count("b") == 1
 
 
-def test_samples_of_unequal_number_are_refused():
+def test_lists_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="zip"):
         format_samples(1, ["p"], ["x", "y"], [1.0], [True])

@@ -1,4 +1,4 @@
-"""Files of saved rollouts: what is written comes back, and what is no such file is named."""
+"""Files of saved rollouts: reading back what was written, and errors for other files."""
 
 import dataclasses
 import json
@@ -23,14 +23,14 @@ def file(tmp_path):
     return tmp_path / "rollouts" / "step_00000003.jsonl"
 
 
-def test_answers_come_back_as_they_were_written(file):
+def test_answers_are_read_back_as_they_were_written(file):
     first, second = read_rollout_file(file)
     assert first == make_saved_answer(group=0)
     assert (second.group, second.reward, second.critic) == (1, None, None)
     assert all(isinstance(getattr(first, f.name), list) for f in dataclasses.fields(first)[8:])
 
 
-def test_what_is_not_finite_is_null_and_numbers_keep_six_decimals(tmp_path):
+def test_non_finite_numbers_are_null_and_others_keep_six_decimals(tmp_path):
     answer = make_saved_answer(entropy=[float("nan"), float("inf"), 0.123456789])
     write_rollout_file(tmp_path / "a.jsonl", [answer])
     text = (tmp_path / "a.jsonl").read_text()
@@ -54,7 +54,7 @@ def test_what_is_not_finite_is_null_and_numbers_keep_six_decimals(tmp_path):
         ),
     ],
 )
-def test_a_bad_line_is_one_sentence_with_its_number(file, change, sentence):
+def test_a_bad_line_gives_a_one_sentence_error_with_its_number(file, change, sentence):
     good, second = file.read_bytes().splitlines()
     file.write_bytes(good + b"\n" + change(second) + b"\n")
     with pytest.raises(RolloutFileError, match=sentence) as caught:
@@ -62,7 +62,7 @@ def test_a_bad_line_is_one_sentence_with_its_number(file, change, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_and_an_empty_file_say_how_one_is_made(tmp_path):
+def test_the_error_for_a_missing_or_empty_file_says_how_to_get_one(tmp_path):
     with pytest.raises(RolloutFileError, match=r"does not exist.*config\.log\.rollouts_every"):
         read_rollout_file(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").touch()
@@ -72,7 +72,7 @@ def test_a_missing_and_an_empty_file_say_how_one_is_made(tmp_path):
 
 @pytest.fixture(scope="module")
 def bytes_tokenizer():
-    """A token for each byte: every character outside of ASCII lies across several tokens."""
+    """One token per byte: every character outside of ASCII spans several tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -84,30 +84,30 @@ def bytes_tokenizer():
 
 
 @pytest.mark.parametrize("text", ["1+1=2", "a π is ≈ 3", "x 🙂🙂 y", "é", "<end>", "naïve<end>"])
-def test_token_texts_joined_are_the_text(bytes_tokenizer, text):
+def test_joined_token_texts_give_the_text(bytes_tokenizer, text):
     tokens = bytes_tokenizer(text, add_special_tokens=False)["input_ids"]
     texts = token_texts(bytes_tokenizer, tokens)
     assert len(texts) == len(tokens) and "".join(texts) == text
 
 
-def test_a_character_is_the_text_of_the_token_that_ends_it(bytes_tokenizer):
+def test_a_character_is_the_text_of_the_token_that_completes_it(bytes_tokenizer):
     tokens = bytes_tokenizer("aπb🙂", add_special_tokens=False)["input_ids"]
     assert token_texts(bytes_tokenizer, tokens) == ["a", "", "π", "b", "", "", "", "🙂"]
     assert token_texts(bytes_tokenizer, tokens[:2]) == ["a", "\ufffd"]
     assert token_texts(bytes_tokenizer, []) == []
 
 
-def test_bytes_that_are_no_text_do_not_swallow_what_follows(bytes_tokenizer):
+def test_invalid_bytes_do_not_swallow_the_text_after_them(bytes_tokenizer):
     (first, *_) = bytes_tokenizer("π", add_special_tokens=False)["input_ids"]
     (letter,) = bytes_tokenizer("a", add_special_tokens=False)["input_ids"]
     texts = token_texts(bytes_tokenizer, [first] * 9 + [letter])
     assert len(texts) == 10 and texts[-1].endswith("a") and len(texts[-1]) <= 5
 
 
-def test_the_fields_say_which_are_by_token():
-    """`read_rollout_file` takes those from `token_texts` on for lists of one length."""
+def test_the_per_token_fields_are_the_last_fields():
+    """`read_rollout_file` assumes that all fields from `token_texts` on are lists of one length."""
     kinds = {f.name: str(f.type) for f in dataclasses.fields(SavedAnswer)}
     names = list(kinds)
-    by_token = names[names.index("tokens") :]
-    assert all("list" in kinds[name] for name in by_token)
-    assert not any("list" in kinds[name] for name in names if name not in by_token)
+    per_token = names[names.index("tokens") :]
+    assert all("list" in kinds[name] for name in per_token)
+    assert not any("list" in kinds[name] for name in names if name not in per_token)

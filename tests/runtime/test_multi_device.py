@@ -1,6 +1,6 @@
-"""Eight simulated devices give what one gives: the same tokens, the same masks, the same step.
+"""Eight simulated devices give the same tokens, masks and step as one device.
 
-Each count of devices needs a process of its own: XLA reads the number once.
+Each number of devices needs its own process, because XLA reads the number once.
 """
 
 import json
@@ -29,8 +29,8 @@ def _run(devices: int, model: int, setting: str, tmp_path: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    return _run(1, 1, "plain", tmp_path_factory.mktemp("one"))
+def one_device(tmp_path_factory):
+    return _run(1, 1, "plain", tmp_path_factory.mktemp("one_device"))
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,13 @@ def one(tmp_path_factory):
         (2, "plain"),
     ],
 )
-def test_eight_devices_equal_one(one, model, setting, tmp_path):
-    _assert_equal(one, _run(8, model, setting, tmp_path))
+def test_eight_devices_equal_one(one_device, model, setting, tmp_path):
+    _assert_equal(one_device, _run(8, model, setting, tmp_path))
 
 
 @pytest.mark.slow
-def test_eight_devices_equal_one_where_rows_share_prompts(tmp_path):
-    """Whole groups make other minibatches, so that one device must do the same."""
+def test_eight_devices_equal_one_if_rows_share_prompts(tmp_path):
+    """Complete groups per row give other minibatches, so the single device uses them too."""
     _assert_equal(_run(1, 1, "branched", tmp_path), _run(8, 2, "branched", tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Two processes with four simulated devices each give what one process with eight gives."""
+"""Two processes with four simulated devices each equal one process with eight."""
 
 import json
 import socket
@@ -30,7 +30,7 @@ def _free_address() -> str:
 
 @contextmanager
 def _started(commands: list[list[str]], devices: int):
-    """The commands as processes side by side; none of them outlives the block."""
+    """Runs the commands as concurrent processes; all are killed at the end of the block."""
     with ExitStack() as stack:
         processes = []
         for command in commands:
@@ -49,7 +49,7 @@ def _started(commands: list[list[str]], devices: int):
 
 
 def _succeed(commands: list[list[str]], devices: int, timeout: float = 400.0) -> list[str]:
-    """Runs the commands side by side to their end; what each printed."""
+    """The output of each command, after running them concurrently to their end."""
     with _started(commands, devices) as processes:
         outputs = [process.communicate(timeout=timeout) for process in processes]
         for process, (_, errors) in zip(processes, outputs, strict=True):
@@ -60,42 +60,42 @@ def _succeed(commands: list[list[str]], devices: int, timeout: float = 400.0) ->
 def _each(program: str, outs: list[Path], *before: str) -> list[list[str]]:
     """The commands of a test program's processes: BEFORE OUT ADDRESS PROCESSES INDEX."""
     address = _free_address()
-    together = [address, str(len(outs))]
-    return [[program, *before, str(out), *together, str(i)] for i, out in enumerate(outs)]
+    shared = [address, str(len(outs))]
+    return [[program, *before, str(out), *shared, str(i)] for i, out in enumerate(outs)]
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("two")
+def hosts(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("hosts")
     outs = [directory / f"{i}.json" for i in range(HOSTS)]
     _succeed(_each("tests.multi_host_program", outs), devices=4)
     return [json.loads(out.read_text()) for out in outs]
 
 
-def test_each_row_is_one_process_s_and_together_they_are_all(two):
+def test_each_row_belongs_to_exactly_one_process(hosts):
     for model in ("1", "2", "8"):
-        first, second = (set(host["rows"][model]) for host in two)
+        first, second = (set(host["rows"][model]) for host in hosts)
         assert len(first) == len(second) == 8 and first | second == set(range(16))
-    # Eight devices along `model` hold every row in both processes, which take turns.
-    assert two[0]["rows"]["8"] == list(range(0, 16, 2))
-    assert [host["sum"] for host in two] == [3, 3]
+    # With eight devices along `model` both processes have every row, so the rows alternate.
+    assert hosts[0]["rows"]["8"] == list(range(0, 16, 2))
+    assert [host["sum"] for host in hosts] == [3, 3]
 
 
-def test_each_process_reads_its_answers_and_all_know_the_whole_evaluation(two, tmp_path):
+def test_each_process_reads_its_answers_and_gets_the_full_evaluation(hosts, tmp_path):
     one = answers_and_evaluation(str(tmp_path), model=1)
-    assert [host["said"] for host in two] == [one["said"][:3], one["said"][3:]]
-    assert two[0]["result"] == two[1]["result"] == one["result"]
-    assert one["result"][:2] == [3 / 12, 3]  # see test_evaluate.py
+    assert [host["said"] for host in hosts] == [one["said"][:3], one["said"][3:]]
+    assert hosts[0]["result"] == hosts[1]["result"] == one["result"]
+    assert one["result"][:2] == [3 / 12, 3]  # see test_held_out.py
 
 
-def test_a_workdir_that_not_all_share_is_refused_by_all(two):
-    for host in two:
+def test_a_workdir_that_is_not_shared_is_refused_by_all_processes(hosts):
+    for host in hosts:
         assert "1 of 2 processes do not see" in host["refusal"]
         assert "give a --workdir that all share" in host["refusal"]
 
 
 @pytest.mark.parametrize("index", range(HOSTS))
-def test_a_process_whose_peer_is_missing_says_so_in_one_sentence_and_ends(index):
+def test_a_process_whose_peer_is_missing_prints_one_sentence_and_exits(index):
     call = f"initialize('{_free_address()}', {HOSTS}, {index}, timeout=1.0)"
     code = f"from asyppo_jax.runtime.multi_host import initialize; {call}"
     done = subprocess.run(
@@ -108,7 +108,8 @@ def test_a_process_whose_peer_is_missing_says_so_in_one_sentence_and_ends(index)
     )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "did not all meet at 127.0.0.1" in line and "within 1 s; see that each" in line
+    assert "not all processes of this run connected to 127.0.0.1" in line
+    assert "within 1 s; check that each" in line
 
 
 @pytest.mark.parametrize(
@@ -119,14 +120,14 @@ def test_a_process_whose_peer_is_missing_says_so_in_one_sentence_and_ends(index)
         (("10.0.0.2:8476", 2, 2), "--process_id is 2 of --num_processes 2; count from 0 to 1"),
     ],
 )
-def test_flags_that_cannot_be_are_refused(arguments, sentence):
+def test_invalid_flags_are_refused(arguments, sentence):
     with pytest.raises(ConfigError, match=sentence):
         initialize(*arguments, timeout=1.0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", ["plain", "offloaded"])
-def test_two_processes_sample_mask_and_step_as_one(tmp_path, setting):
+def test_two_processes_give_the_same_tokens_masks_and_step_as_one(tmp_path, setting):
     program, model = "tests.multi_device_program", "2"
     outs = [tmp_path / f"{i}.json" for i in range(HOSTS)]
     _succeed(_each(program, outs, model, setting), devices=4)
@@ -144,9 +145,9 @@ def test_two_processes_sample_mask_and_step_as_one(tmp_path, setting):
 
 
 def _train(workdir: Path, processes: int) -> list[list[str]]:
-    """The commands of a tiny run: three steps, a checkpoint each."""
+    """The commands of a tiny run: three steps with a checkpoint after each."""
     changes = {"num_steps": 3, "checkpoint.every": 1, "log.tensorboard": False}
-    # Adam's sign-like first steps would blow up rounding.
+    # The first steps of Adam are close to sign(gradient), which would amplify rounding errors.
     changes |= {"actor_optimizer.eps": 1e-3, "critic_optimizer.eps": 1e-3}
     command = ["experiments.train", "--config=configs/tiny_test.py", f"--workdir={workdir}"]
     command += [f"--config.{name}={value}" for name, value in changes.items()]
@@ -162,7 +163,7 @@ def _results(workdir: Path) -> list[dict]:
     return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows]
 
 
-def _place_in_data(workdir: Path):
+def _data_position(workdir: Path):
     with ocp.CheckpointManager(workdir / "checkpoints") as manager:
         return manager.restore(3, args=ocp.args.Composite(data=ocp.args.JsonRestore()))["data"]
 
@@ -174,13 +175,13 @@ def pair(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_is_that_of_one(pair, tmp_path):
+def test_a_run_of_two_processes_equals_a_run_of_one(pair, tmp_path):
     workdir, (first, second) = pair
     assert "held-out accuracy" in first and "held-out" not in second
     assert json.loads((workdir / "summary.json").read_text())["steps"] == 3
     assert (workdir / "plots.png").is_file()
     _succeed(_train(tmp_path, 1), devices=2)
-    assert _place_in_data(workdir) == _place_in_data(tmp_path)
+    assert _data_position(workdir) == _data_position(tmp_path)
     for left, right in zip(_results(workdir), _results(tmp_path), strict=True):
         assert left.keys() == right.keys()
         for name, value in left.items():
@@ -188,7 +189,7 @@ def test_a_run_of_two_processes_is_that_of_one(pair, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_whose_peer_dies_ends_by_itself_and_goes_on_when_started_again(pair, tmp_path):
+def test_a_run_whose_peer_dies_exits_and_can_be_resumed(pair, tmp_path):
     with _started(_train(tmp_path, HOSTS), devices=1) as (first, second):
         deadline = time.monotonic() + 400
         while not (tmp_path / "checkpoints" / "1").is_dir():

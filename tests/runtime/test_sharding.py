@@ -1,4 +1,4 @@
-"""The rules table. That shards give the same numbers is in test_multi_device.py."""
+"""The mesh and the table of rules; test_multi_device.py tests that shards give equal numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def test_rules_name_every_axis_once():
     assert len(names) == len(set(names))
 
 
-def test_parameters_lie_where_the_rules_say_and_moments_beside_them():
+def test_parameters_and_their_moments_are_sharded_by_the_rules():
     config, networks = make_config(), make_networks()
     shardings = state_shardings(config, networks, make_mesh(MeshConfig()))
     kernel = shardings.actor_params["decoder"]["layers"]["attention"]["q_kernel"]
@@ -37,7 +37,7 @@ def test_parameters_lie_where_the_rules_say_and_moments_beside_them():
     assert moments == [stacked.spec, stacked.spec]
 
 
-def test_an_axis_that_does_not_divide_stays_whole():
+def test_an_axis_that_the_mesh_does_not_divide_is_not_sharded():
     import flax.linen as nn
 
     mesh = make_mesh(MeshConfig())

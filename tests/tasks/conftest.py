@@ -1,4 +1,4 @@
-"""The tokenizer that prompts and tokenizers are tested with."""
+"""The tokenizer for the tests of prompts and tokenizers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Prompts: what is left out is named, padding is on the left, and the order can be restored."""
+"""Prompts: templates, records left out, left padding, and an order that can be restored."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ def texts(tokenizer, settings: PromptConfig, problem: str = "1+1") -> str:
     return tokenizer.decode(prompts[0].tokens)
 
 
-def test_the_chat_template_ends_where_the_assistant_speaks(tokenizer):
+def test_the_chat_prompt_ends_at_the_start_of_the_assistants_answer(tokenizer):
     text = texts(tokenizer, PromptConfig(system_prompt="be brief"))
     assert text == "<system>be brief<eos><user>1+1<eos><assistant>"
 
@@ -34,20 +34,20 @@ def test_an_empty_system_prompt_gives_no_system_message(tokenizer):
     assert texts(tokenizer, PromptConfig(system_prompt="")) == "<user>1+1<eos><assistant>"
 
 
-def test_a_plain_template_is_the_whole_prompt(tokenizer):
+def test_a_plain_template_makes_the_full_prompt(tokenizer):
     settings = PromptConfig(template="q {problem}=?\n", system_prompt="be brief")
     assert texts(tokenizer, settings) == "q 1+1=?\n"
     assert texts(tokenizer, settings, "a {problem} b") == "q a <unk>problem<unk> b=?\n"
 
 
-def test_no_special_token_is_added_to_either_template(tokenizer):
+def test_no_special_token_is_added_to_chat_or_plain_templates(tokenizer):
     from tokenizers.processors import TemplateProcessing
 
     adding = character_tokenizer()
     adding.backend_tokenizer.post_processor = TemplateProcessing(
         single="<eos> $A", special_tokens=[("<eos>", adding.convert_tokens_to_ids("<eos>"))]
     )
-    assert adding.decode(adding("a").input_ids) == "<eos>a"  # the trap is set
+    assert adding.decode(adding("a").input_ids) == "<eos>a"  # this tokenizer adds one by default
     for settings in (PromptConfig(system_prompt=""), PromptConfig(template="{problem}")):
         assert texts(adding, settings) == texts(tokenizer, settings)
 
@@ -65,9 +65,9 @@ def test_left_out_records_are_counted_and_named_once(tokenizer):
     ]
     prompts, report = make_prompts(records, tokenizer, settings)
     assert [prompt.record for prompt in prompts] == [records[0], records[5]]
-    assert [one.index for one in report.empty] == [1, 4]
-    assert [one.index for one in report.without_answer] == [3]
-    assert [one.index for one in report.too_long] == [2, 6]
+    assert [record.index for record in report.empty] == [1, 4]
+    assert [record.index for record in report.without_answer] == [3]
+    assert [record.index for record in report.too_long] == [2, 6]
     assert report.shortest_too_long == 9
     assert report.summary() == (
         "2 prompts from 7 records; left out: 2 without a problem (records[1], records[4]), "
@@ -76,33 +76,33 @@ def test_left_out_records_are_counted_and_named_once(tokenizer):
     )
 
 
-def test_a_summary_stays_short_when_many_are_left_out(tokenizer):
+def test_the_summary_stays_short_if_many_records_are_left_out(tokenizer):
     records = [Record("1", "1"), *[Record("2", "")] * 500]
     _, report = make_prompts(records, tokenizer, PromptConfig(template="{problem}"))
     assert report.summary().endswith('records[3] "2" and 497 more)')
     assert len(report.without_answer) == 500
 
 
-def test_nothing_left_out_is_said_in_few_words(tokenizer):
+def test_the_summary_names_no_reason_if_nothing_is_left_out(tokenizer):
     _, report = make_prompts([Record("1", "1")], tokenizer, PromptConfig())
     assert report.summary() == "1 prompts from 1 records"
 
 
 @pytest.mark.parametrize(
-    ("record", "mend"),
+    ("record", "fix"),
     [
         (Record("a" * 20, "1"), r"raise config\.prompt\.max_length to 20 or more"),
         (Record("a", ""), "set answer_field and answer_pattern"),
         (Record("", "1"), "set problem_field"),
     ],
 )
-def test_no_prompt_left_is_an_error_with_the_mend(tokenizer, record, mend):
+def test_if_no_prompt_is_left_the_error_says_how_to_fix_it(tokenizer, record, fix):
     settings = PromptConfig(template="{problem}", max_length=10)
-    with pytest.raises(DataError, match=f"no prompt is left: 0 prompts from 1 records.*{mend}"):
+    with pytest.raises(DataError, match=f"no prompt is left: 0 prompts from 1 records.*{fix}"):
         make_prompts([record], tokenizer, settings)
 
 
-def test_templates_that_cannot_work_are_refused(tokenizer):
+def test_invalid_templates_are_refused(tokenizer):
     records = [Record("1", "1")]
     with pytest.raises(ConfigError, match=r"'q: ', which does not contain \{problem\}"):
         make_prompts(records, tokenizer, PromptConfig(template="q: "))
@@ -130,7 +130,7 @@ def iterate(prompts: list[Prompt], batch_size: int, seed: int = 0):
     return make_prompt_iterator(prompts, batch_size=batch_size, seed=seed)
 
 
-def test_an_epoch_has_every_prompt_once_and_the_next_another_order():
+def test_each_epoch_has_every_prompt_once_in_a_new_order():
     iterator = iterate(numbered_prompts(12), 4)
     drawn = [numbers(next(iterator)) for _ in range(9)]
     epochs = [list(itertools.chain(*drawn[i : i + 3])) for i in (0, 3, 6)]
@@ -138,18 +138,18 @@ def test_an_epoch_has_every_prompt_once_and_the_next_another_order():
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
-def test_a_batch_that_does_not_divide_the_epoch_loses_no_prompt():
+def test_no_prompt_is_lost_if_the_batch_size_does_not_divide_the_epoch():
     iterator = iterate(numbered_prompts(5), 3)
     drawn = list(itertools.chain(*(numbers(next(iterator)) for _ in range(5))))
     assert [sorted(drawn[i : i + 5]) for i in (0, 5, 10)] == [list(range(5))] * 3
 
 
-def test_more_prompts_in_a_batch_than_in_the_data_repeats_them_evenly():
+def test_a_batch_larger_than_the_data_repeats_prompts_evenly():
     drawn = numbers(next(iterate(numbered_prompts(3), 6)))
     assert sorted(drawn) == [0, 0, 1, 1, 2, 2]
 
 
-def test_the_order_is_a_pure_function_of_the_seed():
+def test_the_order_depends_on_the_seed_alone():
     prompts = numbered_prompts(500)
     first, again = iterate(prompts, 8, seed=3), iterate(prompts, 8, seed=3)
     assert [next(first) for _ in range(3)] == [next(again) for _ in range(3)]
@@ -167,22 +167,22 @@ def test_neighbouring_seeds_share_no_epoch():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_a_restored_iterator_goes_on_exactly(steps):
+def test_a_restored_iterator_continues_with_the_same_batches(steps):
     prompts = numbered_prompts(10)
     iterator = iterate(prompts, 4, seed=1)
     for _ in range(steps):
         next(iterator)
-    state = json.loads(json.dumps(iterator.get_state()))  # as a checkpoint keeps it
-    wanted = [next(iterator) for _ in range(6)]
+    state = json.loads(json.dumps(iterator.get_state()))  # as a checkpoint stores it
+    expected = [next(iterator) for _ in range(6)]
     restored = iterate(prompts, 4, seed=1)
     restored.set_state(state)
-    assert [next(restored) for _ in range(6)] == wanted
+    assert [next(restored) for _ in range(6)] == expected
     iterator.set_state(state)
-    assert [next(iterator) for _ in range(6)] == wanted
+    assert [next(iterator) for _ in range(6)] == expected
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"seed": -1}])
-def test_an_iterator_that_cannot_be_is_refused(wrong):
+def test_invalid_iterator_arguments_are_refused(wrong):
     with pytest.raises(ValueError, match="must be at least 1"):
         make_prompt_iterator(numbered_prompts(3), **{"batch_size": 1, "seed": 0} | wrong)
     with pytest.raises(DataError, match="no prompts"):

@@ -1,4 +1,4 @@
-"""Records come out alike whatever the source, and bad data is one sentence."""
+"""Records: the same from every source; bad data gives a one-sentence error."""
 
 import json
 import re
@@ -17,7 +17,7 @@ SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 def shared_file(name: str) -> str:
     path = SHARED_DATA / name
     if not path.is_file():
-        pytest.skip(f"{name} is not here: the public problems are no part of the project")
+        pytest.skip(f"{name} is not here: the public problems are not part of the project")
     return str(path)
 
 
@@ -43,25 +43,25 @@ def write_jsonl(path: Path, rows: list) -> str:
         (True, "True"),
     ],
 )
-def test_every_form_of_an_answer_becomes_text(tmp_path, value, text):
+def test_answers_of_every_type_become_text(tmp_path, value, text):
     path = write_jsonl(tmp_path / "data.jsonl", [{"problem": "p", "answer": value}])
     assert load_records(DataConfig(path=path)) == [Record("p", text)]
 
 
-def test_field_names_are_the_users_and_the_pattern_takes_its_group(tmp_path):
+def test_field_names_can_be_set_and_group_1_of_the_pattern_is_the_answer(tmp_path):
     rows = [{"q": "1+1?", "a": "add them\n#### 2 "}, {"q": "1+2?", "a": "no mark: 3"}]
     path = write_jsonl(tmp_path / "data.jsonl", rows)
     data = DataConfig(path=path, problem_field="q", answer_field="a", answer_pattern=r"####\s*(.+)")
     assert load_records(data) == [Record("1+1?", "2"), Record("1+2?", "")]
 
 
-def test_num_records_keeps_the_first(tmp_path):
+def test_num_records_takes_the_first_records(tmp_path):
     rows = [{"problem": str(i), "answer": i} for i in range(5)]
     path = write_jsonl(tmp_path / "data.jsonl", rows)
     assert [r.problem for r in load_records(DataConfig(path=path, num_records=3))] == list("012")
 
 
-def test_blank_lines_and_a_byte_order_mark_are_no_records(tmp_path):
+def test_blank_lines_and_a_byte_order_mark_are_skipped(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"problem": "p", "answer": 1}\n\n  \n')
     assert load_records(DataConfig(path=str(path))) == [Record("p", "1")]
@@ -70,9 +70,9 @@ def test_blank_lines_and_a_byte_order_mark_are_no_records(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b'{"problem": "torn', r"not JSON \(.*\); mend or remove that line"),
-        (b'{"problem": "\xff", "answer": 1}', r"not JSON \(.*utf-8.*\); mend or remove that line"),
-        (b"[1, 2]", "an object with fields is wanted, not a list"),
+        (b'{"problem": "torn', r"not JSON \(.*\); fix or remove that line"),
+        (b'{"problem": "\xff", "answer": 1}', r"not JSON \(.*utf-8.*\); fix or remove that line"),
+        (b"[1, 2]", "expected an object with fields, got a list"),
         (
             b'{"question": "p", "answer": 1}',
             "there is no field 'problem' among 'question', 'answer'; set problem_field and",
@@ -80,7 +80,7 @@ def test_blank_lines_and_a_byte_order_mark_are_no_records(tmp_path):
         (b'{"problem": "p", "answer": {"x": 1}}', "field 'answer' holds a dict, neither text nor"),
     ],
 )
-def test_a_broken_line_is_named_with_its_number(tmp_path, line, reason):
+def test_the_error_for_a_broken_line_has_its_number(tmp_path, line, reason):
     path = tmp_path / "data.jsonl"
     path.write_bytes(b'{"problem": "p", "answer": 1}\n' * 16 + line + b"\n")
     with pytest.raises(DataError, match=re.escape(f"{path}, line 17: ") + reason) as caught:
@@ -88,7 +88,7 @@ def test_a_broken_line_is_named_with_its_number(tmp_path, line, reason):
     assert "\n" not in str(caught.value)
 
 
-def test_parquet_gives_the_records_of_the_same_jsonl(tmp_path):
+def test_parquet_and_jsonl_give_the_same_records(tmp_path):
     pytest.importorskip("pyarrow", reason="parquet files need the package pyarrow")
     import pyarrow
     import pyarrow.parquet
@@ -104,16 +104,16 @@ def test_parquet_gives_the_records_of_the_same_jsonl(tmp_path):
         load_records(DataConfig(source="parquet", path=parquet, problem_field="question"))
 
 
-def test_a_torn_parquet_file_is_one_sentence(tmp_path):
+def test_a_broken_parquet_file_gives_a_one_sentence_error(tmp_path):
     pytest.importorskip("pyarrow", reason="parquet files need the package pyarrow")
     path = tmp_path / "data.parquet"
-    path.write_bytes(b"PAR1 torn")
-    with pytest.raises(DataError, match="is no parquet file"):
+    path.write_bytes(b"PAR1 broken")
+    with pytest.raises(DataError, match="is not a parquet file"):
         load_records(DataConfig(source="parquet", path=str(path)))
 
 
 @pytest.mark.parametrize("source", ["jsonl", "parquet"])
-def test_a_missing_file_or_a_directory_is_one_sentence(tmp_path, source):
+def test_a_missing_file_or_a_directory_gives_a_one_sentence_error(tmp_path, source):
     with pytest.raises(DataError, match=r"data file .*none does not exist; set path in config"):
         load_records(DataConfig(source=source, path=str(tmp_path / "none")))
     with pytest.raises(DataError, match="is a directory; set path in config"):
@@ -129,12 +129,12 @@ def test_an_empty_data_set_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "error", "reason"),
     [
-        ("(", ConfigError, "is no regular expression"),
+        ("(", ConfigError, "is not a regular expression"),
         ("####", ConfigError, "has no group; put the answer in parentheses"),
         ("@@(.+)", DataError, "matches none of the 1 answers of .*, such as '#### 2'"),
     ],
 )
-def test_an_answer_pattern_that_cannot_work_is_refused(tmp_path, pattern, error, reason):
+def test_an_invalid_answer_pattern_is_refused(tmp_path, pattern, error, reason):
     path = write_jsonl(tmp_path / "data.jsonl", [{"problem": "p", "answer": "#### 2"}])
     with pytest.raises(error, match=reason):
         load_records(DataConfig(path=path, answer_pattern=pattern))
@@ -145,17 +145,17 @@ def test_an_answer_pattern_that_cannot_work_is_refused(tmp_path, pattern, error,
     [
         (DataConfig(), "path is empty"),
         (DataConfig(path="x", num_records=0), "num_records is 0"),
-        (DataConfig(source="function", path="no_function"), 'given as "module:function"'),
+        (DataConfig(source="function", path="no_function"), 'set it to "module:function"'),
         (DataConfig(source="function", path="no_such_module:f"), "cannot be imported"),
-        (DataConfig(source="function", path="json:no_such"), "json has no function of that name"),
+        (DataConfig(source="function", path="json:no_such"), "json has no such function"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(data, reason):
+def test_invalid_settings_are_refused(data, reason):
     with pytest.raises(ConfigError, match=reason):
         load_records(data)
 
 
-def test_a_function_is_called_with_split_number_and_seed(tmp_path, monkeypatch):
+def test_a_function_is_called_with_split_num_records_and_seed(tmp_path, monkeypatch):
     (tmp_path / "my_task.py").write_text(
         "def make(split, num_records, seed):\n"
         "    return ({'problem': f'{split} {i}', 'answer': seed * i} for i in range(100))\n"
@@ -165,21 +165,21 @@ def test_a_function_is_called_with_split_number_and_seed(tmp_path, monkeypatch):
     assert load_records(data) == [Record("test 0", "0"), Record("test 1", "7")]
 
 
-def test_reasoning_gym_makes_the_tasks_own_items():
+def test_reasoning_gym_records_are_the_items_of_the_task():
     reasoning_gym = pytest.importorskip("reasoning_gym", reason="the package is not installed")
     data = DataConfig(source="reasoning_gym", path="chain_sum", num_records=4, seed=3)
     items = reasoning_gym.create_dataset("chain_sum", size=4, seed=3)
     assert load_records(data) == [Record(item["question"], item["answer"]) for item in items]
     with pytest.raises(ConfigError, match=r"no task 'chain_sums'; .* such as chain_sum"):
         load_records(DataConfig(source="reasoning_gym", path="chain_sums", num_records=4))
-    with pytest.raises(ConfigError, match="num_records is None; say in"):
+    with pytest.raises(ConfigError, match="num_records is None; set in"):
         load_records(DataConfig(source="reasoning_gym", path="chain_sum"))
-    with pytest.raises(ConfigError, match="cannot make the task 'composite'"):
+    with pytest.raises(ConfigError, match="cannot generate the task 'composite'"):
         load_records(DataConfig(source="reasoning_gym", path="composite", num_records=4))
 
 
 def test_a_hub_name_is_split_from_its_subset(monkeypatch):
-    datasets = ModuleType("datasets")  # stands in for the hub, which tests do not reach
+    datasets = ModuleType("datasets")  # replaces the hub, which tests do not access
 
     def load_dataset(name, subset, split):
         if name != "openai/gsm8k":
@@ -208,7 +208,7 @@ def test_a_hub_name_is_split_from_its_subset(monkeypatch):
         ("reasoning_gym", "reasoning_gym", "asyppo-jax[tasks]"),
     ],
 )
-def test_a_package_that_is_not_installed_is_named_with_its_install_command(
+def test_the_error_for_a_missing_package_has_its_install_command(
     tmp_path, monkeypatch, source, package, requirement
 ):
     monkeypatch.setitem(sys.modules, package, None)
@@ -240,14 +240,14 @@ def test_a_package_that_is_not_installed_is_named_with_its_install_command(
         ("minerva_math", {}, 272, "9.6"),
     ],
 )
-def test_the_public_problems_all_have_a_problem_and_an_answer(name, settings, count, first):
+def test_every_public_record_has_a_problem_and_an_answer(name, settings, count, first):
     records = load_records(DataConfig(path=shared_file(f"{name}.jsonl"), **settings))
     assert len(records) == count
     assert records[0].answer == first
     assert all(record.problem.strip() and record.answer for record in records)
 
 
-def test_gsm8k_answers_are_numbers_and_amc_answers_have_no_point():
+def test_gsm8k_answers_are_numbers_and_amc_answers_are_integers():
     gsm8k = DataConfig(
         path=shared_file("gsm8k_test.jsonl"),
         problem_field="question",
@@ -258,6 +258,6 @@ def test_gsm8k_answers_are_numbers_and_amc_answers_have_no_point():
     assert all(re.fullmatch(r"-?\d+", record.answer) for record in load_records(amc))
 
 
-def test_missing_answers_of_public_problems_stay_countable():
+def test_public_records_without_an_answer_are_kept_with_an_empty_one():
     records = load_records(DataConfig(path=shared_file("math_train.jsonl")))
     assert (len(records), sum(not record.answer for record in records)) == (7474, 4)

@@ -1,4 +1,4 @@
-"""Tokenizers: loaded quietly, with every token that ends an answer."""
+"""Tokenizers: loading without warnings, and the stop and padding tokens."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from asyppo_jax.tasks.tokenizers import (
 from tests.character_tokenizer import character_tokenizer
 
 
-def test_a_tokenizer_is_loaded_from_its_directory_with_its_template(tokenizer, tmp_path):
+def test_a_tokenizer_is_loaded_from_its_directory_with_its_chat_template(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     loaded = load_tokenizer(str(tmp_path))
     records = [Record("1+1=?", "2")]
@@ -30,7 +30,7 @@ def test_a_tokenizer_is_loaded_from_its_directory_with_its_template(tokenizer, t
     )
 
 
-def test_a_missing_or_torn_tokenizer_is_one_sentence(tokenizer, tmp_path):
+def test_a_missing_or_broken_tokenizer_gives_a_one_sentence_error(tokenizer, tmp_path):
     with pytest.raises(ConfigError, match=r"no model directory '.*none'; set config\.actor\.path"):
         load_tokenizer(str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="no model directory ''"):
@@ -39,12 +39,14 @@ def test_a_missing_or_torn_tokenizer_is_one_sentence(tokenizer, tmp_path):
         load_tokenizer(str(tmp_path))
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "trunc')
-    with pytest.raises(ConfigError, match="no tokenizer can be loaded from the directory") as torn:
+    with pytest.raises(ConfigError, match="no tokenizer can be loaded from the directory") as bad:
         load_tokenizer(str(tmp_path))
-    assert all("\n" not in str(caught.value) for caught in (empty, torn))
+    assert all("\n" not in str(caught.value) for caught in (empty, bad))
 
 
-def test_loading_is_quiet_and_an_unknown_hub_name_is_one_sentence(tokenizer, tmp_path):
+def test_loading_prints_nothing_and_an_unknown_hub_name_gives_a_one_sentence_error(
+    tokenizer, tmp_path
+):
     tokenizer.save_pretrained(tmp_path)
     script = (
         "import sys; from asyppo_jax.tasks import prompts, tokenizers\n"
@@ -63,12 +65,12 @@ def test_loading_is_quiet_and_an_unknown_hub_name_is_one_sentence(tokenizer, tmp
         timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "from the hub name (no directory of that name is here) 'nobody/nothing'" in done.stdout
+    assert "from the hub name (there is no directory of that name) 'nobody/nothing'" in done.stdout
     assert done.stdout.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("generation_config", "stop_tokens", "wanted"),
+    ("generation_config", "stop_tokens", "expected"),
     [
         (None, (), ["<eos>"]),
         ({"eos_token_id": 4}, (), ["<eos>", "<user>"]),
@@ -78,36 +80,36 @@ def test_loading_is_quiet_and_an_unknown_hub_name_is_one_sentence(tokenizer, tmp
     ],
 )
 def test_every_end_of_sequence_token_is_a_stop_token_once(
-    tokenizer, tmp_path, generation_config, stop_tokens, wanted
+    tokenizer, tmp_path, generation_config, stop_tokens, expected
 ):
     if generation_config is not None:
         (tmp_path / "generation_config.json").write_text(json.dumps(generation_config))
     ids = stop_token_ids(tokenizer, str(tmp_path), stop_tokens)
-    assert tokenizer.convert_ids_to_tokens(ids) == wanted
+    assert tokenizer.convert_ids_to_tokens(ids) == expected
 
 
-def test_stop_tokens_that_cannot_work_are_refused(tokenizer, tmp_path):
+def test_invalid_stop_tokens_are_refused(tokenizer, tmp_path):
     with pytest.raises(ConfigError, match=r"'ab', which is not one token .* but 2: \['a', 'b'\]"):
         stop_token_ids(tokenizer, str(tmp_path), ("ab",))
     with pytest.raises(ConfigError, match=r"'É', which is not one token"):
         stop_token_ids(tokenizer, str(tmp_path), ("É",))  # the unknown token is one token too
     with pytest.raises(ConfigError, match="'', which is not one token"):
         stop_token_ids(tokenizer, str(tmp_path), ("",))
-    for torn in ("{", "[]"):
-        (tmp_path / "generation_config.json").write_text(torn)
+    for broken in ("{", "[]"):
+        (tmp_path / "generation_config.json").write_text(broken)
         with pytest.raises(ConfigError, match=r"generation_config\.json cannot be read"):
             stop_token_ids(tokenizer, str(tmp_path), ())
 
 
-def test_a_tokenizer_without_an_end_needs_a_stop_token(tmp_path):
+def test_a_tokenizer_without_an_end_of_sequence_token_needs_a_stop_token(tmp_path):
     endless = character_tokenizer()
     endless.eos_token = None
-    with pytest.raises(ConfigError, match="has no end-of-sequence token; name one in config"):
+    with pytest.raises(ConfigError, match="has no end-of-sequence token; set one in config"):
         stop_token_ids(endless, str(tmp_path), ())
     assert len(stop_token_ids(endless, str(tmp_path), ("\n",))) == 1
 
 
-def test_padding_falls_back_to_the_end_token_and_then_to_zero():
+def test_padding_falls_back_to_the_end_of_sequence_token_and_then_to_zero():
     tokenizer = character_tokenizer()
     assert tokenizer.decode([pad_token_id(tokenizer)]) == "<pad>"
     tokenizer.pad_token = None
@@ -116,7 +118,7 @@ def test_padding_falls_back_to_the_end_token_and_then_to_zero():
     assert pad_token_id(tokenizer) == 0
 
 
-def test_the_first_different_token_is_named():
+def test_the_error_for_different_vocabularies_has_the_first_different_token():
     @dataclasses.dataclass
     class Tokenizer:
         vocabulary: dict
@@ -124,9 +126,9 @@ def test_the_first_different_token_is_named():
         def get_vocab(self):
             return self.vocabulary
 
-    one, two = Tokenizer({"a": 0}), Tokenizer({"a": 0, "b": 1})
-    check_same_vocabulary(cast(Any, one), cast(Any, one))
+    small, large = Tokenizer({"a": 0}), Tokenizer({"a": 0, "b": 1})
+    check_same_vocabulary(cast(Any, small), cast(Any, small))
     with pytest.raises(
         ConfigError, match=r"token 'b' is 1 for the actor and absent .*\(1 differ\)"
     ):
-        check_same_vocabulary(cast(Any, two), cast(Any, one))
+        check_same_vocabulary(cast(Any, large), cast(Any, small))

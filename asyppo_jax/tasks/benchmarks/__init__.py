@@ -1,4 +1,4 @@
-"""The benchmarks of the paper, and GSM8K: a small file each."""
+"""The six benchmarks of the paper and GSM8K, one small file per benchmark."""
 
 from asyppo_jax.config import ConfigError
 from asyppo_jax.tasks.benchmarks.aime24 import AIME24
@@ -28,8 +28,8 @@ BENCHMARKS = (AIME24, AIME25, MATH500, OLYMPIADBENCH, MINERVA_MATH, AMC23, GSM8K
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """The benchmark of a name; raises `ConfigError`, which lists the known ones."""
-    found = {benchmark.name: benchmark for benchmark in BENCHMARKS}
-    if name not in found:
-        raise ConfigError(f"there is no benchmark {name!r}; choose among {', '.join(found)}")
-    return found[name]
+    """The benchmark with this name; an unknown name raises `ConfigError` with the known names."""
+    by_name = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+    if name not in by_name:
+        raise ConfigError(f"there is no benchmark {name!r}; choose among {', '.join(by_name)}")
+    return by_name[name]

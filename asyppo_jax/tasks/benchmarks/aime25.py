@@ -1,4 +1,4 @@
-"""AIME 2025: both papers of fifteen problems; answers are integers from 000 to 999."""
+"""AIME 2025: two exams of fifteen problems each; answers are integers from 000 to 999."""
 
 from asyppo_jax.config import DataConfig
 from asyppo_jax.tasks.benchmarks.benchmark import Benchmark

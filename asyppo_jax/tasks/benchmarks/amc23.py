@@ -1,4 +1,4 @@
-"""AMC 2023: the forty problems of the AMC 12 whose answer is a number (27.0 is read as 27)."""
+"""AMC 2023: the forty AMC 12 problems whose answer is a number (27.0 is read as 27)."""
 
 from asyppo_jax.config import DataConfig
 from asyppo_jax.tasks.benchmarks.benchmark import Benchmark

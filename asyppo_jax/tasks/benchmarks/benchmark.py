@@ -1,4 +1,4 @@
-"""What a benchmark is, and how its problems are found: in a local JSONL file, else on the hub."""
+"""The fields of a benchmark, and its problems: read from a local JSONL file, else from the hub."""
 
 import dataclasses
 import importlib.util
@@ -13,23 +13,23 @@ from asyppo_jax.tasks.records import DataError, Record, load_records
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where the problems come from, how they are asked, and how the answers are graded."""
+    """Where the problems come from, how they are prompted, and how the answers are graded."""
 
-    name: str  # as --benchmark takes it
-    title: str  # as papers write it
+    name: str  # the value of --benchmark
+    title: str  # the name in papers
     num_problems: int
-    local: DataConfig  # a JSONL file; its path is relative to the directory of the data
+    local: DataConfig  # a JSONL file; its path is relative to the data directory
     hub: DataConfig  # the same problems on the hub; its field names may differ
-    # The paper's own system prompt, over the model's chat template (arXiv 2510.01656).
+    # Default: the system prompt of the paper in the model's chat template (arXiv 2510.01656).
     prompt: PromptConfig = field(default_factory=PromptConfig)
-    grader: str = "math"  # as config.reward.function
-    max_completion_length: int = 8192  # tokens, the paper's
-    spellings: bool = False  # answers are lists: any spelling of them is right
+    grader: str = "math"  # same syntax as config.reward.function
+    max_completion_length: int = 8192  # tokens; the value of the paper
+    spellings: bool = False  # an answer is a list of spellings; each of them is right
 
 
 @dataclass(frozen=True)
 class BenchmarkSettings(Truncation):
-    """How a benchmark's problems are asked; None: as the benchmark says."""
+    """How answers are sampled and graded. None: the benchmark's value; [P]: the paper's."""
 
     temperature: float = 0.99  # [P]
     top_p: float = 0.99  # [P]
@@ -37,16 +37,16 @@ class BenchmarkSettings(Truncation):
     max_completion_length: int | None = None  # tokens
     seed: int = 0
     batch_size: int = 16  # problems sampled at once
-    slots: int = 0  # sequences decoded at one time, whole problems; 0: all of the batch
-    num_problems: int | None = None  # only the first n
-    template: str | None = None  # "chat", or a text with {problem}
+    slots: int = 0  # sequences decoded at a time, a multiple of num_samples; 0: the full batch
+    num_problems: int | None = None  # use the first n problems; None: all
+    template: str | None = None  # "chat", or a text that contains {problem}
     system_prompt: str | None = None
-    time_limit: float = 30.0  # seconds for the grading of an answer, on a busy machine
-    num_workers: int = 2  # processes that grade
+    time_limit: float = 30.0  # seconds to grade one answer; generous, for a busy machine
+    num_workers: int = 2  # grading processes
 
 
 def data_directory() -> str:
-    """The directory of the benchmarks' files: ASYPPO_DATA, else `data`."""
+    """The directory of the benchmark files: the environment variable ASYPPO_DATA, else `data`."""
     return os.environ.get("ASYPPO_DATA", "data")
 
 
@@ -54,7 +54,7 @@ def load_problems(benchmark: Benchmark, directory: str) -> list[Record]:
     """All problems of a benchmark, in the order of its file.
 
     Raises:
-        DataError: the file is not in `directory`, and the hub cannot be asked in its place.
+        DataError: the file is not in `directory`, and `datasets`, which reads the hub, is missing.
     """
     file = epath.Path(directory) / benchmark.local.path
     if file.is_file():
@@ -64,7 +64,7 @@ def load_problems(benchmark: Benchmark, directory: str) -> list[Record]:
     else:
         raise DataError(
             f"{benchmark.title} is not in {directory} (as {benchmark.local.path}); put it there, "
-            "name its directory by --data_dir or ASYPPO_DATA, or run `pip install datasets` to "
-            f"have {benchmark.hub.path} from the hub"
+            "set --data_dir or ASYPPO_DATA to its directory, or run `pip install datasets` to "
+            f"load {benchmark.hub.path} from the hub"
         )
     return load_records(data, spellings=benchmark.spellings)

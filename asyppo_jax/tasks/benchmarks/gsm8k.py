@@ -1,4 +1,4 @@
-r"""GSM8K's test problems (arXiv 2110.14168); the answer is what follows ####."""
+r"""The GSM8K test set (arXiv 2110.14168); the answer is the text after ####."""
 
 from asyppo_jax.config import DataConfig
 from asyppo_jax.tasks.benchmarks.benchmark import Benchmark

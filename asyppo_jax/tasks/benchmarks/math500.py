@@ -1,4 +1,4 @@
-"""MATH-500: five hundred test problems of MATH (arXiv 2103.03874), chosen by arXiv 2305.20050."""
+"""MATH-500: 500 test problems of MATH (arXiv 2103.03874), selected in arXiv 2305.20050."""
 
 from asyppo_jax.config import DataConfig
 from asyppo_jax.tasks.benchmarks.benchmark import Benchmark

@@ -1,7 +1,7 @@
-r"""MinervaMath (arXiv 2206.14858): problems of MIT's science courses, some with several spellings.
+r"""MinervaMath (arXiv 2206.14858): MIT science problems; some answers have several spellings.
 
-A spelling like 4.5e33 is read as 4.5 \times 10^{33}, in answers as in references: math-verify takes
-its e for Euler's number. Numbers must be equal, not near: 0.0331 is wrong where 0.033 is right.
+4.5e33 is read as 4.5 \times 10^{33}, in answers and in references, because math-verify would read
+the e as Euler's number. Numbers must be equal, not close: 0.0331 is wrong if 0.033 is right.
 """
 
 import json
@@ -25,15 +25,15 @@ MINERVA_MATH = Benchmark(
 
 
 def any_spelling(problem: str, completion: str, answer: str) -> float:
-    """1.0 if `math` finds the completion right by any of the references, a JSON list; else 0.0."""
+    """1.0 if `math` accepts the completion for any reference of the JSON list `answer`, or 0.0."""
     boxed = last_boxed(completion)
-    given = completion if boxed is None else rf"\boxed{{{with_powers(boxed)}}}"
+    final_answer = completion if boxed is None else rf"\boxed{{{with_powers(boxed)}}}"
     failure: Exception | None = None
     for reference in json.loads(answer):
         try:
-            if math(problem, given, with_powers(reference)):
+            if math(problem, final_answer, with_powers(reference)):
                 return 1.0
-        except Exception as error:  # of this spelling; another may do
+        except Exception as error:  # another spelling may still match
             failure = error
     if failure is not None:
         raise failure
@@ -41,5 +41,5 @@ def any_spelling(problem: str, completion: str, answer: str) -> float:
 
 
 def with_powers(text: str) -> str:
-    r"""4.5e33 as 4.5 \times 10^{33}."""
+    r"""The text with each number such as 4.5e33 written as 4.5 \times 10^{33}."""
     return re.sub(r"(?<=\d)[eE]([+-]?\d+)\b", r" \\times 10^{\1}", text)

@@ -1,7 +1,7 @@
-"""OlympiadBench (arXiv 2402.14008): its open, text-only English mathematics.
+"""OlympiadBench (arXiv 2402.14008): its open-ended, text-only mathematics problems in English.
 
-An answer of several values ("$69$,$84$") is compared as a set: all of them are wanted, in any
-order. Units are no part of an answer.
+An answer with several values ("$69$,$84$") is compared as a set: the completion must give all of
+them, in any order. Units are not part of an answer.
 """
 
 from asyppo_jax.config import DataConfig
@@ -10,7 +10,7 @@ from asyppo_jax.tasks.benchmarks.benchmark import Benchmark
 OLYMPIADBENCH = Benchmark(
     name="olympiadbench",
     title="OlympiadBench",
-    num_problems=675,  # 674 on the hub
+    num_problems=675,  # the hub has 674
     local=DataConfig(
         source="jsonl",
         path="olympiadbench.jsonl",

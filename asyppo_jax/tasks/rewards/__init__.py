@@ -1,4 +1,4 @@
-"""Verifiable rewards: a completion becomes a float32 in [0, 1], or is called invalid."""
+"""Verifiable rewards: a completion gets a float32 score in [0, 1], or is marked invalid."""
 
 from asyppo_jax.tasks.rewards.graders import exact, last_boxed, math
 from asyppo_jax.tasks.rewards.pool import (

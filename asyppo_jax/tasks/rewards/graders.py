@@ -1,7 +1,7 @@
 """The built-in graders: (problem, completion, answer) -> a score in [0, 1].
 
-Only the standard library is imported here: worker processes load this file by its path, without the
-package around it, and the parent never needs math-verify.
+This file imports the standard library only, because worker processes load it by its path, without
+the package, and the parent process never needs math-verify.
 """
 
 import functools
@@ -10,21 +10,21 @@ import logging
 import re
 from typing import Any
 
-# Characters at the end of a completion without a box in which its final answer is looked for: the
-# extraction's patterns take time quadratic in the length (6 s for 30,000 characters).
+# Without a box, the final answer is searched in the last characters of a completion only, because
+# the time of math-verify's extraction is quadratic in the length (6 s for 30,000 characters).
 FINAL_ANSWER_WINDOW = 2000
 
-# An escaped character is a token of its own, so that the brace of `\{` does not count.
+# An escaped character is one token, so that the brace of `\{` is not counted as a brace.
 _TOKENS = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What stands in the balanced braces of the last complete `\boxed{...}`; None without one.
+    r"""The content of the last complete `\boxed{...}` (balanced braces); None if there is none.
 
-    Of nested boxes the inner one counts. One pass: a text that repeats `\boxed{` costs no more
-    than another.
+    With nested boxes, the inner one counts. The search is one pass, so its time is linear even for
+    a text that repeats `\boxed{`.
     """
-    opened: list[int | None] = []  # where a box's content starts; None for any other brace
+    opened: list[int | None] = []  # open braces: where a box's content starts, None for others
     last: tuple[int, int] | None = None
     for token in _TOKENS.finditer(text):
         if token[0].startswith(r"\boxed"):
@@ -39,35 +39,35 @@ def last_boxed(text: str) -> str | None:
 
 
 def exact(problem: str, completion: str, answer: str) -> float:
-    r"""1.0 if the last `\boxed{}`, or else the completion, stripped, is the answer as text."""
+    r"""1.0 if the last `\boxed{}`, or the completion without one, is the answer as text, or 0.0."""
     boxed = last_boxed(completion)
-    given = completion if boxed is None else boxed
-    return float(given.strip() == answer.strip())
+    final_answer = completion if boxed is None else boxed
+    return float(final_answer.strip() == answer.strip())
 
 
 def math(problem: str, completion: str, answer: str) -> float:
     r"""1.0 if math-verify finds the final answer equal to the reference `answer`, else 0.0.
 
-    The final answer is the last `\boxed{}`; without one, what math-verify extracts from the end of
-    the completion ("the answer is ...", then the last formula or number). No answer found is a
-    wrong answer. There is no time limit here: `RewardPool` ends the process from outside, which
-    also works where a limit by signals does not.
+    The final answer is the last `\boxed{}`. Without a box it is what math-verify extracts from the
+    end of the completion ("the answer is ...", then the last formula or number). A completion
+    without an answer is wrong. There is no time limit here: `RewardPool` kills the process from
+    outside, which also works where a limit by signals does not.
 
     Raises:
-        ValueError: the reference itself cannot be read as mathematics.
-        Exception: whatever math-verify meets in a comparison, unless another reading of the two
-            answers is equal; a failure of the grader is not a wrong answer.
+        ValueError: the reference cannot be read as mathematics.
+        Exception: math-verify failed in a comparison and no other reading of the two answers was
+            equal. A failure of the grader does not make the answer wrong.
     """
     math_verify = _math_verify()
     references = math_verify.parse(_box(answer), parsing_timeout=None)
     if not references:
-        raise ValueError(f"the reference answer {answer!r} cannot be read; mend or drop its record")
+        raise ValueError(f"the reference answer {answer!r} cannot be read; fix or drop its record")
     finals = _final_answers(completion)
     failure: Exception | None = None
     for reference in references:
         for final in finals:
             try:
-                # In this order: the reference first, the comparison is not symmetric.
+                # The reference comes first, because the comparison is not symmetric.
                 if math_verify.verify(reference, final, timeout_seconds=None, raise_on_error=True):
                     return 1.0
             except Exception as error:
@@ -78,11 +78,11 @@ def math(problem: str, completion: str, answer: str) -> float:
 
 
 def has_answer(problem: str, completion: str, answer: str) -> float:
-    """1.0 if there is anything in the completion that `math` would compare, else 0.0."""
+    """1.0 if the completion has a final answer that `math` can compare, else 0.0."""
     return float(bool(_final_answers(completion)))
 
 
-# Graded once as a worker starts: the first symbolic comparison builds parsers and caches.
+# Graded once when a worker starts, because the first symbolic comparison builds parsers and caches.
 MATH_EXAMPLE = ("", r"\boxed{\frac{x^2 - 1}{x - 1}}", "x + 1")
 
 
@@ -99,13 +99,13 @@ def _box(text: str) -> str:
 def _final_part(completion: str) -> str:
     if len(completion) <= FINAL_ANSWER_WINDOW:
         return completion
-    part = completion[-FINAL_ANSWER_WINDOW:]
-    # From the start of a line, because a formula cut in half pairs its `$` with the wrong one.
-    return part[part.find("\n") + 1 :]
+    end = completion[-FINAL_ANSWER_WINDOW:]
+    # Start at a new line, because a formula cut in half would pair its `$` with the wrong one.
+    return end[end.find("\n") + 1 :]
 
 
 @functools.cache
 def _math_verify() -> Any:
-    # It warns in every process that its own time limits are off, which is meant.
+    # It warns in every process that its own time limits are off. They are off on purpose.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     return importlib.import_module("math_verify")

@@ -1,4 +1,4 @@
-"""Scores in parallel, in processes that can be killed: no grader can hang or stop a run."""
+"""Parallel scoring in processes that can be killed, so that no grader can hang or crash a run."""
 
 import importlib
 import logging
@@ -16,27 +16,27 @@ from asyppo_jax.tasks.rewards.process import WorkerProcess, start_worker, wait_f
 
 RewardFunction = Callable[[str, str, str], float]  # (problem, completion, answer) -> [0, 1]
 
-# Why an answer has no valid reward: over its time limit; the grader raised or its process died;
-# what it returned is no number in [0, 1].
+# Why an answer has no valid reward: it ran over its time limit; the grader raised an error or its
+# process died; the score is not a number in [0, 1].
 REASONS = ("timeout", "crashed", "bad_score")
-MAX_TIME_LIMIT = 86400.0  # seconds; the system's timers take no endless times
-START_LIMIT = 120.0  # seconds to import what the reward function needs, on a busy machine
+MAX_TIME_LIMIT = 86400.0  # seconds; system timers do not accept infinity
+START_LIMIT = 120.0  # seconds for a worker to import the reward function; allows a busy machine
 
 logger = logging.getLogger(__name__)
 
 
 class Scores(NamedTuple):
-    """The rewards of B answers, in their order."""
+    """The rewards of B answers, in the order of the answers."""
 
-    rewards: np.ndarray  # [B] float32 in [0, 1]; 0 where not valid
+    rewards: np.ndarray  # [B] float32 in [0, 1]; 0 if invalid
     valid: np.ndarray  # [B] bool
-    reasons: dict[str, int]  # the number of invalid answers for each of REASONS
+    reasons: dict[str, int]  # number of invalid answers per entry of REASONS
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
-    """The scores of several calls, in their order, as of one."""
+    """The scores of several calls concatenated in order, as if from one call."""
     rewards, valid, reasons = zip(*parts, strict=True)
-    counts = {name: sum(some[name] for some in reasons) for name in REASONS}
+    counts = {reason: sum(of_call[reason] for of_call in reasons) for reason in REASONS}
     return Scores(np.concatenate(rewards), np.concatenate(valid), counts)
 
 
@@ -47,7 +47,7 @@ class _Outcome(NamedTuple):
 
 
 def resolve_reward(name: str) -> RewardFunction:
-    """The function of "math", "exact" or "module:function"; raises `ConfigError` in words."""
+    """The function for "math", "exact" or "module:function"; a wrong name raises `ConfigError`."""
     wrong = f"config.reward.function is {name!r}"
     if name in ("math", "exact"):
         return getattr(graders, name)
@@ -56,7 +56,7 @@ def resolve_reward(name: str) -> RewardFunction:
         raise ConfigError(f'{wrong}; give "math", "exact" or "module:function"')
     if module_name == "__main__":
         raise ConfigError(
-            f"{wrong}, but worker processes cannot import the script that is run; "
+            f"{wrong}, but worker processes cannot import the main script; "
             "move the function to a module of its own"
         )
     try:
@@ -64,7 +64,7 @@ def resolve_reward(name: str) -> RewardFunction:
     except ImportError as error:
         raise ConfigError(
             f"{wrong}, but its module cannot be imported ({error}); "
-            "correct the name, or start where Python finds the module"
+            "correct the name, or add the module's directory to PYTHONPATH"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -78,17 +78,17 @@ def resolve_reward(name: str) -> RewardFunction:
 class RewardPool:
     """Worker processes that score answers, each within `config.time_limit` seconds.
 
-    An answer over its limit costs its process, which is killed and replaced while the other workers
-    go on; it alone has no valid reward. The clock of an answer runs from its sending to its reply;
-    the start of a worker, imports included, does not count. "exact" cannot hang and needs no
-    processes: it is scored in place.
+    If an answer runs over its limit, its process is killed and replaced while the other workers
+    continue; only that answer has no valid reward. The time of an answer runs from its request to
+    its reply and does not include the start of a worker with its imports. "exact" cannot hang, so
+    it runs in the calling process.
 
-    `score` may be called from any thread; `close` may be called from another thread meanwhile, and
-    then `score` raises `RuntimeError`. After Ctrl-C in `score` the pool can be used again.
+    `score` may be called from any thread. Another thread may call `close` at the same time; `score`
+    then raises `RuntimeError`. After Ctrl-C in `score` the pool can be used again.
     """
 
     def __init__(self, config: RewardConfig) -> None:
-        """Starts the workers and returns at once; raises `ConfigError` on a wrong setting."""
+        """Starts the workers and returns at once; raises `ConfigError` for an invalid setting."""
         if not 0 < config.time_limit <= MAX_TIME_LIMIT:
             raise ConfigError(
                 f"config.reward.time_limit is {config.time_limit}; "
@@ -102,9 +102,9 @@ class RewardPool:
         self._config = config
         self._workers: list[WorkerProcess] = []
         self._closed = False
-        self._scoring = threading.RLock()  # held by `score` as long as it runs
-        self._membership = threading.RLock()  # held to start a worker, and to kill them all
-        self._fruitless_starts = 0  # since the last reply
+        self._scoring = threading.RLock()  # held while `score` runs
+        self._membership = threading.RLock()  # held to start a worker, or to kill all of them
+        self._failed_starts = 0  # since the last reply
         self._fill()
 
     def __enter__(self) -> "RewardPool":
@@ -114,12 +114,12 @@ class RewardPool:
         self.close()
 
     def close(self) -> None:
-        """Kills every worker and waits for their end. A second call does nothing."""
+        """Kills all workers and waits until they have ended. A second call does nothing."""
         with self._membership:
             self._closed = True
             for worker in self._workers:
                 worker.kill()
-        # A `score` in another thread sees its workers end, and ends too.
+        # A `score` in another thread notices that its workers died, and returns.
         with self._scoring:
             while self._workers:
                 self._workers.pop().reap()
@@ -136,8 +136,8 @@ class RewardPool:
         sizes = len(problems), len(completions), len(answers)
         if len(set(sizes)) > 1:
             raise ValueError(
-                "problems, completions and answers have {}, {} and {} rows; give one of each "
-                "for every answer".format(*sizes)
+                "problems, completions and answers have {}, {} and {} rows; give lists of the "
+                "same length".format(*sizes)
             )
         rows = list(zip(problems, completions, answers, strict=True))
         with self._scoring:
@@ -160,14 +160,14 @@ class RewardPool:
                     self._receive(worker, outcomes)
                 self._end_overdue(outcomes)
         finally:
-            for worker in list(self._workers):  # only busy if something was raised
+            for worker in list(self._workers):  # some are busy only after an exception
                 if worker.row is not None:
                     self._drop(worker)
-        self._fill()  # replacements start while the run goes on
+        self._fill()  # replacements start while the run continues
         return [outcomes[i] for i in range(len(rows))]
 
     def _fill(self) -> None:
-        """Starts workers until there are as many as there should be."""
+        """Starts workers until there are `config.num_workers`."""
         if self._function is graders.exact:
             return
         builtin = self._function is graders.math
@@ -187,10 +187,10 @@ class RewardPool:
             worker.row = waiting.popleft()
             try:
                 worker.send(rows[worker.row], self._config.time_limit)
-            except OSError:  # it died before, without an answer to blame
+            except OSError:  # it died earlier, not because of this answer
                 waiting.appendleft(worker.row)
                 worker.row = None
-                self._lose_start(worker, "it ended by itself")
+                self._lose_start(worker, "it ended on its own")
 
     def _receive(self, worker: WorkerProcess, outcomes: dict[int, _Outcome]) -> None:
         try:
@@ -200,7 +200,7 @@ class RewardPool:
             return
         if reply is None:
             return
-        if "error" in reply:  # the same would happen to every worker
+        if "error" in reply:  # every other worker would fail in the same way
             raise RuntimeError(self._cannot_start(reply["error"]))
         if "ready" in reply:
             worker.ready = True
@@ -208,7 +208,7 @@ class RewardPool:
         assert worker.row is not None
         outcomes[worker.row] = _outcome(reply)
         worker.row = None
-        self._fruitless_starts = 0
+        self._failed_starts = 0
 
     def _end_overdue(self, outcomes: dict[int, _Outcome]) -> None:
         now = time.monotonic()
@@ -219,18 +219,18 @@ class RewardPool:
     def _lose(
         self, worker: WorkerProcess, reason: str, detail: str, outcomes: dict[int, _Outcome]
     ) -> None:
-        """Drops a dead or overdue worker; the answer that it was busy with is invalid."""
+        """Drops a dead or overdue worker and marks the answer it was grading as invalid."""
         if worker.row is None:
             self._lose_start(worker, detail)
         else:
             outcomes[worker.row] = _Outcome(0.0, reason, detail)
-            self._fruitless_starts = 0
+            self._failed_starts = 0
             self._drop(worker)
 
     def _lose_start(self, worker: WorkerProcess, detail: str) -> None:
         self._drop(worker)
-        self._fruitless_starts += 1
-        if self._fruitless_starts > 2 * self._config.num_workers:
+        self._failed_starts += 1
+        if self._failed_starts > 2 * self._config.num_workers:
             raise RuntimeError(self._cannot_start(detail))
 
     def _drop(self, worker: WorkerProcess) -> None:
@@ -241,7 +241,7 @@ class RewardPool:
     def _cannot_start(self, detail: str) -> str:
         return (
             f"no worker can run config.reward.function = {self._config.function!r} ({detail}); "
-            "see that its module can be imported in a fresh Python"
+            "check that its module can be imported in a new Python process"
         )
 
 
@@ -253,7 +253,7 @@ def _outcome(reply: dict[str, Any]) -> _Outcome:
 
 
 def _collect(outcomes: list[_Outcome]) -> Scores:
-    """Arrays out of outcomes, and one line in the log if any answer has no valid reward."""
+    """The outcomes as arrays; logs one line if any answer has no valid reward."""
     counts = Counter(o.reason for o in outcomes if o.reason)
     if counts:
         row = next(i for i, o in enumerate(outcomes) if o.reason)

@@ -1,9 +1,10 @@
-"""A worker process of `RewardPool`: reads answers from its standard input, writes their scores.
+"""A worker process of `RewardPool`: reads answers from standard input, writes their scores.
 
-Run by its path and built on the standard library alone, so that a worker never imports JAX or this
-package (and never waits for them). Each message is one line of JSON. The parent sends the set-up
-{path, function, example, time_limit}, hears {"ready": true} or {"error": text}, then sends
-[problem, completion, answer] and hears {"score": number}, {"crashed": text} or {"bad_score": text}.
+It is run by its path and imports the standard library only, so that a worker does not spend time on
+importing JAX or this package. Each message is one line of JSON. The parent sends the setup {path,
+function, example, time_limit} and receives {"ready": true} or {"error": text}. For each request
+[problem, completion, answer] it receives {"score": number}, {"crashed": text} or
+{"bad_score": text}.
 """
 
 import importlib
@@ -16,16 +17,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-MAX_DETAIL = 300  # characters of an error; a reply stays well below what a pipe takes at once
+MAX_DETAIL = 300  # characters of an error, so that a reply fits into the pipe in one write
 
 
 def serve() -> None:
     """Answers the parent until it closes the pipe."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.dup(1)
-    # What a grader reads or prints must not reach the pipes.
+    # A grader that reads input or prints must not touch the pipes.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    _be_first_to_go()
+    _prefer_as_oom_victim()
     setup = json.loads(requests.readline())
     sys.path[:] = setup["path"]
     try:
@@ -38,17 +39,17 @@ def serve() -> None:
         return
     _send(replies, {"ready": True})
     for line in requests:
-        # If the parent was killed, nobody else ends a grader that never returns. The signal's
-        # default action needs no Python to run.
+        # If the parent was killed, only this timer ends a grader that never returns. The default
+        # action of the signal works even if no Python code can run.
         signal.setitimer(signal.ITIMER_REAL, 2 * setup["time_limit"] + 1)
         reply = grade(function, json.loads(line))
         signal.setitimer(signal.ITIMER_REAL, 0)
         _send(replies, reply)
 
 
-def load(place: str) -> Callable[..., Any]:
-    """The function at "module:function", or at "/a/file.py:function" without its package."""
-    module_name, _, function_name = place.rpartition(":")
+def load(name: str) -> Callable[..., Any]:
+    """The function "module:function", or "/a/file.py:function" loaded without its package."""
+    module_name, _, function_name = name.rpartition(":")
     if not module_name.endswith(".py"):
         return getattr(importlib.import_module(module_name), function_name)
     spec = importlib.util.spec_from_file_location("reward_functions", module_name)
@@ -60,9 +61,9 @@ def load(place: str) -> Callable[..., Any]:
 
 
 def _warm_up() -> None:
-    """Lets the math grader load what it needs, if a user's function has imported it.
+    """Makes the math grader load what it needs, if a user's function has imported it.
 
-    Otherwise its first answer would pay for that out of its time limit.
+    Otherwise this loading would count against the time limit of the first answer.
     """
     graders = sys.modules.get("asyppo_jax.tasks.rewards.graders")
     if graders is not None:
@@ -70,7 +71,7 @@ def _warm_up() -> None:
 
 
 def grade(function: Callable[..., Any], row: list[str]) -> dict[str, Any]:
-    """The reply to one answer; only a real number in [0, 1] is a score."""
+    """The reply for one answer; a score must be a real number in [0, 1]."""
     try:
         score = function(*row)
         value = score.item() if hasattr(score, "item") else score  # a NumPy or JAX scalar
@@ -79,17 +80,17 @@ def grade(function: Callable[..., Any], row: list[str]) -> dict[str, Any]:
         return {"crashed": _describe(error)}
     if number is None:
         return {"bad_score": f"a {type(value).__name__} is not a number"}
-    if not 0 <= number <= 1:  # NaN is not, either
+    if not 0 <= number <= 1:  # also true for NaN
         return {"bad_score": f"{number} is not in [0, 1]"}
     return {"score": number}
 
 
-def _be_first_to_go() -> None:
-    """Asks Linux to take this process first when memory runs out, and not the training run."""
+def _prefer_as_oom_victim() -> None:
+    """Asks Linux to kill this process, not the training run, when memory runs out."""
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
-    except OSError:  # another system; the kernel then chooses by size
+    except OSError:  # not Linux: the kernel chooses on its own
         return
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks: all seven are found, asked for and graded; what is missing is said in words."""
+"""The seven benchmarks: names, prompts, graders, and the error for missing data."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from asyppo_jax.tasks.rewards import RewardPool, resolve_reward
 NAMES = [benchmark.name for benchmark in BENCHMARKS]
 
 
-def test_the_papers_six_and_gsm8k_are_there():
+def test_the_six_benchmarks_of_the_paper_and_gsm8k_exist():
     paper = {"aime24", "aime25", "math500", "olympiadbench", "minerva_math", "amc23"}
     assert set(NAMES) == paper | {"gsm8k"} and len(NAMES) == 7
     for name in NAMES:
@@ -33,26 +33,26 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS, ids=NAMES)
-def test_each_asks_for_a_box_and_names_a_grader_that_is_there(benchmark):
+def test_each_prompt_asks_for_a_box_and_each_grader_can_be_loaded(benchmark):
     assert r"\boxed{}" in benchmark.prompt.system_prompt and benchmark.prompt.template == "chat"
     assert callable(resolve_reward(benchmark.grader))
     assert benchmark.local.source == "jsonl" and benchmark.hub.source == "hub"
 
 
-def test_missing_data_say_where_to_put_them(tmp_path, monkeypatch):
+def test_the_error_for_missing_data_says_where_to_put_them(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"AMC 2023 is not in .* \(as amc23\.jsonl\); put it there"):
         load_problems(find_benchmark("amc23"), str(tmp_path))
 
 
-def test_the_data_directory_is_the_environments(monkeypatch):
+def test_the_data_directory_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("ASYPPO_DATA", "elsewhere")
     assert data_directory() == "elsewhere"
     monkeypatch.delenv("ASYPPO_DATA")
     assert data_directory() == "data"
 
 
-def test_lists_of_spellings_are_kept_where_a_benchmark_wants_them(tmp_path):
+def test_spellings_are_kept_as_a_list_if_the_benchmark_asks_for_it(tmp_path):
     rows = [{"problem": "a", "answer": ["1\n", "1.0"]}, {"problem": "b", "answer": "2"}]
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
     data = DataConfig(source="jsonl", path="x.jsonl")
@@ -62,7 +62,7 @@ def test_lists_of_spellings_are_kept_where_a_benchmark_wants_them(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("benchmark", BENCHMARKS, ids=NAMES)
-def test_every_reference_of_the_real_files_is_right_by_its_own_grader(benchmark):
+def test_the_grader_accepts_every_reference_of_the_real_files(benchmark):
     if not (Path(data_directory()) / benchmark.local.path).is_file():
         pytest.skip(
             f"{benchmark.local.path} is not in ASYPPO_DATA = {os.environ.get('ASYPPO_DATA')}"
@@ -70,8 +70,8 @@ def test_every_reference_of_the_real_files_is_right_by_its_own_grader(benchmark)
     records = load_problems(benchmark, data_directory())
     assert len(records) == benchmark.num_problems
     answers = [r.answer for r in records]
-    spelt = [json.loads(a)[0] if benchmark.spellings else a for a in answers]
-    completions = [rf"So it is \boxed{{{text}}}." for text in spelt]
+    first_spellings = [json.loads(a)[0] if benchmark.spellings else a for a in answers]
+    completions = [rf"So it is \boxed{{{text}}}." for text in first_spellings]
     with RewardPool(RewardConfig(benchmark.grader, time_limit=30)) as pool:
         scores = pool.score([r.problem for r in records], completions, answers)
     wrong = [a for a, score in zip(answers, scores.rewards, strict=True) if score != 1]

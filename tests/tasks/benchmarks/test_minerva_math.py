@@ -1,4 +1,4 @@
-"""MinervaMath's grader: any spelling of the reference, and numbers written with an e."""
+"""The grader of MinervaMath: any spelling of the reference, and numbers such as 4.5e33."""
 
 import json
 
@@ -8,7 +8,7 @@ from asyppo_jax.tasks.benchmarks.minerva_math import any_spelling, with_powers
 
 
 @pytest.mark.parametrize(
-    ("references", "given", "score"),
+    ("references", "final_answer", "score"),
     [
         (["6630.65", "6630"], "6630", 1.0),
         (["6630.65", "6630"], "6630.65", 1.0),
@@ -18,18 +18,18 @@ from asyppo_jax.tasks.benchmarks.minerva_math import any_spelling, with_powers
         (["4.5e33"], r"4.5 \times 10^{32}", 0.0),
     ],
 )
-def test_any_spelling_of_the_reference_is_right(references, given, score):
-    completion = rf"Hence \boxed{{{given}}}."
+def test_any_spelling_of_the_reference_is_right(references, final_answer, score):
+    completion = rf"Hence \boxed{{{final_answer}}}."
     assert any_spelling("", completion, json.dumps(references)) == score
 
 
-def test_a_spelling_that_cannot_be_read_does_not_hide_one_that_can():
+def test_an_unreadable_spelling_does_not_hide_a_readable_one():
     assert any_spelling("", r"\boxed{7}", json.dumps(["", "7"])) == 1.0
     with pytest.raises(ValueError, match="cannot be read"):
         any_spelling("", r"\boxed{7}", json.dumps([""]))
 
 
-def test_only_a_number_s_e_is_a_power():
+def test_only_the_e_of_a_number_is_a_power_of_ten():
     assert with_powers("4.5e33") == r"4.5 \times 10^{33}"
     assert with_powers("1e-5") == r"1 \times 10^{-5}"
     assert with_powers("2e^{-t}") == "2e^{-t}" and with_powers("3e") == "3e"

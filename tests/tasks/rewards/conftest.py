@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-# A reward function whose completion says what it does. `problem`, if there is one, names a file in
-# which the process notes its id; to write to a FIFO waits until somebody reads it.
+# A reward function that does what the completion says. If `problem` is not empty, it is a file to
+# which the process appends its id; writing to a FIFO blocks until somebody reads it.
 GRADER = """
 import math, os, signal, subprocess, sys
 
@@ -15,7 +15,7 @@ def grade(problem, completion, answer):
         case "loop":
             while True:
                 pass
-        case "grow":  # one call that never lets another thread run
+        case "grow":  # one call that never releases the interpreter to another thread
             return 9 ** 9 ** 9
         case "child":
             child = subprocess.Popen(["sleep", "1000"], stdin=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""A user's reward function on top of the math grader, for test_pool.py."""
+"""A user's reward function that calls the math grader, for test_pool.py."""
 
 import sys
 
@@ -6,6 +6,6 @@ from asyppo_jax.tasks.rewards import math
 
 
 def is_warm(problem: str, completion: str, answer: str) -> float:
-    """Half a point for a right answer, half for a grader that had been loaded before it."""
+    """0.5 for a right answer, and 0.5 if the math grader was loaded before this call."""
     warm = "math_verify" in sys.modules
     return 0.5 * math(problem, completion, answer) + 0.5 * warm

@@ -15,7 +15,7 @@ MATH500 = Path(__file__).parents[4] / "shared" / "data" / "math500.jsonl"
         (r"\boxed{5}", "5"),
         (r"first \boxed{1}, then \boxed{2}.", "2"),
         (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
-        (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),  # an escaped brace is a sign
+        (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),  # an escaped brace is not a brace
         (r"\boxed {5}", "5"),
         (r"\boxed{x = \boxed{5}}", "5"),
         (r"\boxed{3} and, cut off, \boxed{\frac{1", "3"),
@@ -24,12 +24,12 @@ MATH500 = Path(__file__).parents[4] / "shared" / "data" / "math500.jsonl"
         (r"\boxed{}", ""),
         (r"\boxed 5", None),
         (r"\boxed{5", None),
-        (r"\\boxed{5}", None),  # a line break, then a word
+        (r"\\boxed{5}", None),  # a line break, then plain text
         ("no box", None),
         ("", None),
     ],
 )
-def test_the_last_complete_box_is_found_by_its_balanced_braces(text: str, content: str | None):
+def test_last_boxed_returns_the_last_box_with_balanced_braces(text: str, content: str | None):
     assert last_boxed(text) == content
 
 
@@ -45,18 +45,18 @@ def test_a_degenerate_completion_is_searched_in_linear_time():
         ("  red blue\n", 1.0),
         (r"It is \boxed{ red blue }.", 1.0),
         (r"\boxed{red} no, \boxed{red blue}", 1.0),
-        (r"red blue \boxed{red}", 0.0),  # the box counts, not what stands around it
+        (r"red blue \boxed{red}", 0.0),  # the box counts, not the text around it
         ("It is red blue", 0.0),
         ("Red blue", 0.0),
         ("", 0.0),
     ],
 )
-def test_exact_compares_the_box_or_the_whole_completion_as_text(completion: str, reward: float):
+def test_exact_compares_the_box_or_else_the_full_completion_as_text(completion: str, reward: float):
     assert exact("problem", completion, " red blue ") == reward
 
 
 @pytest.mark.parametrize(
-    ("answer", "given"),
+    ("answer", "final_answer"),
     [
         (r"\frac{1}{2}", "0.5"),
         (r"\frac{1}{2}", r"\dfrac{2}{4}"),
@@ -74,12 +74,12 @@ def test_exact_compares_the_box_or_the_whole_completion_as_text(completion: str,
         (r"\text{east}", r"\text{east}"),
     ],
 )
-def test_math_accepts_another_form_of_the_same_answer(answer: str, given: str):
-    assert math("", rf"So it is $\boxed{{{given}}}$.", answer) == 1.0
+def test_math_accepts_an_equivalent_answer(answer: str, final_answer: str):
+    assert math("", rf"So it is $\boxed{{{final_answer}}}$.", answer) == 1.0
 
 
 @pytest.mark.parametrize(
-    ("answer", "given"),
+    ("answer", "final_answer"),
     [
         (r"\frac{1}{2}", "0.49"),
         ("x^2 - 1", "(x - 1)^2"),
@@ -89,8 +89,8 @@ def test_math_accepts_another_form_of_the_same_answer(answer: str, given: str):
         ("5", ""),
     ],
 )
-def test_math_refuses_a_different_answer(answer: str, given: str):
-    assert math("", rf"So it is $\boxed{{{given}}}$.", answer) == 0.0
+def test_math_rejects_a_different_answer(answer: str, final_answer: str):
+    assert math("", rf"So it is $\boxed{{{final_answer}}}$.", answer) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -104,16 +104,16 @@ def test_math_refuses_a_different_answer(answer: str, given: str):
         ("12\n" + "so " * 3000, 0.0),  # not at the end
     ],
 )
-def test_math_takes_the_final_answer_where_there_is_no_box(completion: str, reward: float):
+def test_math_takes_the_final_answer_if_there_is_no_box(completion: str, reward: float):
     assert math("", completion, "12") == reward
 
 
 @pytest.mark.parametrize("completion", ["", "I do not know.", "$$ { \\frac \\boxed{", "\ud800"])
-def test_a_completion_without_an_answer_is_wrong_and_no_failure(completion: str):
+def test_a_completion_without_an_answer_is_wrong_not_a_grader_failure(completion: str):
     assert math("", completion, "12") == 0.0
 
 
-def test_a_reference_that_cannot_be_read_is_an_error_and_no_wrong_answer():
+def test_an_unreadable_reference_is_an_error_not_a_wrong_answer():
     with pytest.raises(ValueError, match="reference answer '' cannot be read"):
         math("", r"\boxed{1}", "")
 
@@ -121,7 +121,7 @@ def test_a_reference_that_cannot_be_read_is_an_error_and_no_wrong_answer():
 @pytest.mark.parametrize("stride", [10, pytest.param(1, marks=pytest.mark.slow)])
 def test_real_reference_answers_equal_themselves(stride: int):
     if not MATH500.exists():
-        pytest.skip(f"{MATH500.name} (HuggingFaceH4/MATH-500) is not beside the repository")
+        pytest.skip(f"{MATH500.name} (HuggingFaceH4/MATH-500) is not next to the repository")
     records = [json.loads(line) for line in MATH500.read_text().splitlines()][::stride]
     boxed = [math("", rf"\boxed{{{r['answer']}}}", r["answer"]) for r in records]
     worked = [math("", r["solution"], r["answer"]) for r in records]

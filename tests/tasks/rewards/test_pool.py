@@ -21,7 +21,7 @@ def reward_config(function: str, time_limit: float = 30.0, num_workers: int = 2)
 
 
 def is_gone(pid: int) -> bool:
-    """Neither running nor a zombie of ours; orphans are reaped by the system when it likes."""
+    """Not running, and not our zombie child; the system reaps orphans at any later time."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -37,7 +37,7 @@ def test_rewards_are_float32_and_fractions_are_kept(grader: str):
     assert scores.rewards.dtype == np.float32
     assert scores.rewards.tolist() == [0.5, np.float32(0.1), 1.0, 0.25]
     assert scores.valid.dtype == np.bool_ and scores.valid.all()
-    naive = np.zeros(4, np.int32)  # the buffer of a peer: every fraction becomes 0
+    naive = np.zeros(4, np.int32)  # an integer buffer, as elsewhere: every fraction becomes 0
     naive[:] = scores.rewards
     assert naive.tolist() == [0, 0, 1, 0]
 
@@ -45,21 +45,23 @@ def test_rewards_are_float32_and_fractions_are_kept(grader: str):
 def test_rewards_come_in_the_order_of_the_answers(grader: str):
     expected = np.random.default_rng(0).permutation(200) / 256
     with RewardPool(reward_config(grader, num_workers=3)) as pool:
-        scores = score(pool, [str(x) for x in expected])
+        scores = score(pool, [str(reward) for reward in expected])
     np.testing.assert_array_equal(scores.rewards, expected.astype(np.float32))
 
 
-def test_scores_of_several_calls_join_to_those_of_one() -> None:
-    one = Scores(np.array([1, 0.5], np.float32), np.array([True, True]), {"timeout": 0})
-    two = Scores(np.array([0], np.float32), np.array([False]), {"timeout": 1})
+def test_join_scores_concatenates_several_calls() -> None:
+    first = Scores(np.array([1, 0.5], np.float32), np.array([True, True]), {"timeout": 0})
+    second = Scores(np.array([0], np.float32), np.array([False]), {"timeout": 1})
     empty = dict.fromkeys(REASONS, 0)
-    joined = join_scores([s._replace(reasons=empty | s.reasons) for s in (one, two)])
+    joined = join_scores([s._replace(reasons=empty | s.reasons) for s in (first, second)])
     np.testing.assert_array_equal(joined.rewards, np.array([1, 0.5, 0], np.float32))
     np.testing.assert_array_equal(joined.valid, [True, True, False])
     assert joined.reasons == empty | {"timeout": 1} and joined.rewards.dtype == np.float32
 
 
-def test_the_first_answer_of_a_users_function_does_not_pay_for_loading_the_math_grader() -> None:
+def test_loading_the_math_grader_does_not_count_against_the_first_answer_of_a_users_function() -> (
+    None
+):
     with RewardPool(reward_config("tests.tasks.rewards.own_grader:is_warm")) as pool:
         scores = score(pool, [r"\boxed{1/2}"] * 3, answer="0.5")
     assert scores.rewards.tolist() == [1.0] * 3
@@ -74,11 +76,11 @@ def test_only_answers_that_never_return_are_invalid(grader: str):
     assert scores.reasons == {"timeout": 3, "crashed": 0, "bad_score": 0}
 
 
-def test_the_others_go_on_while_one_answer_uses_up_its_time(grader: str, tmp_path: Path):
+def test_other_answers_are_scored_while_one_runs_into_its_time_limit(grader: str, tmp_path: Path):
     note = tmp_path / "note"
     problems = ["", *[str(note)] * 20]
     with RewardPool(reward_config(grader, time_limit=4.0)) as pool:
-        score(pool, ["0.5"])  # a worker is ready, so that both clocks start together
+        score(pool, ["0.5"])  # a worker is ready, so that both time measurements start at once
         started = time.time()
         scores = pool.score(problems, ["loop", *["0.5"] * 20], [""] * 21)
     assert scores.valid.tolist() == [False, *[True] * 20]
@@ -86,7 +88,7 @@ def test_the_others_go_on_while_one_answer_uses_up_its_time(grader: str, tmp_pat
 
 
 @pytest.mark.parametrize("completion", ["exit", "segfault", "raise", "big"])
-def test_a_crash_costs_only_its_answer(grader: str, completion: str):
+def test_a_crash_invalidates_only_its_own_answer(grader: str, completion: str):
     with RewardPool(reward_config(grader)) as pool:
         scores = score(pool, ["0.5", completion, "0.25", "0.75"])
     assert scores.rewards.tolist() == [0.5, 0, 0.25, 0.75]
@@ -94,7 +96,7 @@ def test_a_crash_costs_only_its_answer(grader: str, completion: str):
     assert scores.reasons == {"timeout": 0, "crashed": 1, "bad_score": 0}
 
 
-def test_what_is_no_number_from_0_to_1_is_no_reward(grader: str):
+def test_a_score_that_is_not_a_number_in_0_to_1_is_invalid(grader: str):
     bad = ["nan", "infinite", "above", "below", "none", "text", "list"]
     with RewardPool(reward_config(grader)) as pool:
         scores = score(pool, [*bad, "1.0", "0.0"])
@@ -103,7 +105,7 @@ def test_what_is_no_number_from_0_to_1_is_no_reward(grader: str):
     assert scores.reasons == {"timeout": 0, "crashed": 0, "bad_score": len(bad)}
 
 
-def test_math_is_right_around_answers_that_cannot_be_computed():
+def test_math_scores_the_other_answers_if_some_cannot_be_computed():
     bombs = [r"\boxed{9^{9^{9^9}}}", r"\boxed{5^{5^{5^5}}}"]
     completions = [rf"\boxed{{{n}}}" for n in range(4)]
     completions = [*completions[:2], *bombs, *completions[2:], "I do not know."]
@@ -128,12 +130,12 @@ def test_a_worker_imports_neither_jax_nor_numpy_nor_this_package(grader: str):
         assert score(pool, ["modules"]).rewards.tolist() == [0.0]
 
 
-def test_what_a_grader_prints_or_reads_does_not_reach_the_pool(grader: str):
+def test_a_grader_that_prints_or_reads_does_not_disturb_the_pool(grader: str):
     with RewardPool(reward_config(grader)) as pool:
         assert score(pool, ["talk", "0.5"]).rewards.tolist() == [0.25, 0.5]
 
 
-def test_texts_longer_than_a_pipe_and_broken_unicode_arrive_whole(grader: str):
+def test_long_texts_and_broken_unicode_arrive_complete(grader: str):
     answer = "\ud800\n" * 250_000
     with RewardPool(reward_config(grader)) as pool:
         assert score(pool, ["answer length"] * 3, answer=answer).rewards.tolist() == [0.5] * 3
@@ -145,7 +147,7 @@ def test_score_works_in_another_thread(grader: str):
         assert score(pool, ["0.25"]).rewards.tolist() == [0.25]
 
 
-def test_no_process_and_no_pipe_is_left_after_close(grader: str, tmp_path: Path):
+def test_close_leaves_no_process_and_no_pipe(grader: str, tmp_path: Path):
     note, child_note = tmp_path / "note", tmp_path / "child"
     pipes = Path("/proc/self/fd")
     before = len(list(pipes.iterdir())) if pipes.exists() else 0
@@ -153,15 +155,15 @@ def test_no_process_and_no_pipe_is_left_after_close(grader: str, tmp_path: Path)
     with RewardPool(reward_config(grader, time_limit=1.0)) as pool:
         score(pool, completions, str(note), str(child_note))
         score(pool, ["0.5"] * 8, str(note))
-    pool.close()  # once more is no error
+    pool.close()  # a second call is not an error
     pids = {int(line) for line in note.read_text().split()}
-    assert len(pids) >= 4  # two workers, and more in place of those that were lost
+    assert len(pids) >= 4  # two workers, and replacements for those that died
     assert all(is_gone(pid) for pid in pids)
     assert is_gone(int(child_note.read_text()))
     assert before == (len(list(pipes.iterdir())) if pipes.exists() else 0)
 
 
-def test_close_ends_a_score_that_runs_in_another_thread(grader: str, tmp_path: Path):
+def test_close_ends_score_in_another_thread(grader: str, tmp_path: Path):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with ThreadPoolExecutor(1) as threads:
@@ -173,13 +175,13 @@ def test_close_ends_a_score_that_runs_in_another_thread(grader: str, tmp_path: P
     assert is_gone(pid)
 
 
-def test_a_worker_that_dies_between_two_calls_costs_no_answer(grader: str, tmp_path: Path):
+def test_a_worker_that_dies_between_two_calls_invalidates_no_answer(grader: str, tmp_path: Path):
     note = tmp_path / "note"
     with RewardPool(reward_config(grader, num_workers=1)) as pool:
         score(pool, ["0.5"], str(note))
         pid = int(note.read_text())
         os.kill(pid, signal.SIGKILL)
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # dead, and not yet reaped
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # dead, but not yet reaped
         assert score(pool, ["0.5"] * 4).valid.all()
 
 
@@ -195,7 +197,7 @@ def test_a_worker_that_does_not_read_cannot_block_the_run(grader: str, tmp_path:
         assert scoring.result(timeout=60).reasons["timeout"] == 1
 
 
-def test_a_function_that_cannot_be_loaded_in_a_worker_is_an_error_in_words(module_path: Path):
+def test_a_function_that_cannot_be_loaded_in_a_worker_gives_a_clear_error(module_path: Path):
     only_here = "import sys\nif sys.flags.safe_path: raise ValueError('not in a worker')\n"
     (module_path / "only_here.py").write_text(only_here + "def grade(p, c, a): return 1.0\n")
     with (
@@ -205,7 +207,7 @@ def test_a_function_that_cannot_be_loaded_in_a_worker_is_an_error_in_words(modul
         score(pool, ["a"])
 
 
-def test_workers_that_die_at_their_start_are_not_replaced_for_ever(module_path: Path):
+def test_workers_that_die_at_their_start_are_not_replaced_forever(module_path: Path):
     dies = "import os, sys\nif sys.flags.safe_path: os._exit(1)\n"
     (module_path / "dies_at_start.py").write_text(dies + "def grade(p, c, a): return 1.0\n")
     with (
@@ -229,7 +231,7 @@ def test_no_answers_give_empty_arrays(grader: str):
     assert scores.rewards.dtype == np.float32
 
 
-def test_invalid_answers_are_told_in_one_line(grader: str, caplog: pytest.LogCaptureFixture):
+def test_invalid_answers_are_logged_in_one_line(grader: str, caplog: pytest.LogCaptureFixture):
     with RewardPool(reward_config(grader)) as pool:
         score(pool, ["0.5", "raise", "nan", "raise"])
     assert caplog.messages == [
@@ -245,7 +247,7 @@ def test_names_resolve_to_functions(grader: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         ("maths", 'give "math", "exact" or "module:function"'),
         ("", 'give "math", "exact" or "module:function"'),
@@ -256,13 +258,13 @@ def test_names_resolve_to_functions(grader: str):
         ("__main__:grade", "move the function to a module of its own"),
     ],
 )
-def test_a_wrong_name_is_refused_with_the_mend(name: str, words: str):
-    with pytest.raises(ConfigError, match=rf"config\.reward\.function is '{name}'.*{words}"):
+def test_a_wrong_name_is_refused_and_the_message_says_how_to_fix_it(name: str, message: str):
+    with pytest.raises(ConfigError, match=rf"config\.reward\.function is '{name}'.*{message}"):
         RewardPool(reward_config(name))
 
 
 @pytest.mark.parametrize("time_limit", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_time_limit_that_cannot_work_is_refused(time_limit: float):
+def test_an_invalid_time_limit_is_refused(time_limit: float):
     with pytest.raises(ConfigError, match=r"config\.reward\.time_limit is .* must be above 0"):
         RewardPool(reward_config("exact", time_limit=time_limit))
 
@@ -272,7 +274,7 @@ def test_a_pool_without_workers_is_refused():
         RewardPool(reward_config("math", num_workers=0))
 
 
-def test_unequal_numbers_of_rows_and_a_closed_pool_are_errors():
+def test_lists_of_different_lengths_and_a_closed_pool_are_errors():
     pool = RewardPool(reward_config("exact"))
     with pytest.raises(ValueError, match="have 1, 2 and 1 rows"):
         pool.score([""], ["a", "b"], ["a"])

@@ -1,4 +1,4 @@
-"""What happens to the workers when the run itself is ended by a signal."""
+"""What happens to the workers when a signal ends the run."""
 
 import signal
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# A shell starts what it puts in the background, such as these tests, with SIGINT ignored.
+# A shell starts background processes, such as these tests, with SIGINT ignored.
 RUN = """
 import signal
 import sys
@@ -23,7 +23,7 @@ with RewardPool(config) as pool:
     except KeyboardInterrupt:
         print(pool.score([""], ["0.5"], [""]).rewards.tolist())
 """
-# A worker's prints go to the run's standard error, which ends when the last process has ended.
+# A worker prints to the run's standard error, which closes when the last process has ended.
 ENDLESS = """
 def grade(problem, completion, answer):
     while completion == "loop":
@@ -36,7 +36,7 @@ def grade(problem, completion, answer):
 
 @pytest.fixture
 def run(request: pytest.FixtureRequest, module_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run that scores an endless answer, with the time limit that the test gives."""
+    """A run that scores an endless answer; the parameter is its time limit."""
     (module_path / "endless.py").write_text(ENDLESS)
     (module_path / "run.py").write_text(RUN)
     with subprocess.Popen(
@@ -54,13 +54,13 @@ def run(request: pytest.FixtureRequest, module_path: Path) -> Iterator[subproces
 
 
 @pytest.mark.parametrize("run", [100.0], indirect=True)
-def test_after_ctrl_c_the_pool_can_score_and_close(run: subprocess.Popen[str]):
+def test_the_pool_can_score_and_close_after_ctrl_c(run: subprocess.Popen[str]):
     run.send_signal(signal.SIGINT)
     assert run.communicate(timeout=180) == ("[0.5]\n", "")
     assert run.returncode == 0
 
 
 @pytest.mark.parametrize("run", [2.0], indirect=True)
-def test_an_endless_grader_does_not_outlive_a_killed_run_by_much(run: subprocess.Popen[str]):
+def test_an_endless_grader_ends_soon_after_its_run_was_killed(run: subprocess.Popen[str]):
     run.kill()
     run.communicate(timeout=180)  # ends when no process holds the pipes any more

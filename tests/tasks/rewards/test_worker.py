@@ -1,4 +1,4 @@
-"""The worker script by itself: it starts fast, for it imports the standard library alone."""
+"""The worker script: it starts fast because it imports the standard library only."""
 
 import ast
 import json
@@ -11,7 +11,7 @@ import asyppo_jax.tasks.rewards as rewards
 WORKER = Path(rewards.__file__).with_name("worker.py")
 
 
-def test_the_script_imports_the_standard_library_alone():
+def test_the_script_imports_the_standard_library_only():
     tree = ast.parse(WORKER.read_text())
     names = {
         name.split(".")[0]
@@ -26,7 +26,7 @@ def test_the_script_imports_the_standard_library_alone():
     assert names and names <= sys.stdlib_module_names
 
 
-def test_it_ends_when_its_parent_closes_the_pipe():
+def test_a_worker_ends_when_its_parent_closes_the_pipe():
     process = subprocess.run(
         [sys.executable, "-P", str(WORKER)],
         input=json.dumps(
