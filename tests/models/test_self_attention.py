@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,7 +80,7 @@ def test_no_array_of_the_blocked_form_is_as_large_as_all_scores():
     def largest(form):
         gradient = jax.grad(lambda q, *x: jnp.sum(form(q, *x)))
         text = jax.make_jaxpr(gradient)(*inputs).jaxpr
-        sizes = [v.aval.size for e in _equations(text) for v in e.outvars]
+        sizes = [math.prod(v.aval.shape) for e in _equations(text) for v in e.outvars]
         return max(sizes)
 
     scores = 2 * 64 * 64
