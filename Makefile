@@ -7,11 +7,16 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+# The machine's own first, for which venv is most likely there; then those that the tests run with, newest first.
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14)
+# jax and flax of today want Python 3.12; 3.11 has the last releases that it can run. The environment's own Python decides,
+# so this is asked when something is installed, not before the environment is there.
+LINE := import sys; print("py311" if sys.version_info < (3, 12) else "py312")
+CONSTRAINTS = constraints-$(shell $(BIN)/python -c '$(LINE)').txt
 # Byte code is written at the first import; writing all of it now takes 40 seconds on two cores. Where the
 # environment forbids it, every start would compile 1,900 modules: 8 seconds instead of 3.
 unexport PYTHONDONTWRITEBYTECODE
-INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
+INSTALL = $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c $(CONSTRAINTS)
 LIGHT := not torch and not real_model and not slow and not tpu and not gpu
 
 .DEFAULT_GOAL := help
@@ -57,24 +62,24 @@ $(BIN)/python:
 	done; \
 	if [ -z "$$found" ]; then \
 	  first=$(firstword $(PYTHONS)); version=$$($$first --version 2>/dev/null || echo missing); \
-	  echo "asyppo_jax needs Python 3.11 or newer, but $$first is $$version: install one, or name one with make PYTHON=/path/to/python3.11." >&2; exit 1; \
+	  echo "asyppo_jax needs Python 3.11 or newer, but $$first is $$version: install one, or name one with make PYTHON=/path/to/python3.12." >&2; exit 1; \
 	fi; \
 	echo "Setting up $(VENV) with $$($$found --version)."; \
 	$$found -m venv --clear $(VENV) || { rm -rf $(VENV); \
 	  echo "$$found cannot make a virtual environment: install python3-venv (on Debian and Ubuntu) and try again." >&2; exit 1; }
 
-$(VENV)/runtime.stamp: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/runtime.stamp: pyproject.toml constraints-py311.txt constraints-py312.txt | $(BIN)/python
 	@echo "Installing what training needs (about a minute)."
 	$(INSTALL) -e .
 	@touch $@
 
-$(VENV)/notebook.stamp: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/notebook.stamp: pyproject.toml constraints-py311.txt constraints-py312.txt | $(BIN)/python
 	@echo "Installing what training and Jupyter need (about a minute)."
 	$(INSTALL) -e ".[notebook]"
 	@touch $(VENV)/runtime.stamp $@
 
 # One call for everything: it is faster than two.
-$(VENV)/test.stamp: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/test.stamp: pyproject.toml constraints-py311.txt constraints-py312.txt | $(BIN)/python
 	@echo "Installing what training, tests and checks need (about two minutes)."
 	$(INSTALL) -e ".[test,dev]"
 	@touch $(VENV)/runtime.stamp $@

@@ -34,7 +34,7 @@ ENV_FILE = "asyppo_jax.env"
 
 def setup_command(packages: tuple[str, ...]) -> str:
     """Unpacks and installs on a worker; uv brings a Python, since TPU images have an older one."""
-    install = shlex.join(["-c", "constraints.txt", "-e", ".[tpu]", *packages])
+    install = shlex.join(["-c", "constraints-py312.txt", "-e", ".[tpu]", *packages])
     return " && ".join(
         [
             f"mkdir -p {HERE}",

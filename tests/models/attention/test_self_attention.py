@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +45,7 @@ def test_no_array_of_the_blocked_form_is_as_large_as_all_scores():
     assert largest(lambda *x: blocked_attention(*x, block=8)) < scores
 
 
-def _equations(jaxpr):
+def _equations(jaxpr: Any):  # pyright would find values without a size: jax 0.12 declares none
     for equation in jaxpr.eqns:
         yield equation
         for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns")):
