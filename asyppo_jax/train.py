@@ -1,4 +1,4 @@
-"""The loop: sample, score, step, log, evaluate, save; and going on after a kill."""
+"""The loop of a run: sample, score, step, evaluate, log, save; and resuming after a kill."""
 
 import dataclasses
 import math
@@ -65,7 +65,7 @@ from asyppo_jax.types import TrainState
 
 @dataclass(frozen=True)
 class Run:
-    """What stays the same from the first step to the last."""
+    """What does not change from the first step to the last."""
 
     config: Config
     mesh: Mesh
@@ -78,7 +78,7 @@ class Run:
 
 
 def prepare(config: Config) -> Run:
-    """Reads data, tokenizer and architectures, and checks that they fit each other."""
+    """The run of a config: data, tokenizer and architectures are read and checked to fit."""
     mesh = make_mesh(config.mesh)
     check_divides_data_axis(config, mesh.shape["data"])
     networks = load_networks(config)
@@ -116,7 +116,7 @@ def prepare(config: Config) -> Run:
 
 
 def first_state(run: Run) -> TrainState:
-    """The state before the first step: pretrained weights, placed by the rules."""
+    """The state before the first step: pretrained weights, sharded as the run needs them."""
     config, networks = run.config, run.networks
     shardings = resting_shardings(config, networks, run.mesh)
     actor = put(load_actor_params(config, networks), shardings.actor_params)
@@ -128,11 +128,11 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
     """Trains from the last checkpoint in `workdir`, or from the start; returns the summary.
 
     A run that was killed and is started again ends equal, to the last bit, to one that was not.
-    Where several processes run it (see `multi_host.initialize`), all must call this with the same
-    arguments; the first one writes, and the others return an empty summary.
+    If several processes share the run (see `multi_host.initialize`), all must call this with the
+    same arguments; the first one writes, and the others return an empty summary.
 
     Raises:
-        ConfigError, ModelError, DataError, CheckpointError, NonFiniteError: each one sentence.
+        ConfigError, ModelError, DataError, CheckpointError, NonFiniteError: in one sentence each.
     """
     started = time.perf_counter()
     settings = dataclasses.asdict(config)
@@ -166,19 +166,18 @@ def _restore_or_start(run: Run, manager, data) -> TrainState:
         return first_state(run)
     shardings = resting_shardings(run.config, run.networks, run.mesh)
     shapes = state_shapes(run.config, run.networks)
-    like = placed(shapes, shardings)
-    state, data_state = checkpoints.restore(manager, like)
+    state, data_state = checkpoints.restore(manager, placed(shapes, shardings))
     data.set_state(data_state)
-    _print_once(f"going on after step {int(state.step)} of {manager.directory}")
+    _print_once(f"resuming after step {int(state.step)} of {manager.directory}")
     return state
 
 
 def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started: float) -> None:
-    """Steps, evaluations, metrics and checkpoints, from the state's step to the last."""
+    """Runs steps, evaluations, metrics and checkpoints from the state's step to the last."""
     config, step = run.config, int(state.step)
     is_writer = is_first()
     save_rollout = make_rollout_saver(workdir, run.networks, run.sampler, config, run.mesh)
-    if step and is_writer:  # the clock goes on from the step that the run goes on from
+    if step and is_writer:  # the clock continues from the step that the run resumes after
         rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
         started -= max((r["time/elapsed_s"] for r in rows if r["step"] <= step), default=0.0)
     with (
@@ -198,7 +197,7 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
             evaluated = last or (config.evaluation.every and step % config.evaluation.every == 0)
             if evaluated:
                 metrics |= _evaluate(run, state, pool, progress)
-            # Before the checkpoint: a step that is resumed from is not written again.
+            # Before the checkpoint: a resumed run does not write that step again.
             write(metrics)
             progress.finish_step(step, metrics)
             due = config.checkpoint.every and step % config.checkpoint.every == 0
@@ -213,43 +212,35 @@ def _one_step(
     """Samples, scores and updates once; raises `NonFiniteError` before anything is saved."""
     warming_up = int(state.step) < warmup_steps(run.config)
     step = int(state.step) + 1
-    prompts, count = next(data), run.config.sampling.chunks
-    sampled = sample_in_chunks(
-        run.sampler,
-        state.actor_params,
-        prompts,
-        phase_key(state.key, state.step, "sample"),
-        run.mesh,
-        count,
-    )
-    parts, some_scores = [], []
-    # What is scored before the last part is there takes no time of its own.
+    prompts, num_chunks = next(data), run.config.sampling.chunks
+    key = phase_key(state.key, state.step, "sample")
+    sampled = sample_in_chunks(run.sampler, state.actor_params, prompts, key, run.mesh, num_chunks)
+    chunks, chunk_scores = [], []
+    # All chunks but the last are scored while the next one is being sampled.
     with progress.phase("sample"):
-        for part in islice(sampled, count - 1):
-            parts.append(part)
-            some_scores.append(_score(pool, part[1]))
-        parts.append(next(sampled))
+        for chunk in islice(sampled, num_chunks - 1):
+            chunks.append(chunk)
+            chunk_scores.append(_score(pool, chunk[1]))
+        chunks.append(next(sampled))
     with progress.phase("score"):
-        scores = join_scores([*some_scores, _score(pool, parts[-1][1])])
-        rollout, answers = join_chunks(parts, run.mesh)
-        measured = scores.rewards, scores.valid, answers.truncated, answers.lengths
-        rewards, valid, truncated, lengths = gather_rows(
-            measured, answers.rows, len(rollout.rewards)
-        )
+        scores = join_scores([*chunk_scores, _score(pool, chunks[-1][1])])
+        rollout, answers = join_chunks(chunks, run.mesh)
+        local = scores.rewards, scores.valid, answers.truncated, answers.lengths
+        rewards, valid, truncated, lengths = gather_rows(local, answers.rows, len(rollout.rewards))
         rollout = with_rewards(rollout, rewards, valid, run.mesh)
     save_rollout(state, rollout, prompts)
-    # Nothing may cross between host and device unseen while the step runs.
+    # The step must not transfer anything between host and device implicitly.
     with progress.phase("update"), jax.transfer_guard("disallow"):
         state, device_metrics = run.train_step(state, rollout)
         metrics = {name: float(x) for name, x in jax.device_get(device_metrics).items()}
-    if warming_up:  # the actor did not learn: it has nothing to tell
-        silent = ("actor/", "rollout/log_prob_gap")
-        metrics = {name: x for name, x in metrics.items() if not name.startswith(silent)}
+    if warming_up:  # the actor was not updated: its metrics are NaN
+        of_actor = ("actor/", "rollout/log_prob_gap")
+        metrics = {name: x for name, x in metrics.items() if not name.startswith(of_actor)}
     require_finite(step, metrics)
     times = progress.take_times()
     metrics["rollout/truncated_fraction"] = float(truncated.mean())
     metrics["rollout/tokens_per_s"] = float(lengths.sum()) / times["time/sample_s"]
-    _tell(run.config, step, metrics, answers, scores, progress)
+    _print_step(run.config, step, metrics, answers, scores, progress)
     return state, metrics | times
 
 
@@ -277,7 +268,7 @@ def _evaluate(
     return result.metrics() | progress.take_times()
 
 
-def _tell(
+def _print_step(
     config: Config,
     step: int,
     metrics: dict[str, float],
@@ -285,16 +276,16 @@ def _tell(
     scores: Scores,
     progress: Progress,
 ) -> None:
-    """Prints what a user should see of a step besides its numbers; the samples are the first's."""
+    """Prints answers without a score, a log-prob gap that is too large, and samples."""
     reasons = {name: int(count) for name, count in sum_over_hosts(scores.reasons).items()}
     if any(reasons.values()):
         progress.print(f"step {step}: answers without a score: {reasons}")
     gap, bound = metrics.get("rollout/log_prob_gap", 0.0), config.algorithm.log_prob_gap_bound
     if gap > bound:
         progress.print(
-            f"step {step}: sampler and learner disagree by {gap:.3g} nats a token on average, over "
-            f"config.algorithm.log_prob_gap_bound = {bound:g}; use float32, or "
-            'config.algorithm.old_log_probs = "recompute"'
+            f"step {step}: the log-probs of sampler and learner differ by {gap:.3g} nats per token "
+            f"on average, more than config.algorithm.log_prob_gap_bound = {bound:g}; use float32 "
+            'or config.algorithm.old_log_probs = "recompute"'
         )
     if is_first() and config.log.samples_every and step % config.log.samples_every == 0:
         rows = np.linspace(0, len(answers.problems) - 1, config.log.num_samples).astype(int)
@@ -310,7 +301,7 @@ def _tell(
 
 
 def _summarize_run(config: Config, workdir: str) -> dict[str, Any]:
-    """Writes summary.json and the plots from what the run wrote down."""
+    """Writes summary.json and the plots from the metrics of the run."""
     rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
     evaluations = [
         (row["step"], row["evaluate/accuracy"]) for row in rows if "evaluate/accuracy" in row

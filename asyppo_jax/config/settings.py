@@ -163,6 +163,18 @@ class AlgorithmConfig:
     old_log_probs: Literal["rollout", "recompute"] = "rollout"
     log_prob_gap_bound: float = 0.05  # [D] mean |sampler - learner| in nats above which a run warns
 
+    @property
+    def method(self) -> str:
+        """The method in words, such as "AsyPPO (2 critics, masks 20% and 20%)"."""
+        name = {"gae": "AsyPPO" if self.num_critics > 1 else "PPO", "grpo": "GRPO"}[self.advantages]
+        parts = [f"{self.num_critics or 'no'} critic{'s' * (self.num_critics != 1)}"]
+        if self.num_critics > 1:  # one critic has no disagreement to rank: masks keep every token
+            k, h = self.advantage_mask_fraction, self.entropy_mask_fraction
+            parts.append(f"masks {k:.0%} and {h:.0%}")
+        if self.loss_aggregation != "sequence":
+            parts.append(f"loss per {self.loss_aggregation}")
+        return f"{name} ({', '.join(parts)})"
+
 
 @dataclass(frozen=True)
 class BatchingConfig:

@@ -1,7 +1,8 @@
-"""Orbax checkpoints of everything that a run needs to go on exactly, and loading for evaluation.
+"""Orbax checkpoints of everything that a run needs to resume exactly, and loading for evaluation.
 
-A checkpoint holds the `TrainState` (parameters, optimisers, key, step) and the data iterator's
-state. Orbax writes to a temporary name and renames, so a killed run leaves no half checkpoint.
+A checkpoint has the `TrainState` (parameters, optimizer states, key, step) and the state of the
+data iterator. Orbax writes to a temporary name and renames, so a killed run leaves no incomplete
+checkpoint.
 """
 
 import dataclasses
@@ -22,11 +23,11 @@ from asyppo_jax.types import TrainState
 
 
 class CheckpointError(UserError, RuntimeError):
-    """A checkpoint that cannot be used; the message names the directory and the mend."""
+    """A checkpoint that cannot be used; the message names the directory and the fix."""
 
 
 def make_manager(workdir: str, config: CheckpointConfig) -> ocp.CheckpointManager:
-    """Keeps the latest `config.keep` steps, and the best by held-out accuracy besides."""
+    """A manager that keeps the latest `config.keep` steps and the best one by held-out accuracy."""
     best = ocp.checkpoint_managers.BestN(
         get_metric_fn=lambda metrics: metrics["accuracy"],
         n=1,
@@ -34,7 +35,7 @@ def make_manager(workdir: str, config: CheckpointConfig) -> ocp.CheckpointManage
     )
     latest = ocp.checkpoint_managers.LatestN(config.keep)
     policy = ocp.checkpoint_managers.AnyPreservationPolicy([latest, best])
-    # Without `best_fn` Orbax forgets the accuracies when the process ends, and the best with them.
+    # Without `best_fn` Orbax would forget the accuracies, and so the best step, when it restarts.
     options = ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=best.get_metric_fn)
     directory = absolute(workdir) / _CHECKPOINTS
     return ocp.CheckpointManager(directory, options=options)
@@ -46,9 +47,9 @@ def save(
     iterator_state: dict[str, Any],
     accuracy: float | None,
 ) -> None:
-    """Starts writing a checkpoint of the state's step; returns before it is on disk.
+    """Starts to write a checkpoint of the state's step; returns before it is on disk.
 
-    `accuracy` is the held-out accuracy last seen, None before the first evaluation.
+    `accuracy` is the held-out accuracy of that step, None if it was not evaluated.
     """
     step = int(state.step)
     manager.save(
@@ -63,10 +64,12 @@ def save(
 def restore(
     manager: ocp.CheckpointManager, like: TrainState, step: int | None = None
 ) -> tuple[TrainState, dict[str, Any]]:
-    """The state of a step (None: the latest), placed as `like` (shapes with shardings) says.
+    """The state and the data iterator's state of a step (None: the latest).
+
+    `like` has the shapes and shardings of the state.
 
     Raises:
-        CheckpointError: there is none, or it cannot be read, or its shapes are another run's.
+        CheckpointError: there is none, it cannot be read, or it has the shapes of other networks.
     """
     where = manager.directory
     step = manager.latest_step() if step is None else step
@@ -78,23 +81,23 @@ def restore(
     except (ValueError, KeyError, FileNotFoundError, OSError) as error:
         raise CheckpointError(
             f"checkpoint {where}/{step} cannot be read: {_reason(error)} "
-            "(torn, or of a run with other networks); remove that folder to go on from an earlier "
-            "one, or give another --workdir"
+            "(incomplete, or of a run with other networks); remove that folder to resume from an "
+            "earlier one, or give another --workdir"
         ) from error
     return restored["state"], restored["data"]
 
 
 def is_run(path: str) -> bool:
-    """Whether a directory is a run's: one with settings and checkpoints."""
+    """Whether a directory is that of a run: whether it has settings and checkpoints."""
     directory = absolute(path)
     return (directory / _SETTINGS).is_file() and (directory / _CHECKPOINTS).is_dir()
 
 
 def read_settings(workdir: str) -> Config:
-    """The settings of a run, as `write_settings` wrote them.
+    """The settings of a run, from its config.json.
 
     Raises:
-        CheckpointError: there are none, or they cannot be read.
+        CheckpointError: there is no such file, or it cannot be read.
     """
     file = absolute(workdir) / _SETTINGS
     if not file.is_file():
@@ -110,13 +113,13 @@ def read_settings(workdir: str) -> Config:
 
 
 def choose_step(workdir: str, step: int | Literal["latest", "best"]) -> int:
-    """The step of a checkpoint in `workdir`: the latest, the best by held-out accuracy, or its own.
+    """The step of a checkpoint in `workdir`: the latest, the best, or the given one if it exists.
 
-    "best" is the best of those that are kept and were evaluated, by `metrics.jsonl`; of equal ones
-    the earliest.
+    "best" has the highest held-out accuracy in `metrics.jsonl` among the checkpoints that are kept,
+    and is the earliest of equal ones.
 
     Raises:
-        CheckpointError: there is no such checkpoint; those that are there are named.
+        CheckpointError: there is no such checkpoint; the message names those that exist.
     """
     directory = absolute(workdir) / _CHECKPOINTS
     steps = sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
@@ -133,7 +136,7 @@ def choose_step(workdir: str, step: int | Literal["latest", "best"]) -> int:
         }
         if not accuracies:
             raise CheckpointError(
-                f"no checkpoint of {workdir} was evaluated, so that none is the best; "
+                f"no checkpoint of {workdir} was evaluated, so none is the best; "
                 f"give one of the steps {_listed(steps)}"
             )
         return max(sorted(accuracies), key=lambda s: accuracies[s])
@@ -145,14 +148,14 @@ def choose_step(workdir: str, step: int | Literal["latest", "best"]) -> int:
 
 
 def restore_parts(workdir: str, step: int, like: dict[str, Any]) -> dict[str, Any]:
-    """Some fields of a saved `TrainState`, placed as `like` (shapes with shardings) says.
+    """The fields of a saved `TrainState` that `like` has, with its shapes and shardings.
 
-    The others, such as the optimisers' moments, are not read: they cost neither memory nor time.
+    Other fields, such as the optimizer states, are not read and cost neither memory nor time.
 
     Raises:
-        CheckpointError: it cannot be read, or its shapes are another run's.
+        CheckpointError: it cannot be read, or it has the shapes of other networks.
     """
-    place = absolute(workdir) / _CHECKPOINTS / str(step) / "state"
+    path = absolute(workdir) / _CHECKPOINTS / str(step) / "state"
     args = ocp.args.PyTreeRestore(
         item=like,
         restore_args=ocp.checkpoint_utils.construct_restore_args(like),
@@ -160,11 +163,11 @@ def restore_parts(workdir: str, step: int, like: dict[str, Any]) -> dict[str, An
     )
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(place, args=args)
+            return checkpointer.restore(path, args=args)
     except (ValueError, KeyError, FileNotFoundError, OSError) as error:
         raise CheckpointError(
-            f"checkpoint {place.parent} cannot be read: {_reason(error)} (torn, or of a run with "
-            "other networks); give another step, or a run that is whole"
+            f"checkpoint {path.parent} cannot be read: {_reason(error)} (incomplete, or of a run "
+            "with other networks); give another step or another run"
         ) from error
 
 
@@ -177,7 +180,7 @@ def _reason(error: Exception) -> str:
 
 
 def check_same_run(workdir: str, settings: dict[str, Any]) -> None:
-    """Refuses a directory that holds a run with other settings (see `write_settings`).
+    """Checks that a directory is new, or that of a run with these settings.
 
     Fields marked `MayChange` in `config.settings` may differ.
 
@@ -193,21 +196,21 @@ def check_same_run(workdir: str, settings: dict[str, Any]) -> None:
         if before.get(name) != now.get(name) and name not in free:
             raise CheckpointError(
                 f"{workdir} holds a run with config.{name} = {before.get(name)!r}, this one has "
-                f"{now.get(name)!r}; give another --workdir, or the same settings to go on"
+                f"{now.get(name)!r}; give another --workdir, or the same settings to resume"
             )
 
 
 def write_settings(workdir: str, settings: dict[str, Any]) -> None:
-    """Writes a run's settings beside its checkpoints, once everything that it reads was found good.
+    """Writes a run's settings beside its checkpoints, after all its inputs were checked.
 
-    Not earlier: a run that never began must not claim the directory. The first process writes, and
-    all look whether they see it.
+    A run that could not start must not claim the directory. The first process writes, and every
+    process checks that it sees the file.
 
     Raises:
-        CheckpointError: on every process, if the directory is not one that all of them share.
+        CheckpointError: on every process, if they do not share the directory.
     """
     file = epath.Path(workdir) / _SETTINGS
-    sum_over_hosts(np.int32(1))  # all have checked what was there before
+    sum_over_hosts(np.int32(1))  # every process has checked the earlier settings
     if is_first():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

@@ -24,7 +24,7 @@ _CITATION = """```
 def actor_card(name: str, workdir: str, step: int, config: Config) -> str:
     """The README.md of an actor: YAML header, method, data, seed, scores, plot, how to load it."""
     num_critics = config.algorithm.num_critics
-    method = _method(config)
+    method = config.algorithm.method
     sampling, steps = config.sampling, f"{step} steps"
     sections = [
         _header(config, "text-generation"),
@@ -76,7 +76,7 @@ def critic_card(name: str, workdir: str, step: int, config: Config, index: int) 
     sections = [
         _header(config, "token-classification"),
         f"# {name}",
-        f"Critic {index} of the {count} of a run of {_method(config)}, initialised from "
+        f"Critic {index} of the {count} of a run of {config.algorithm.method}, initialised from "
         f"{_critic_models(config)}, at step {step} of seed {config.seed}; trained with asyppo_jax."
         f"{explained}",
         "It gives the value V(s), the expected reward of an answer, at every token: the logit at "
@@ -101,15 +101,6 @@ def _header(config: Config, task: str) -> str:
         lines += ["datasets:", f"- {config.train_data.path.partition(':')[0]}"]
     lines += ["tags:", "- reinforcement-learning", "- ppo", "- asyppo", "- jax"]
     return "\n".join(["---", *lines, "---"])
-
-
-def _method(config: Config) -> str:
-    a = config.algorithm
-    if a.num_critics == 0:
-        return "GRPO (no critics)"
-    critics = f"{a.num_critics} critic{'s' * (a.num_critics > 1)}"
-    masks = f"masks {a.advantage_mask_fraction:.0%} and {a.entropy_mask_fraction:.0%}"
-    return f"{'PPO' if a.num_critics == 1 else 'AsyPPO'} ({critics}, {masks})"
 
 
 def _critic_models(config: Config) -> str:

@@ -97,13 +97,14 @@ def _numbers(metrics: Mapping[str, float], accuracy: float | None) -> list[str]:
 
 
 def describe_sizes(config: Config) -> str:
-    """A table of batch sizes: a step, and the batches of the actor and of the critics."""
+    """The method, and a table of batch sizes: of a step, the actor and the critics."""
     sampling, batching, algorithm = config.sampling, config.batching, config.algorithm
     group, num_critics = sampling.group_size, algorithm.num_critics
     batch, length = sampling.num_prompts * group, sampling.max_completion_length
     total, shared = config.prompt.max_length + length, batching.rows_per_prompt
     shares = f"; {shared} completions share a pass over their prompt" if shared > 1 else ""
     lines = [
+        f"method    {algorithm.method}",
         f"step      {sampling.num_prompts:,} prompts x {group:,} responses = {batch:,} sequences",
         f"sequence  prompt {config.prompt.max_length:,} + completion {length:,} = {total:,} tokens"
         + shares,
@@ -132,9 +133,7 @@ def describe_sizes(config: Config) -> str:
             rows.setdefault(label, []).append(f"{size:,}")
     for label, cells in rows.items():
         lines.append("".join([f"{label:<27}", *(f"{cell:>14}" for cell in cells)]))
-    if not num_critics:
-        lines += ["", "no critics: advantages are normalised within each group of responses"]
-    elif algorithm.critic_warmup_steps:
+    if num_critics and algorithm.critic_warmup_steps:
         lines += ["", f"the first {algorithm.critic_warmup_steps} steps update the critics only"]
     return "\n".join(lines)
 

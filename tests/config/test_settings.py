@@ -39,3 +39,20 @@ def test_an_unknown_setting_is_an_error_at_every_depth():
 def test_the_microbatch_of_a_critic_is_its_share_unless_it_is_given():
     assert with_changes().batching.critic_microbatch(2) == 8
     assert with_changes(batching__critic_microbatch_size=4).batching.critic_microbatch(2) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "method"),
+    [
+        ({}, "AsyPPO (2 critics, masks 20% and 20%)"),
+        ({"algorithm__num_critics": 1}, "PPO (1 critic)"),
+        ({"algorithm__num_critics": 0, "algorithm__advantages": "grpo"}, "GRPO (no critics)"),
+        ({"algorithm__advantages": "grpo"}, "GRPO (2 critics, masks 20% and 20%)"),
+        (
+            {"algorithm__loss_aggregation": "token", "algorithm__num_critics": 1},
+            "PPO (1 critic, loss per token)",
+        ),
+    ],
+)
+def test_a_run_names_the_method_that_it_trains_with(changes, method):
+    assert with_changes(**changes).algorithm.method == method

@@ -79,7 +79,9 @@ def test_a_host_that_is_not_the_writer_shows_nothing():
 
 
 def _with_critics(num_critics):
-    return dataclasses.replace(Config(), algorithm=AlgorithmConfig(num_critics=num_critics))
+    estimator = "gae" if num_critics else "grpo"
+    algorithm = AlgorithmConfig(advantages=estimator, num_critics=num_critics)
+    return dataclasses.replace(Config(), algorithm=algorithm)
 
 
 def _table(text):
@@ -89,6 +91,7 @@ def _table(text):
 
 def test_sizes_of_the_default_run_by_hand():
     text = describe_sizes(_with_critics(2))
+    assert text.startswith("method    AsyPPO (2 critics, masks 20% and 20%)\n")
     assert "32 prompts x 32 responses = 1,024 sequences" in text
     assert "prompt 512 + completion 8,192 = 8,704 tokens\n" in text
     table = _table(text)
@@ -109,9 +112,9 @@ def test_sizes_mention_shared_prompts():
 
 def test_sizes_without_critics_have_no_critic_column():
     text = describe_sizes(_with_critics(0))
-    assert "no critics: advantages are normalised within each group" in text
+    assert text.startswith("method    GRPO (no critics)\n")
     assert "critics only" not in text
-    assert "optimiser updates per step" in text and text.splitlines()[-3].split()[-1] == "32"
+    assert "optimiser updates per step" in text and text.splitlines()[-1].split()[-1] == "32"
 
 
 def test_the_columns_of_the_sizes_are_aligned():

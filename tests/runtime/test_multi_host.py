@@ -200,5 +200,5 @@ def test_a_run_whose_peer_dies_exits_and_can_be_resumed(pair, tmp_path):
         assert first.returncode != 0
         assert "remote task has failed, got preempted, or crashed" in errors
     outputs = _succeed(_train(tmp_path, HOSTS), devices=1)
-    assert "going on after step" in outputs[0]
+    assert "resuming after step" in outputs[0]
     assert _results(tmp_path) == _results(pair[0])

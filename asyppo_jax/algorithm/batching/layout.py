@@ -1,7 +1,7 @@
 """How sequences are laid out in the rows that a network computes.
 
-As they come, one a row; packed (`packing`); or as branches behind a prompt that several share
-(`models.segments.Branches`), one completion a branch or packed ones. No layout changes a number.
+One sequence per row; packed (`packing`); or as several completions behind a prompt that they share
+(`models.attention.segments.Branches`), packed or not. No layout changes a result beyond rounding.
 """
 
 from collections.abc import Callable
@@ -15,23 +15,24 @@ from asyppo_jax.algorithm.batching.rows import AnyRows, Rows
 from asyppo_jax.config import BatchingConfig
 from asyppo_jax.models.attention.segments import Branches, each_branch
 
-Back = Callable[[Array], Array]  # [R, n, …] of the rows laid out -> [m, C, …] of the sequences
+# [R, n, …] of the rows laid out -> [m, C, …] of the sequences
+Restore = Callable[[Array], Array]
 
 
 def lay_out(
     rows: AnyRows, batching: BatchingConfig, group_size: int
-) -> tuple[AnyRows, Array | int, Back]:
-    """One-sequence rows as `batching` wants them, how many of them are in use, and the way back.
+) -> tuple[AnyRows, Array | int, Restore]:
+    """One-sequence rows laid out as `batching` says, the number of rows in use, and the inverse.
 
-    Every `group_size` neighbours answer the same prompt. What lies under a false mask comes back as
-    0 from packed rows, else as it was computed.
+    Every `group_size` neighbouring rows answer the same prompt. At masked positions the inverse
+    gives 0 for packed rows, and else what was computed there.
     """
     count = batching.rows_per_prompt
     if count > 1 and batching.packing:
         return _packed_branches(rows, count, group_size)
     if count > 1:
-        laid = _branches(rows, _completions(rows), count)
-        return laid, laid.tokens.shape[0], lambda x: each_branch(x, count)
+        laid_out = _branches(rows, _completions(rows), count)
+        return laid_out, laid_out.tokens.shape[0], lambda x: each_branch(x, count)
     if not batching.packing:
         return rows, rows.tokens.shape[0], lambda x: x
     packing = plan_rows(rows)
@@ -39,7 +40,7 @@ def lay_out(
 
 
 def before_completions(x: Array, rows: Rows) -> Array:
-    """Of every token of which `rows` speaks, `x` [R, L, …] of the token before it: [R, n, …]."""
+    """`x` [R, L, …] at the position before each of the n scored tokens of a row: [R, n, …]."""
     if isinstance(rows.segments, Branches):
         return rows.segments.before(x)
     return x[:, -rows.mask.shape[1] - 1 : -1]
@@ -50,14 +51,14 @@ def _completions(rows: AnyRows) -> AnyRows:
 
 
 def _branches(rows: AnyRows, completions: AnyRows, count: int) -> AnyRows:
-    """Rows [P | count · C]: every `count` neighbours of `completions` behind their prompt."""
+    """Rows [P | count · C]: every `count` neighbouring completions behind their prompt."""
     prompt = rows.tokens.shape[1] - completions.tokens.shape[1]
 
     def joined(x: Array) -> Array:
         return x.reshape(-1, count * x.shape[1])
 
-    def behind_prompts(whole: Array, x: Array) -> Array:
-        return jnp.concatenate([whole[::count, :prompt], joined(x)], axis=1)
+    def behind_prompts(sequences: Array, x: Array) -> Array:
+        return jnp.concatenate([sequences[::count, :prompt], joined(x)], axis=1)
 
     return jax.tree.map(joined, completions).replace(
         tokens=behind_prompts(rows.tokens, completions.tokens),
@@ -65,20 +66,20 @@ def _branches(rows: AnyRows, completions: AnyRows, count: int) -> AnyRows:
     )
 
 
-def _packed_branches(rows: AnyRows, count: int, group_size: int) -> tuple[AnyRows, Array, Back]:
-    """A group's completions in as few branches as first-fit finds; rows in use come first."""
+def _packed_branches(rows: AnyRows, count: int, group_size: int) -> tuple[AnyRows, Array, Restore]:
+    """The completions of each group, packed by first-fit; rows in use come first."""
     completions = _in_groups(_completions(rows), group_size)
     plan = jax.vmap(plan_rows)(completions)
     packed = _joined(jax.vmap(pack)(completions, plan))
     used = jnp.arange(0, group_size, count)[None] < plan.num_rows[:, None]
     order = jnp.argsort(~used.reshape(-1), stable=True)
-    laid = jax.tree.map(lambda x: x[order], _branches(rows, packed, count))
+    laid_out = jax.tree.map(lambda x: x[order], _branches(rows, packed, count))
 
-    def back(x: Array) -> Array:
+    def restore(x: Array) -> Array:
         branches = _in_groups(each_branch(x[jnp.argsort(order)], count), group_size)
         return _joined(jax.vmap(unpack)(branches, completions, plan))
 
-    return laid, jnp.sum(used, dtype=jnp.int32), back
+    return laid_out, jnp.sum(used, dtype=jnp.int32), restore
 
 
 def _in_groups(tree, group_size: int):

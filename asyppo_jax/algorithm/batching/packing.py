@@ -1,7 +1,7 @@
-"""Several sequences in one row, so that the work follows real tokens and not the longest answer.
+"""Several sequences in one row, so that work is proportional to real tokens.
 
 Everything runs inside jit with static shapes: m sequences of at most L tokens become m rows of L
-tokens of which the first `num_rows`, a traced number, hold something. One trace serves all lengths.
+tokens, of which the first `num_rows`, a traced number, are in use. One trace serves all lengths.
 """
 
 import jax
@@ -14,24 +14,24 @@ from asyppo_jax.runtime.sharding import constrain
 
 
 class Packing(struct.PyTreeNode):
-    """Where m sequences lie in m rows of L tokens, by sequence and by token."""
+    """The positions of m sequences in m rows of L tokens, by sequence and by token."""
 
     row: Array  # [m] int32
-    start: Array  # [m] int32, where in its row the sequence begins
-    sequence: Array  # [m, L] int32, whose token lies here
-    place: Array  # [m, L] int32, which of its tokens that is
-    segments: Array  # [m, L] int32, 0 where no token lies
+    start: Array  # [m] int32, the position in its row at which the sequence begins
+    sequence: Array  # [m, L] int32, the sequence of the token at each position
+    token: Array  # [m, L] int32, the index of that token in its sequence
+    segments: Array  # [m, L] int32, 0 where there is no token
     num_rows: Array  # scalar int32, rows in use: the first ones
 
 
 def first_fit(
     lengths: Int[Array, " m"], capacity: int
 ) -> tuple[Int[Array, " m"], Int[Array, " m"], Int[Array, ""], Int[Array, " m"]]:
-    """First-fit decreasing: the longest first, each into the first row with room for it.
+    """First-fit decreasing: the longest sequence first, each in the first row with room for it.
 
     It needs at most 11/9 of the fewest rows possible, plus 6/9 (Dósa 2007). Returns
-    `(row, start, num_rows, order)` for sequences of at most `capacity` tokens; of two equal ones
-    the earlier goes first. A sequence of length 0 takes no room.
+    `(row, start, num_rows, order)` for sequences of at most `capacity` tokens; sequences of equal
+    length keep their order. A sequence of length 0 takes no room.
     """
     order = jnp.argsort(-lengths)
 
@@ -45,39 +45,39 @@ def first_fit(
 
 
 def plan_packing(lengths: Int[Array, " m"], capacity: int) -> Packing:
-    """`first_fit`, and what lies at each of the m · L places."""
-    # On a mesh the search is each device's own: it is small, and one message a sequence is not.
+    """`first_fit`, and the token at each of the m · L positions."""
+    # On a mesh every device searches by itself: that is cheap, one message per sequence is not.
     lengths = constrain(lengths, (None,))
     count = lengths.shape[0]
     row, start, num_rows, order = first_fit(lengths, capacity)
-    # In a row later ranks lie further right, so the rank at a place is the largest one before it.
+    # In a row later ranks are further right, so the rank at a position is the largest one so far.
     begins = jnp.zeros((count, capacity), jnp.int32)
     begins = begins.at[row[order], start[order]].max(jnp.arange(1, count + 1, dtype=jnp.int32))
     rank = jax.lax.cummax(begins, axis=1)
     sequence = order[jnp.maximum(rank - 1, 0)].astype(jnp.int32)
-    place = jnp.arange(capacity, dtype=jnp.int32)[None] - start[sequence]
-    real = (rank > 0) & (place < lengths[sequence])
+    token = jnp.arange(capacity, dtype=jnp.int32)[None] - start[sequence]
+    real = (rank > 0) & (token < lengths[sequence])
     segments = jnp.where(real, rank, 0)
-    return Packing(row, start, sequence, jnp.where(real, place, 0), segments, num_rows)
+    return Packing(row, start, sequence, jnp.where(real, token, 0), segments, num_rows)
 
 
 def plan_rows(rows: Rows) -> Packing:
-    """The packing of one-sequence rows; those without a token that counts are left out."""
+    """The packing of one-sequence rows; sequences without a token in `mask` are left out."""
     real = jnp.sum(rows.segments > 0, axis=1, dtype=jnp.int32)
     lengths = jnp.where(jnp.any(rows.mask, axis=1), real, 0)
     return plan_packing(lengths, rows.tokens.shape[1])
 
 
 def pack(rows: AnyRows, packing: Packing) -> AnyRows:
-    """The same sequences in as few rows as `packing` says; what no sequence fills is 0."""
+    """The same sequences in the rows of `packing`; positions without a token are 0."""
     length = rows.tokens.shape[1]
-    column = _first_column(rows)[packing.sequence] + packing.place
+    column = _first_column(rows)[packing.sequence] + packing.token
 
     def one(x):
-        before = length - x.shape[1]  # columns of which x does not speak
-        spoken = (packing.segments > 0) & (column >= before)
-        taken = x[packing.sequence, jnp.maximum(column - before, 0)]
-        packed = jnp.where(spoken, taken, jnp.zeros((), x.dtype))
+        before = length - x.shape[1]  # columns of a row that x does not have
+        known = (packing.segments > 0) & (column >= before)
+        values = x[packing.sequence, jnp.maximum(column - before, 0)]
+        packed = jnp.where(known, values, jnp.zeros((), x.dtype))
         return packed[:, 1:] if before else packed
 
     return jax.tree.map(one, rows).replace(segments=packing.segments)
@@ -87,9 +87,9 @@ def unpack(x: Array, rows: Rows, packing: Packing) -> Array:
     """[m, n, …] of packed rows as [m, C, …] of their sequences; 0 where `rows.mask` is not."""
     width = rows.mask.shape[1]
     column = rows.tokens.shape[1] - width + jnp.arange(width)
-    place = column[None] - _first_column(rows)[:, None]
-    unspoken = rows.tokens.shape[1] - x.shape[1]  # the first tokens of a row, of which x is silent
-    at = jnp.clip(packing.start[:, None] + place - unspoken, 0, x.shape[1] - 1)
+    token = column[None] - _first_column(rows)[:, None]
+    before = rows.tokens.shape[1] - x.shape[1]  # columns of a row that x does not have
+    at = jnp.clip(packing.start[:, None] + token - before, 0, x.shape[1] - 1)
     mask = rows.mask.reshape(*rows.mask.shape, *[1] * (x.ndim - 2))
     return jnp.where(mask, x[packing.row[:, None], at], jnp.zeros((), x.dtype))
 

@@ -33,8 +33,8 @@ def test_every_token_has_one_place_and_no_row_is_overfull(lengths):
     for r, t in zip(*np.nonzero(packing.segments), strict=True):
         sequence = packing.sequence[r, t]
         assert packing.row[sequence] == r
-        assert packing.start[sequence] + packing.place[r, t] == t
-        seen[sequence].append(packing.place[r, t])
+        assert packing.start[sequence] + packing.token[r, t] == t
+        seen[sequence].append(packing.token[r, t])
     assert [list(range(n)) for n in lengths] == seen
     used = (packing.segments > 0).any(axis=1)
     assert used.sum() == packing.num_rows and used[: packing.num_rows].all()
