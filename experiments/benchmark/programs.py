@@ -12,13 +12,14 @@ import numpy as np
 
 from asyppo_jax.algorithm.batching.layout import lay_out
 from asyppo_jax.algorithm.batching.rows import Rows, sequence_segments
-from asyppo_jax.algorithm.experience import summarize
+from asyppo_jax.algorithm.experience import make_experience, summarize
+from asyppo_jax.algorithm.forward import ensemble_values
+from asyppo_jax.algorithm.offload import programs
 from asyppo_jax.algorithm.state import state_shardings
-from asyppo_jax.algorithm.train_step import critic_values, experience_of, step_actor, step_critics
 from asyppo_jax.runtime.sharding import batch_sharding, make_mesh
 from asyppo_jax.sampling import sample
 from asyppo_jax.sampling.sampler import training_options
-from asyppo_jax.types import Params, TrainState
+from asyppo_jax.types import Experience, Metrics, Params, TrainState
 from experiments.benchmark.inputs import (
     PAD,
     Inputs,
@@ -88,13 +89,13 @@ def _sampler(inputs: Inputs, setting: Setting, params: Params):
 
 
 def update_program(inputs: Inputs, setting: Setting) -> Program:
-    """The critics' update, then the actor's: one gradient of each over all rows."""
-    state, experience, (critics, actor), seconds = _updates(inputs)
+    """The critics' update, then the actor's: one gradient of each over all sequences."""
+    state, experience, updates, seconds = _updates(inputs)
     states, metrics = [state], []
 
     def run() -> Seconds:
-        (after, of_critics), critics_seconds = timed(critics, states.pop(), experience)
-        (after, of_actor), actor_seconds = timed(actor, after, experience)
+        after, of_critics, critics_seconds = updates["critics"](states.pop(), experience)
+        after, of_actor, actor_seconds = updates["actor"](after, experience)
         states.append(after)
         metrics.append(of_critics | of_actor)
         return {"critics": critics_seconds, "actor": actor_seconds}
@@ -108,40 +109,64 @@ def update_program(inputs: Inputs, setting: Setting) -> Program:
     return Program(seconds, run, setting.real_tokens, notes)
 
 
-def _updates(inputs: Inputs):
-    """State and experience where they rest, both updates, and their compile seconds."""
+# (state, experience) -> the next state, metrics, seconds
+Update = Callable[[TrainState, Experience], tuple[TrainState, Metrics, float]]
+
+
+def _updates(inputs: Inputs) -> tuple[TrainState, Experience, dict[str, Update], Seconds]:
+    """The state, an experience, both updates and their compile seconds."""
     mesh = make_mesh(inputs.config.mesh)
-    resting = state_shardings(inputs.config, inputs.networks, mesh)
-    state = jax.device_put(first_state(inputs), resting)
+    shardings = state_shardings(inputs.config, inputs.networks, mesh)
+    state = jax.device_put(first_state(inputs), shardings)
     rollout = jax.device_put(inputs.rollout, batch_sharding(mesh))
-    programs, seconds = [], {}
+    phases = programs(inputs.networks, inputs.config, mesh)
+    updates, seconds = {}, {}
     with jax.set_mesh(mesh):
         experience = drawn_experience(inputs._replace(rollout=rollout))
-        for name, step in (("critics", step_critics), ("actor", step_actor)):
-            update = partial(step, networks=inputs.networks, config=inputs.config)
-            options = {"donate_argnums": (0,), "out_shardings": (resting, None)}
-            program, seconds[name] = compiled(update, state, experience, **options)
-            programs.append(program)
-    return state, experience, programs, seconds
+        for name in ("critics", "actor"):
+            phase = phases[name]
+            arguments = _arguments(phase.fields, state, experience)
+            program, seconds[name] = compiled(phase.function, *arguments, **phase.jit)
+            updates[name] = partial(_update, program, phase.fields)
+    return state, experience, updates, seconds
+
+
+def _arguments(fields: tuple[str, ...], state: TrainState, experience: Experience) -> list[Any]:
+    return [getattr(state, field) for field in fields] + [state.key, state.step, experience]
+
+
+def _update(
+    program: Callable[..., Any], fields: tuple[str, ...], state: TrainState, experience: Experience
+) -> tuple[TrainState, Metrics, float]:
+    out, seconds = timed(program, *_arguments(fields, state, experience))
+    *after, metrics = out
+    return state.replace(**dict(zip(fields, after, strict=True))), metrics, seconds
 
 
 def step_program(inputs: Inputs, setting: Setting) -> Program:
-    """A whole step, phase by phase: sample, values, experience, critics, actor.
+    """A full step, phase by phase: sample, values, experience, critics, actor.
 
-    "experience" is all that is AsyPPO's own: mean and σ, advantages, ranks, masks, the division,
-    and the metrics that tell of them.
+    "experience" is what AsyPPO adds: mean and σ of the values, advantages, ranks, masks, shards,
+    and their metrics.
     """
-    chosen = {"networks": inputs.networks, "config": inputs.config}
+    networks, config = inputs.networks, inputs.config
 
-    def experience_and_summary(state, rollout, values):
-        experience = experience_of(state, rollout, values, inputs.config)
+    def ensemble(critic_params, rollout):
+        return ensemble_values(critic_params, rollout, networks, config)
+
+    def experience_and_metrics(rollout, values, key):
+        group = config.sampling.group_size
+        experience = make_experience(
+            rollout, values, key, group_size=group, config=config.algorithm
+        )
         return experience, summarize(experience)
 
-    state, _, (critics, actor), updating = _updates(inputs)
+    state, _, updates, updating = _updates(inputs)
     draw, (_, *rows), sampling = _sampler(inputs, setting, state.actor_params)
-    value, valuing = compiled(partial(critic_values, **chosen), state, inputs.rollout)
-    values = jax.eval_shape(partial(critic_values, **chosen), state, inputs.rollout)
-    judge, judging = compiled(experience_and_summary, state, inputs.rollout, values)
+    value, valuing = compiled(ensemble, state.critic_params, inputs.rollout)
+    values = jax.eval_shape(ensemble, state.critic_params, inputs.rollout)
+    key = jax.random.key(1)
+    judge, judging = compiled(experience_and_metrics, inputs.rollout, values, key)
     box: dict[str, TrainState] = {"state": state}
 
     def run() -> Seconds:
@@ -151,10 +176,10 @@ def step_program(inputs: Inputs, setting: Setting) -> Program:
         rollout = drawn.replace(
             rewards=inputs.rollout.rewards, reward_valid=inputs.rollout.reward_valid
         )
-        values, seconds["values"] = timed(value, state, rollout)
-        (experience, _), seconds["experience"] = timed(judge, state, rollout, values)
-        (state, _), seconds["critics"] = timed(critics, state, experience)
-        (state, _), seconds["actor"] = timed(actor, state, experience)
+        values, seconds["values"] = timed(value, state.critic_params, rollout)
+        (experience, _), seconds["experience"] = timed(judge, rollout, values, key)
+        state, _, seconds["critics"] = updates["critics"](state, experience)
+        state, _, seconds["actor"] = updates["actor"](state, experience)
         box["state"] = state
         return seconds
 

@@ -155,8 +155,6 @@ def measure(
         group_size=1,
         max_completion_length=MAX_COMPLETION_LENGTH + 1,
         temperature=temperature,
-        top_k=0,
-        top_p=1.0,
         stop_ids=(VOCABULARY.index(EOS),),
         pad_id=VOCABULARY.index(PAD),
     )

@@ -86,7 +86,7 @@ def test_attention_is_one_that_serves_the_layout_of_rows(
 def test_splash_is_refused_where_packed_completions_share_a_prompt(model):
     layout = {"batching__packing": True, "batching__rows_per_prompt": 2}
     config = make_config(0, actor__path=model, actor__attention="splash", **layout)
-    with pytest.raises(ConfigError, match=r"splash.*take 'auto' or 'xla', or one"):
+    with pytest.raises(ConfigError, match=r"splash.*set attention to 'auto' or 'xla'"):
         load_networks(config)
 
 

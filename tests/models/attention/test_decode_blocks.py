@@ -47,7 +47,7 @@ def _shared(prompts, longest=PROMPT) -> SharedPrompts:
 def _attend(shared, own, new, rows):
     pieces = as_pieces(*(x[rows] for x in own), length=LENGTH, positions=LENGTH)
     held = HELD[rows]
-    seen = shared.layers[0], shared.seating
+    seen = shared.layers[0], shared.prompt_index
     given = (x[rows] for x in new)
     return jax.jit(attend_to_blocks)(pieces, *given, held, held.max(), seen)[0]
 
