@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from asyppo_jax.models.attention.decode_attention import BY_LAYER, IN_ONE, Cache, Form
 from asyppo_jax.models.attention.decode_blocks import SharedPrompts
 from asyppo_jax.models.attention.segments import Segments, positions_of
-from asyppo_jax.models.attention.self_attention import Implementation
+from asyppo_jax.models.attention.self_attention import AttentionBackend
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.decoder import Decoder
 from asyppo_jax.models.layers import Block, RMSNorm, param, with_outputs_first
@@ -34,7 +34,7 @@ class Actor(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
-    attention: Implementation = "xla"
+    attention: AttentionBackend = "xla"
     unroll: int = 1
     decode: Form = "blocks"
 
@@ -64,7 +64,7 @@ class Critic(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
-    attention: Implementation = "xla"
+    attention: AttentionBackend = "xla"
     unroll: int = 1
 
     @nn.compact

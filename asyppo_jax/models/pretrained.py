@@ -10,7 +10,7 @@ import numpy as np
 from asyppo_jax.config import BatchingConfig, Config, ConfigError, NetworkConfig
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_value_kernel
 from asyppo_jax.models.attention.decode_attention import check_form, form_for
-from asyppo_jax.models.attention.self_attention import Implementation, implementation_for
+from asyppo_jax.models.attention.self_attention import AttentionBackend, attention_backend_for
 from asyppo_jax.models.config import ModelConfig, ModelError
 from asyppo_jax.models.formats.huggingface import first_layers, load_config, load_params
 from asyppo_jax.types import Params
@@ -65,12 +65,12 @@ def _architecture(source: NetworkConfig) -> ModelConfig:
 
 def _network(
     source: NetworkConfig, platform: str | None, batching: BatchingConfig
-) -> tuple[ModelConfig, Any, str, Implementation, int]:
+) -> tuple[ModelConfig, Any, str, AttentionBackend, int]:
     """Architecture, dtype, remat, attention, unroll: what `Actor` and `Critic` are made of."""
     attention, shared = source.attention, batching.rows_per_prompt > 1
     splash_serves = not (shared and batching.packing)
     if attention == "auto":
-        attention = implementation_for(platform or jax.default_backend())
+        attention = attention_backend_for(platform or jax.default_backend())
         if attention == "splash" and not splash_serves:
             attention = "xla"
     elif attention == "splash" and not splash_serves:
