@@ -1,8 +1,8 @@
-"""Writes the pages of docs/ that are made from the code: `python -m experiments.make_docs`.
+"""Generates pages of docs/ from the code: `python -m experiments.make_docs`.
 
-docs/configs.md has every setting, from the dataclasses and comments of `config/settings.py`;
-docs/api.md every public function and class, from signatures and docstrings. A test holds that both
-are current. Nothing is imported: the sources are read.
+docs/configs.md lists every setting, from the dataclasses and comments of `config/settings.py`.
+docs/api.md lists every public function and class, from signatures and docstrings. A test checks
+that both are up to date. The source files are parsed, not imported.
 """
 
 import ast
@@ -78,31 +78,31 @@ def _table(fields: list[ast.AnnAssign], comments: dict[int, tuple[str, bool]]) -
             f"`{_name(field)}`",
             f"`{ast.unparse(field.annotation)}`",
             f"`{ast.unparse(field.value)}`" if field.value else "",
-            _said(field, comments),
+            _comment_of(field, comments),
         ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def _said(field: ast.AnnAssign, comments: dict[int, tuple[str, bool]]) -> str:
-    """The comment above a field, then those beside it."""
+def _comment_of(field: ast.AnnAssign, comments: dict[int, tuple[str, bool]]) -> str:
+    """The comment lines directly above a field, then those on the field's own lines."""
     end = field.end_lineno or field.lineno
-    beside = [comments[i][0] for i in range(field.lineno, end + 1) if i in comments]
+    same_line = [comments[i][0] for i in range(field.lineno, end + 1) if i in comments]
     above, line = [], field.lineno - 1
     while line in comments and comments[line][1]:
         above.insert(0, comments[line][0])
         line -= 1
-    return " ".join(above + beside)
+    return " ".join(above + same_line)
 
 
 def _comments(source: str) -> dict[int, tuple[str, bool]]:
-    """{line: (comment, whether it stands alone)}."""
-    found = {}
+    """Line number -> (comment, whether the line has nothing else)."""
+    comments = {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
-            alone = token.line.lstrip().startswith("#")
-            found[token.start[0]] = token.string.lstrip("# "), alone
-    return found
+            is_whole_line = token.line.lstrip().startswith("#")
+            comments[token.start[0]] = token.string.lstrip("# "), is_whole_line
+    return comments
 
 
 def _api_page() -> str:

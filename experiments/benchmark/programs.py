@@ -1,4 +1,4 @@
-"""The phases of a step as compiled programs that can be run, and timed, again and again."""
+"""The phases of a step as compiled programs that can be run and timed repeatedly."""
 
 import time
 from collections.abc import Callable
@@ -33,16 +33,16 @@ Seconds = dict[str, float]  # by phase
 
 @dataclass(frozen=True)
 class Program:
-    """Something to be timed."""
+    """A compiled program to be timed."""
 
     compile_seconds: Seconds
     run: Callable[[], Seconds]
-    tokens: int  # real ones that a run samples or learns from
-    notes: Callable[[], dict[str, float]]  # what to tell besides, once it has run
+    tokens: int  # real tokens that a run samples or trains on
+    notes: Callable[[], dict[str, float]]  # more results; called after the runs
 
 
 def compiled(function: Callable[..., Any], *arguments: Any, **options: Any):
-    """The program for these arguments, and the seconds that tracing and compiling took."""
+    """The compiled program for these arguments, and the seconds for tracing and compiling it."""
     start = time.perf_counter()
     program = jax.jit(function, **options).lower(*arguments).compile()
     return program, time.perf_counter() - start
@@ -55,21 +55,21 @@ def timed(program: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 
 
 def sampling_program(inputs: Inputs, setting: Setting) -> Program:
-    """Prefill and decoding of all rows, each of its own length."""
+    """Prefill and decoding of all rows, each up to its own length."""
     program, arguments, seconds = _sampler(inputs, setting, actor_params(inputs))
     keys = iter(jax.random.split(jax.random.key(0), 1000))
 
     def run() -> Seconds:
         rollout, elapsed = timed(program, *arguments, next(keys))
         lengths = np.asarray(jnp.sum(rollout.completion_mask, axis=1))
-        assert tuple(lengths) == setting.lengths, f"the sampler drew lengths {lengths}"
+        assert tuple(lengths) == setting.lengths, f"the sampler gave completions of {lengths}"
         return {"sample": elapsed}
 
     return Program({"sample": seconds}, run, sum(setting.lengths), dict)
 
 
 def _sampler(inputs: Inputs, setting: Setting, params: Params):
-    """The program, its arguments but the key, and its compile seconds."""
+    """The sampling program, its arguments except the key, and its compile seconds."""
     options = training_options(inputs.config, stop_ids=(), pad_id=PAD)
     limits = jnp.asarray(setting.lengths, jnp.int32)
 
@@ -79,97 +79,102 @@ def _sampler(inputs: Inputs, setting: Setting, params: Params):
         )
 
     mesh = make_mesh(inputs.config.mesh)
-    resting = state_shardings(inputs.config, inputs.networks, mesh).actor_params
+    shardings = state_shardings(inputs.config, inputs.networks, mesh).actor_params
     rows = jax.device_put((inputs.prompts, limits), batch_sharding(mesh))
-    arguments = jax.device_put(params, resting), *rows
+    arguments = jax.device_put(params, shardings), *rows
     with jax.set_mesh(mesh):
         program, seconds = compiled(draw, *arguments, jax.random.key(0))
     return program, arguments, seconds
 
 
 def update_program(inputs: Inputs, setting: Setting) -> Program:
-    """The critics' update, then the actor's: one gradient of each over all rows."""
+    """The critics' update, then the actor's; each computes one gradient over all rows."""
     state, experience, (critics, actor), seconds = _updates(inputs)
     states, metrics = [state], []
 
     def run() -> Seconds:
-        (after, of_critics), critics_seconds = timed(critics, states.pop(), experience)
-        (after, of_actor), actor_seconds = timed(actor, after, experience)
-        states.append(after)
-        metrics.append(of_critics | of_actor)
+        (state, critic_metrics), critics_seconds = timed(critics, states.pop(), experience)
+        (state, actor_metrics), actor_seconds = timed(actor, state, experience)
+        states.append(state)
+        metrics.append(critic_metrics | actor_metrics)
         return {"critics": critics_seconds, "actor": actor_seconds}
 
     def notes() -> dict[str, float]:
-        # Of the first run, before which a peer's weights were the same.
-        losses = {name: float(metrics[0][f"{name}/loss"]) for name in ("actor", "critic")}
-        use = {"slot_use": row_use(inputs, setting)}
-        return {f"{name}_loss": loss for name, loss in losses.items()} | use
+        # The losses of the first run, because a peer starts from the same weights.
+        losses = {f"{name}_loss": float(metrics[0][f"{name}/loss"]) for name in ("actor", "critic")}
+        return losses | {"slot_use": row_use(inputs, setting)}
 
     return Program(seconds, run, setting.real_tokens, notes)
 
 
 def _updates(inputs: Inputs):
-    """State and experience where they rest, both updates, and their compile seconds."""
+    """State and experience on their devices, both update programs, and their compile seconds."""
     mesh = make_mesh(inputs.config.mesh)
-    resting = state_shardings(inputs.config, inputs.networks, mesh)
-    state = jax.device_put(first_state(inputs), resting)
+    shardings = state_shardings(inputs.config, inputs.networks, mesh)
+    state = jax.device_put(first_state(inputs), shardings)
     rollout = jax.device_put(inputs.rollout, batch_sharding(mesh))
     programs, seconds = [], {}
     with jax.set_mesh(mesh):
         experience = drawn_experience(inputs._replace(rollout=rollout))
         for name, step in (("critics", step_critics), ("actor", step_actor)):
             update = partial(step, networks=inputs.networks, config=inputs.config)
-            options = {"donate_argnums": (0,), "out_shardings": (resting, None)}
+            options = {"donate_argnums": (0,), "out_shardings": (shardings, None)}
             program, seconds[name] = compiled(update, state, experience, **options)
             programs.append(program)
     return state, experience, programs, seconds
 
 
 def step_program(inputs: Inputs, setting: Setting) -> Program:
-    """A whole step, phase by phase: sample, values, experience, critics, actor.
+    """A full step, timed phase by phase: sample, values, experience, critics, actor.
 
-    "experience" is all that is AsyPPO's own: mean and σ, advantages, ranks, masks, the division,
-    and the metrics that tell of them.
+    "experience" includes everything that is specific to AsyPPO: mean and σ, advantages, ranks,
+    masks, critic shards, and their metrics.
     """
-    chosen = {"networks": inputs.networks, "config": inputs.config}
+    options = {"networks": inputs.networks, "config": inputs.config}
 
     def experience_and_summary(state, rollout, values):
         experience = experience_of(state, rollout, values, inputs.config)
         return experience, summarize(experience)
 
-    state, _, (critics, actor), updating = _updates(inputs)
-    draw, (_, *rows), sampling = _sampler(inputs, setting, state.actor_params)
-    value, valuing = compiled(partial(critic_values, **chosen), state, inputs.rollout)
-    values = jax.eval_shape(partial(critic_values, **chosen), state, inputs.rollout)
-    judge, judging = compiled(experience_and_summary, state, inputs.rollout, values)
-    box: dict[str, TrainState] = {"state": state}
+    compile_seconds: Seconds = {}
+    state, _, (critics, actor), update_seconds = _updates(inputs)
+    draw, (_, *rows), compile_seconds["sample"] = _sampler(inputs, setting, state.actor_params)
+    compute_values = partial(critic_values, **options)
+    value, compile_seconds["values"] = compiled(compute_values, state, inputs.rollout)
+    values = jax.eval_shape(compute_values, state, inputs.rollout)
+    make_experience, compile_seconds["experience"] = compiled(
+        experience_and_summary, state, inputs.rollout, values
+    )
+    compile_seconds |= update_seconds
+    latest: dict[str, TrainState] = {"state": state}
 
     def run() -> Seconds:
         seconds: Seconds = {}
-        state = box["state"]
-        drawn, seconds["sample"] = timed(draw, state.actor_params, *rows, jax.random.key(0))
-        rollout = drawn.replace(
+        state = latest["state"]
+        sampled, seconds["sample"] = timed(draw, state.actor_params, *rows, jax.random.key(0))
+        rollout = sampled.replace(
             rewards=inputs.rollout.rewards, reward_valid=inputs.rollout.reward_valid
         )
         values, seconds["values"] = timed(value, state, rollout)
-        (experience, _), seconds["experience"] = timed(judge, state, rollout, values)
+        (experience, _), seconds["experience"] = timed(make_experience, state, rollout, values)
         (state, _), seconds["critics"] = timed(critics, state, experience)
         (state, _), seconds["actor"] = timed(actor, state, experience)
-        box["state"] = state
+        latest["state"] = state
         return seconds
 
-    seconds = {"sample": sampling, "values": valuing, "experience": judging, **updating}
-    return Program(
-        seconds, run, setting.real_tokens, lambda: {"slot_use": row_use(inputs, setting)}
-    )
+    notes = lambda: {"slot_use": row_use(inputs, setting)}  # noqa: E731
+    return Program(compile_seconds, run, setting.real_tokens, notes)
 
 
 def row_use(inputs: Inputs, setting: Setting) -> float:
-    """Real tokens among all places that the actor's update computes; shared prompts are one."""
+    """The share of real tokens among all positions that the actor's update computes.
+
+    A shared prompt counts once.
+    """
     rollout, batching = inputs.rollout, inputs.config.batching
     rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
-    laid, used, _ = lay_out(rows, batching, setting.group_size)
+    packed, num_used, _ = lay_out(rows, batching, setting.group_size)
     size = rows_at_once(setting)
-    computed = -(-int(used) // size) * size
-    (segments,) = jax.tree.leaves(laid.segments)
-    return float(jnp.mean(segments[:computed] > 0))
+    num_computed = -(-int(num_used) // size) * size
+    (segments,) = jax.tree.leaves(packed.segments)
+    return float(jnp.mean(segments[:num_computed] > 0))
