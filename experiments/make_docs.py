@@ -34,7 +34,7 @@ def _configs_page() -> str:
         for node in ast.parse(source).body
         if isinstance(node, ast.ClassDef) and node.name.endswith("Config")
     }
-    parts = [
+    blocks = [
         _MADE,
         "# Every setting",
         "A file in `configs/` starts from `default_config()` and changes what it needs; the\n"
@@ -47,20 +47,20 @@ def _configs_page() -> str:
     for field in _fields(run):
         kind = ast.unparse(field.annotation)
         (sections if kind in classes else plain).append((field, kind))
-    parts += ["## config", _table([field for field, _ in plain], comments)]
+    blocks += ["## config", _table([field for field, _ in plain], comments)]
     by_kind: dict[str, list[str]] = {}
     for field, kind in sections:
         by_kind.setdefault(kind, []).append(f"config.{_name(field)}")
     for kind, names in by_kind.items():
-        parts.append("## " + ", ".join(names))
+        blocks.append("## " + ", ".join(names))
         if doc := ast.get_docstring(classes[kind]):
-            parts.append(doc)
-        parts.append(_table(_fields(classes[kind]), comments))
-    parts.append(
+            blocks.append(doc)
+        blocks.append(_table(_fields(classes[kind]), comments))
+    blocks.append(
         "Where two sections share a table they share its defaults, but for the critics' learning\n"
         "rate: `config.critic_optimizer.learning_rate` = 1e-5 [R]."
     )
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(blocks) + "\n"
 
 
 def _fields(cls: ast.ClassDef) -> list[ast.AnnAssign]:
@@ -106,12 +106,12 @@ def _comments(source: str) -> dict[int, tuple[str, bool]]:
 
 
 def _api_page() -> str:
-    parts = [
+    blocks = [
         _MADE,
         "# The public functions and classes",
-        "By module, as the code says it. Shapes are in the signatures; the letters are those of\n"
-        "`asyppo_jax/types.py`: B sequences, N prompts, G responses a prompt, K critics, P prompt\n"
-        "and C completion positions, T = P + C, V vocabulary, D embed.",
+        "Listed by module, from signatures and docstrings. The letters of shapes are those of\n"
+        "`asyppo_jax/types.py`: B sequences, N prompts, G responses per prompt, K critics,\n"
+        "P prompt and C completion positions, T = P + C, V vocabulary size, D embedding size.",
     ]
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text())
@@ -123,8 +123,8 @@ def _api_page() -> str:
         if not public:
             continue
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        parts += [f"## {module.removesuffix('.__init__')}", ast.get_docstring(tree) or "", *public]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        blocks += [f"## {module.removesuffix('.__init__')}", ast.get_docstring(tree) or "", *public]
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def _entry(node: ast.FunctionDef | ast.ClassDef) -> str:

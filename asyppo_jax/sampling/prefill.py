@@ -55,7 +55,10 @@ def prefill(
 
 
 def bucket_widths(width: int) -> tuple[int, ...]:
-    """The widths at which prompts are prefilled: `width`, 1/2, 1/4, … of it, at least 64 tokens."""
+    """The widths at which prompts are prefilled, ascending: `width`, half of it, a quarter, …
+
+    No width is below 64 tokens, except for `width` itself.
+    """
     widths = [width]
     while widths[0] >= 2 * _MIN_WIDTH:
         widths.insert(0, -(-widths[0] // 2))

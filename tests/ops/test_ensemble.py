@@ -114,9 +114,9 @@ def test_exactly_the_requested_number_of_tokens_is_dropped_by_rank_despite_ties(
     std, real = np.asarray(value_std), np.asarray(mask)
     count, all_equal_zero = real.sum(), not std[real].any()
     # The count is rounded to the nearest integer; either neighbour is right for a half.
-    for kept, fraction in zip((advantage_mask, entropy_mask), fractions, strict=True):
-        assert not kept[~real].any()
-        dropped = (real & ~kept).sum()
+    for token_mask, fraction in zip((advantage_mask, entropy_mask), fractions, strict=True):
+        assert not token_mask[~real].any()
+        dropped = (real & ~token_mask).sum()
         assert abs(dropped - (0 if all_equal_zero else fraction * count)) <= 0.5 + 1e-4
     low, high = std[real & ~advantage_mask], std[real & ~entropy_mask]
     assert low.max(initial=-1) <= std[advantage_mask].min(initial=99)
@@ -139,7 +139,7 @@ def test_ties_are_broken_at_random_and_not_by_position():
     value_std = jnp.full((2, 5), 0.3)
     draw = jax.vmap(jitted_masks(0.2, 0.2), in_axes=(None, None, 0))
     drawn = draw(value_std, jnp.ones((2, 5), bool), jax.random.split(KEY, 400))
-    dropped = [np.sum(~np.asarray(kept), axis=0) for kept in drawn]
+    dropped = [np.sum(~np.asarray(token_mask), axis=0) for token_mask in drawn]
     # Each token should be dropped in 80 of 400 draws (standard deviation 8). If position broke the
     # ties, the first two tokens would be dropped 400 times.
     for counts in dropped:
@@ -184,24 +184,24 @@ def test_the_disagreement_on_padding_is_ignored(padding):
 def test_without_any_disagreement_both_masks_keep_every_real_token():
     # In the second case the critics disagree on padding only, which must not count.
     for value_std in (jnp.zeros(SHAPE), jnp.where(RAGGED, 0.0, 3.0)):
-        for kept in masks(value_std, RAGGED, 0.2, 0.2):
-            np.testing.assert_array_equal(kept, RAGGED)
+        for token_mask in masks(value_std, RAGGED, 0.2, 0.2):
+            np.testing.assert_array_equal(token_mask, RAGGED)
 
 
 def test_one_critic_keeps_every_real_token():
     _, std = ensemble.value_mean_and_std(jax.random.normal(KEY, (1, *SHAPE)))
-    for kept in masks(std, RAGGED, 0.2, 0.2):
-        np.testing.assert_array_equal(kept, RAGGED)
+    for token_mask in masks(std, RAGGED, 0.2, 0.2):
+        np.testing.assert_array_equal(token_mask, RAGGED)
 
 
 def test_fractions_of_zero_keep_every_real_token():
-    for kept in masks(distinct_std(), RAGGED, 0.0, 0.0):
-        np.testing.assert_array_equal(kept, RAGGED)
+    for token_mask in masks(distinct_std(), RAGGED, 0.0, 0.0):
+        np.testing.assert_array_equal(token_mask, RAGGED)
 
 
 def test_a_batch_without_real_tokens_has_empty_masks():
-    for kept in masks(distinct_std(), jnp.zeros(SHAPE, bool), 0.2, 0.2):
-        assert not kept.any()
+    for token_mask in masks(distinct_std(), jnp.zeros(SHAPE, bool), 0.2, 0.2):
+        assert not token_mask.any()
 
 
 def test_masked_rank_gives_padding_the_last_ranks():

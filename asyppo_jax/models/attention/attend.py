@@ -34,13 +34,13 @@ def attend_by_cudnn(
     keys: Float[Array, "B S KV d"],
     values: Float[Array, "B S KV d"],
     implementation: Literal["cudnn", "xla"],
-    **seen: Any,
+    **mask_arguments: Any,
 ) -> Float[Array, "B T H d"]:
     """cuDNN's flash attention, computed in bfloat16 and returned in the dtype of the queries.
 
-    `seen` are the arguments of `jax.nn.dot_product_attention` that select the visible keys.
-    "xla" runs the same code without the cuDNN kernel, on any platform.
+    `mask_arguments` are those arguments of `jax.nn.dot_product_attention` that select the visible
+    keys. "xla" runs the same code without the cuDNN kernel, on any platform.
     """
     inputs = (array.astype(jnp.bfloat16) for array in (queries, keys, values))
-    out = jax.nn.dot_product_attention(*inputs, implementation=implementation, **seen)
+    out = jax.nn.dot_product_attention(*inputs, implementation=implementation, **mask_arguments)
     return out.astype(queries.dtype)

@@ -45,10 +45,9 @@ def self_attention(
     if not isinstance(segments, Branches):
         return _attend(queries, keys, values, segments, segments, implementation)
     prompt = (slice(None), slice(segments.prompt))
-    prompt_segments = (segments.segments[prompt],) * 2
-    prompt_out = _attend(
-        queries[prompt], keys[prompt], values[prompt], *prompt_segments, implementation
-    )
+    prompt_segments = segments.segments[prompt]
+    prompt_arrays = queries[prompt], keys[prompt], values[prompt], prompt_segments, prompt_segments
+    prompt_out = _attend(*prompt_arrays, implementation)
     branch_out = _attend(
         segments.queries(queries),
         segments.keys(keys),
@@ -84,8 +83,9 @@ def _sharded(
 ) -> Array:
     """The result of `kernel` under shard_map: each device computes its own rows and heads.
 
-    If the axis `model` does not divide the query heads, every device on it computes all heads. If
-    it only does not divide the key heads, these are repeated, one for each query head.
+    If the size of the mesh axis `model` does not divide the number of query heads, every device on
+    that axis computes all heads. If it divides the query heads but not the key heads, the key heads
+    are repeated, one for each query head.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
