@@ -124,8 +124,8 @@ def _from_logits_forward(hidden, head, targets):
     total, weighted = jnp.sum(weights, axis=-1), jnp.sum(weights * shifted, axis=-1)
     log_total = maximum[..., 0] + jnp.log(total)
     log_prob = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - log_total
-    # −Σ π log π with π = w / Σw and w = exp(x − max x) = log Σw − Σ w (x − max x) / Σw. Both sums
-    # come from one pass, and both terms add a number ≥ 0.
+    # −Σ π log π = log Σw − Σ w (x − max x) / Σw with w = exp(x − max x) and π = w / Σw. One pass
+    # gives both sums, and neither term is negative.
     entropy = jnp.log(total) - weighted / total
     return (log_prob, entropy), (hidden, head, targets, logits, log_total, entropy)
 

@@ -21,7 +21,7 @@ from asyppo_jax.runtime.sharding import by_rows_and_heads
 
 AttentionBackend = Literal["xla", "splash", "cudnn", "cudnn_packed"]
 
-# Queries per block of the "xla" backend; in long sequences a sixteenth of all queries.
+# Minimum number of queries per block of the "xla" backend. Long sequences have sixteen blocks.
 _BLOCK = 64
 
 
