@@ -1,9 +1,10 @@
-"""What the runs of the paper (arXiv 2510.01656) share: Qwen3 on DeepMath, 1024 × 8192 tokens.
+"""Settings shared by the configs of the paper's runs (arXiv 2510.01656): Qwen3 on DeepMath.
 
-Not a run of its own; the files beside it are. From the paper: 1,024 responses a step in groups of
-32, 8,192 tokens, temperature and top-p 0.99, masks at 20%, four epochs, 5,000 problems of
-DeepMath-103K, the system prompt. Ours where the paper is silent: see `config/settings.py`. The
-files named by ASYPPO_DATA are deepmath_5k.jsonl and math500.jsonl {problem, answer}.
+This file is not a run; the qwen3_*.py files are. From the paper: 1,024 responses per step in groups
+of 32, up to 8,192 tokens each, temperature and top-p 0.99, masks at 20%, four epochs, 5,000
+problems of DeepMath-103K, the system prompt. For what the paper does not state, see the comments in
+`config/settings.py`. $ASYPPO_DATA is the directory of deepmath_5k.jsonl and math500.jsonl, with the
+fields problem and answer.
 """
 
 import os
@@ -16,7 +17,7 @@ ARCHITECTURES = Path(__file__).parent / "architectures"
 
 
 def paper_config(actor: str, critic: str | None, num_critics: int = 2) -> Settings:
-    """AsyPPO with an actor "4B", "8B" or "14B" and critics of a size; GRPO without critics."""
+    """AsyPPO with an actor ("4B", "8B" or "14B") and critics of the given sizes; None: GRPO."""
     config = default_config()
     config.num_steps = 200
     _network(config.actor, actor)
@@ -27,7 +28,7 @@ def paper_config(actor: str, critic: str | None, num_critics: int = 2) -> Settin
     else:
         _network(config.critic, critic)
         config.algorithm.num_critics = num_critics
-    config.algorithm.old_log_probs = "recompute"  # bfloat16: sampler and learner round apart
+    config.algorithm.old_log_probs = "recompute"  # sampler and learner differ in bfloat16 rounding
 
     config.train_data.path = f"{DATA}/deepmath_5k.jsonl"
     config.eval_data.path = f"{DATA}/math500.jsonl"
@@ -42,7 +43,7 @@ def paper_config(actor: str, critic: str | None, num_critics: int = 2) -> Settin
 
 
 def symmetric(config: Settings) -> Settings:
-    """Classic PPO of it: one critic, which is as large as the actor, and no masks."""
+    """The config changed to classic PPO: one critic, and no masks."""
     config.algorithm.num_critics = 1
     config.algorithm.advantage_mask_fraction = 0.0
     config.algorithm.entropy_mask_fraction = 0.0

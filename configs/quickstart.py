@@ -1,11 +1,11 @@
-"""The quickstart: a tiny actor learns that writing the steps pays.
+"""The quickstart: a tiny actor learns to write its steps down, because that improves its answers.
 
     make quickstart            (or: python -m experiments.train --config=configs/quickstart.py
                                 --workdir=runs/quickstart)
 
 Hardware: any two CPU cores, a few minutes. The method is the paper's (arXiv 2510.01656, section 4):
-two critics, each sees half of every group; masks at 20%; group-level division. What is not the
-paper's: learning rates and the warm-up are those of a model of a million parameters.
+two critics, each trained on half of every group, and masks at 20%. Unlike the paper's, the learning
+rates and the warm-up are chosen for a model of a million parameters.
 """
 
 from asyppo_jax.config import Settings, default_config
@@ -16,8 +16,8 @@ def get_config() -> Settings:
     config.num_steps = 30
 
     config.actor.path = "experiments/quickstart/model"
-    config.actor.remat = "none"  # so small that keeping all activations is cheaper
-    config.critic.num_layers = 2  # a mini-critic: the first half of the actor's layers
+    config.actor.remat = "none"  # the model is small, so storing all activations is faster
+    config.critic.num_layers = 2  # mini-critics: the first half of the actor's layers
     config.critic.remat = "none"
     config.actor_optimizer.learning_rate = 1e-4
     config.critic_optimizer.learning_rate = 1e-3

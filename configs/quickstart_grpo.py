@@ -13,5 +13,5 @@ def get_config() -> Settings:
     config = quickstart.get_config()
     config.algorithm.advantages = "grpo"
     config.algorithm.num_critics = 0
-    config.algorithm.advantage_whitening = "none"  # the group is the normalisation
+    config.algorithm.advantage_whitening = "none"  # advantages are normalised per group instead
     return config

@@ -1,12 +1,13 @@
-r"""AsyPPO on GSM8K: Qwen2.5-Coder-0.5B-Instruct, two critics from its first 8 layers.
+r"""AsyPPO on GSM8K: Qwen2.5-Coder-0.5B-Instruct with two critics made from its first 8 layers.
 
     python -m experiments.real_model.fetch
     python -m experiments.train --config=configs/qwen2p5_0p5b_gsm8k.py --workdir=runs/gsm8k
 
-Hardware: one GPU of 80 GiB or a TPU v5e-8 for the run; a few steps fit a CPU with 24 GiB when cut
-down by flags (experiments/real_model/README.md says how). Data: openai/gsm8k as JSONL, the files
-named by ASYPPO_DATA; answers are the number after ####. The method is the paper's (arXiv
-2510.01656): K = 2, masks at 20%, four epochs; group (16) and length (512) are cut to the model.
+Hardware: one GPU with 80 GiB or a TPU v5e-8 for the full run. With smaller settings, given as flags
+in experiments/real_model/README.md, a few steps fit a CPU with 24 GiB. Data: openai/gsm8k as
+gsm8k_train.jsonl and gsm8k_test.jsonl in $ASYPPO_DATA; an answer is the number after ####. The
+method is the paper's (arXiv 2510.01656): K = 2, masks at 20%, four epochs. Group size (16) and
+completion length (512) are smaller than the paper's, to suit the model.
 """
 
 import os
@@ -25,7 +26,7 @@ def get_config() -> Settings:
     config.actor.dtype = "bfloat16"
     config.critic.num_layers = 8
     config.critic.dtype = "bfloat16"
-    config.algorithm.old_log_probs = "recompute"  # bfloat16: sampler and learner round apart
+    config.algorithm.old_log_probs = "recompute"  # sampler and learner differ in bfloat16 rounding
     config.actor_optimizer.learning_rate = 2e-6
 
     for data, split in ((config.train_data, "train"), (config.eval_data, "test")):

@@ -1,10 +1,10 @@
-"""GRPO of the paper's comparison: a Qwen3-14B-Base actor, no critics, advantages within the group.
+"""The paper's GRPO baseline: a Qwen3-14B-Base actor, no critics, advantages within the group.
 
     python -m experiments.plan --config=configs/qwen3_14b_grpo.py --topology=v5p:2x2x4
 
 The baseline of `qwen3_14b_critics_2x1p7b` (arXiv 2510.01656, section 4): the same program and
-settings with K = 0 and no entropy bonus. Hardware: a TPU slice, by plan
-(experiments/plan/README.md); not yet run.
+settings with K = 0 and no entropy bonus. Hardware: a TPU slice, see the plan in
+experiments/plan/README.md; not run yet.
 """
 
 from asyppo_jax.config import Settings

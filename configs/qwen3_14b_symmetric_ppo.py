@@ -1,10 +1,10 @@
-"""Classic PPO of the paper's comparison: a Qwen3-14B-Base actor with one critic of its own size.
+"""The paper's classic PPO baseline: a Qwen3-14B-Base actor with one critic of its own size.
 
     python -m experiments.plan --config=configs/qwen3_14b_symmetric_ppo.py --topology=v5p:2x2x4
 
 The baseline of `qwen3_14b_critics_2x1p7b` (arXiv 2510.01656, section 4): the same program
-and settings with K = 1 and no masks. Hardware: a TPU slice, by plan (experiments/plan/README.md);
-not yet run.
+and settings with K = 1 and no masks. Hardware: a TPU slice, see the plan in
+experiments/plan/README.md; not run yet.
 """
 
 from asyppo_jax.config import Settings

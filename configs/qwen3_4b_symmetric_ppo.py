@@ -1,4 +1,4 @@
-"""Classic PPO of the paper's comparison: a Qwen3-4B-Base actor with one critic of its own size.
+"""The paper's classic PPO baseline: a Qwen3-4B-Base actor with one critic of its own size.
 
     python -m experiments.plan --config=configs/qwen3_4b_symmetric_ppo.py --topology=v5p:2x2x4
 

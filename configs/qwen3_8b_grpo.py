@@ -1,4 +1,4 @@
-"""GRPO of the paper's comparison: a Qwen3-8B-Base actor, no critics, advantages within the group.
+"""The paper's GRPO baseline: a Qwen3-8B-Base actor, no critics, advantages within the group.
 
     python -m experiments.plan --config=configs/qwen3_8b_grpo.py --topology=v5p:2x2x4
 

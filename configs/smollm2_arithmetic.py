@@ -1,19 +1,21 @@
-"""AsyPPO with real weights on a CPU: SmolLM2-135M on few-shot arithmetic, two 10-layer critics.
+"""AsyPPO with real weights on a CPU: SmolLM2-135M on one-shot arithmetic, two 10-layer critics.
 
     python -m experiments.real_model.fetch
     python -m experiments.train --config=configs/smollm2_arithmetic.py --workdir=runs/smollm2
 
-Hardware: two CPU cores, 12 GiB; about 20 s a step. Seen: 46.5% -> 85.9% held out in 32
-steps, 77.6% after 80.
+Hardware: two CPU cores, 12 GiB; about 20 s per step. Measured held-out accuracy: 46.5% before
+training, 85.9% after 32 steps, 77.6% after 80.
 The method is the paper's (arXiv 2510.01656, section 4) with K = 2, masks at 20%, group-level
-division. What is not the paper's: a higher learning rate and one epoch, for a small model and few
-steps; three warm-up steps.
+division. Unlike the paper's: a higher learning rate and one epoch, because the model is small and
+the run short, and three warm-up steps.
 """
 
 import os
 
 from asyppo_jax.config import Settings, default_config
-from experiments.real_model.arithmetic import TEMPLATE
+
+# One solved example and the problem: 17 to 19 tokens with SmolLM2's tokenizer.
+TEMPLATE = "20 + 30 = 50\n{problem} = "
 
 MODELS = os.environ.get("ASYPPO_MODELS", os.path.expanduser("~/.cache/asyppo_jax/models"))
 
@@ -23,13 +25,13 @@ def get_config() -> Settings:
     config.num_steps = 80
 
     config.actor.path = f"{MODELS}/smollm2-135m-instruct"
-    config.actor.remat = "none"  # sequences of some twenty tokens
+    config.actor.remat = "none"  # sequences have only about twenty tokens
     config.critic.num_layers = 10
     config.critic.remat = "none"
     config.actor_optimizer.learning_rate = 1e-5
     config.critic_optimizer.learning_rate = 3e-5
 
-    # 13 kinds of weight one: 100 rounds of them to learn from, 6 held out.
+    # The task's mixture repeats every 13 records: 100 repetitions to train on, 6 held out.
     for data, split, count in ((config.train_data, "train", 1300), (config.eval_data, "eval", 78)):
         data.source = "function"
         data.path = "experiments.real_model.arithmetic:records"

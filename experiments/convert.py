@@ -1,4 +1,4 @@
-"""Turns a GGUF file into a Hugging Face directory that every other command here can load.
+"""Converts a GGUF file to a Hugging Face directory, which all other commands can load.
 
 python -m experiments.convert --gguf=FILE --output=DIR [--dtype=bfloat16]
 """
@@ -11,9 +11,12 @@ from asyppo_jax.models.config import ModelError
 from asyppo_jax.models.formats.gguf import convert_gguf
 
 _GGUF = flags.DEFINE_string("gguf", None, "The file to read.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "The directory to make.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "The directory to write.", required=True)
 _DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", ["float32", "bfloat16"], "float32 keeps the file's values exactly."
+    "dtype",
+    "float32",
+    ["float32", "bfloat16"],
+    "Dtype of the written weights; float32 keeps the file's values exactly.",
 )
 
 

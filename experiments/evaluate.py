@@ -5,8 +5,8 @@
 
 The checkpoint is a run's workdir, a Hugging Face directory or a hub name. Benchmarks: aime24,
 aime25, math500, olympiadbench, minerva_math, amc23, gsm8k, or "paper" for the paper's six. Every
-answer goes with its verdict to OUTPUT/BENCHMARK/answers.jsonl; the same command goes on where a
-killed one stopped, and ends with the same answers.
+answer and its score are written to OUTPUT/BENCHMARK/answers.jsonl. If the command is interrupted,
+run it again: it continues where it stopped and gives the same answers.
 """
 
 import json
@@ -31,49 +31,67 @@ PAPER = "aime24,aime25,math500,olympiadbench,minerva_math,amc23"
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "A run's workdir, a Hugging Face directory or a hub name."
 )
-_STEP = flags.DEFINE_string("step", "latest", "Of a run: a step, latest, or best (held out).")
+_STEP = flags.DEFINE_string(
+    "step", "latest", "The run's checkpoint: a step, latest, or best (held-out accuracy)."
+)
 _BASE = flags.DEFINE_string(
-    "base", None, "Of a run: where the model is that it was trained from, if no longer there."
+    "base", None, "The directory of the model that the run started from, if it was moved."
 )
-_BENCHMARK = flags.DEFINE_list("benchmark", [], 'Their names, or "paper" for the paper\'s six.')
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where their files are; else ASYPPO_DATA, data.")
-_OUTPUT = flags.DEFINE_string("output", None, "Where the answers go; else RUN/evaluations/step_N.")
+_BENCHMARK = flags.DEFINE_list("benchmark", [], 'Benchmark names, or "paper" for the paper\'s six.')
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "The directory of the benchmark files; default: $ASYPPO_DATA, else data."
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "The directory for the answers; default: RUN/evaluations/step_N."
+)
 _SAMPLES = flags.DEFINE_integer(
-    "samples", None, f"Answers to a problem; else {DEFAULT.num_samples}, or 1 if greedy."
+    "samples", None, f"Samples per problem; default: {DEFAULT.num_samples}, or 1 if greedy."
 )
-_TEMPERATURE = flags.DEFINE_float("temperature", DEFAULT.temperature, "0 is greedy.")
-_TOP_P = flags.DEFINE_float("top_p", DEFAULT.top_p, "1: off.")
-_MIN_P = flags.DEFINE_float("min_p", DEFAULT.min_p, "Of the likeliest's probability; 0: off.")
-_TOP_K = flags.DEFINE_integer("top_k", DEFAULT.top_k, "0: off.")
-_MAX_TOKENS = flags.DEFINE_integer("max_tokens", None, "Of an answer; else as the benchmark says.")
-_SEED = flags.DEFINE_integer("seed", DEFAULT.seed, "Of the sampling.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", DEFAULT.batch_size, "Problems sampled at once.")
+_TEMPERATURE = flags.DEFINE_float(
+    "temperature", DEFAULT.temperature, "Sampling temperature; 0: greedy."
+)
+_TOP_P = flags.DEFINE_float("top_p", DEFAULT.top_p, "Nucleus sampling; 1: off.")
+_MIN_P = flags.DEFINE_float(
+    "min_p", DEFAULT.min_p, "Minimum probability relative to the most likely token's; 0: off."
+)
+_TOP_K = flags.DEFINE_integer("top_k", DEFAULT.top_k, "Sample from the k best tokens; 0: off.")
+_MAX_TOKENS = flags.DEFINE_integer(
+    "max_tokens", None, "Maximum tokens per answer; default: the benchmark's."
+)
+_SEED = flags.DEFINE_integer("seed", DEFAULT.seed, "Seed of the sampling.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", DEFAULT.batch_size, "Problems per batch.")
 _SLOTS = flags.DEFINE_integer(
-    "slots", DEFAULT.slots, "Sequences decoded at one time; 0: all of a batch."
+    "slots", DEFAULT.slots, "Sequences decoded at the same time; 0: the full batch."
 )
-_PROBLEMS = flags.DEFINE_integer("problems", None, "Only the first n of each benchmark.")
+_PROBLEMS = flags.DEFINE_integer("problems", None, "Only the first n problems of each benchmark.")
 _TEMPLATE = flags.DEFINE_string(
-    "template", None, r'"chat", or a text with {problem}; \n is a new line. Else as trained.'
+    "template",
+    None,
+    r'"chat", or a text with {problem}, where \n is a new line; default: as in training.',
 )
-_SYSTEM_PROMPT = flags.DEFINE_string("system_prompt", None, "Of the chat template.")
-_DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of activations.")
-_WORKERS = flags.DEFINE_integer("workers", DEFAULT.num_workers, "Processes that grade.")
+_SYSTEM_PROMPT = flags.DEFINE_string(
+    "system_prompt", None, "The system message, used with the chat template."
+)
+_DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Dtype of the activations.")
+_WORKERS = flags.DEFINE_integer("workers", DEFAULT.num_workers, "Number of grading processes.")
 _TIME_LIMIT = flags.DEFINE_float(
-    "time_limit", DEFAULT.time_limit, "Seconds for the grading of one answer."
+    "time_limit", DEFAULT.time_limit, "Maximum seconds to grade one answer."
 )
-_JSON = flags.DEFINE_bool("json", False, "End with one line of JSON.")
+_JSON = flags.DEFINE_bool("json", False, "Print the results as one line of JSON at the end.")
 
 
 def main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells each of its threads' doings at INFO
+    logging.set_verbosity(logging.WARNING)  # at INFO, Orbax logs what each of its threads does
     try:
         if len(argv) > 1:
-            raise ConfigError(f"{argv[1]!r} is no flag; lists have commas without spaces")
+            raise ConfigError(
+                f"{argv[1]!r} is not a flag; separate the items of a list by commas without spaces"
+            )
         summaries = evaluate(*_targets())
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from the last batch")
+        sys.exit("stopped; run the same command again to continue after the last batch")
     if _JSON.value:
         print(json.dumps(summaries))
 
@@ -85,18 +103,18 @@ def _targets() -> tuple[str, list[str]]:
         n for name in _BENCHMARK.value for n in (PAPER if name == "paper" else name).split(",")
     ]
     if not names:
-        raise ConfigError(f"--benchmark is missing; give some of {PAPER},gsm8k")
+        raise ConfigError(f"--benchmark is missing; give one or more of {PAPER},gsm8k")
     return _CHECKPOINT.value, names
 
 
 def evaluate(checkpoint: str, names: list[str]) -> list[dict]:
-    # Late, so that a wrong flag is told at once and not after the imports.
+    # Imported late, so that a wrong flag is reported before the slow imports.
     from asyppo_jax.evaluation.benchmark import evaluate_benchmark, table
     from asyppo_jax.runs.load import load_actor
 
     data_dir = _DATA_DIR.value or data_directory()
     benchmarks = [find_benchmark(name) for name in names]
-    for benchmark in benchmarks:  # before the weights are read
+    for benchmark in benchmarks:  # a missing file is reported before the weights are loaded
         load_problems(benchmark, data_dir)
     dtype: Any = _DTYPE.value
     actor = load_actor(checkpoint, step=read_step(_STEP.value), base=_BASE.value, dtype=dtype)
@@ -133,7 +151,7 @@ def _settings() -> BenchmarkSettings:
 
 
 def _default_output(checkpoint: str, step: int | None) -> str:
-    """In a run its own `evaluations`, where `experiments.export` looks for scores."""
+    """For a run its directory `evaluations`, where `experiments.export` looks for scores."""
     if step is not None:
         return f"{checkpoint.rstrip('/')}/evaluations/step_{step}"
     name = re.sub(r"[^\w.-]+", "-", checkpoint.rstrip("/").rsplit("/", 1)[-1])

@@ -2,9 +2,9 @@
 
     python -m experiments.export --workdir=RUN --output=DIR [--step=best] [--dtype=bfloat16]
 
-makes DIR/actor (a causal language model), DIR/critic_0, DIR/critic_1, … (token classifiers whose
-one label is the value), each with tokenizer, model card and the run's plot. Scores that
-`experiments.evaluate` left in the run go into the card.
+Writes DIR/actor (a causal language model), DIR/critic_0, DIR/critic_1, … (token classifiers whose
+only label is the value), each with tokenizer, model card and the run's plot. Scores that
+`experiments.evaluate` wrote into the run are added to the card.
 """
 
 import sys
@@ -16,18 +16,23 @@ from asyppo_jax.config import ConfigError, UserError
 from experiments.command_line import parse_flags, read_step
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
-_OUTPUT = flags.DEFINE_string("output", None, "The directory to make.")
-_STEP = flags.DEFINE_string("step", "latest", "A step, latest, or best (held out).")
+_OUTPUT = flags.DEFINE_string("output", None, "The directory to write.")
+_STEP = flags.DEFINE_string(
+    "step", "latest", "The run's checkpoint: a step, latest, or best (held-out accuracy)."
+)
 _DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", ["float32", "bfloat16"], "Of the weights; float32 loses nothing."
+    "dtype",
+    "float32",
+    ["float32", "bfloat16"],
+    "Dtype of the written weights; float32 keeps the run's values exactly.",
 )
 _BASE = flags.DEFINE_string(
-    "base", None, "Where the model is that the run was trained from, if no longer there."
+    "base", None, "The directory of the model that the run started from, if it was moved."
 )
 
 
 def main(_: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells each of its threads' doings at INFO
+    logging.set_verbosity(logging.WARNING)  # at INFO, Orbax logs what each of its threads does
     try:
         for name, value in (("workdir", _WORKDIR.value), ("output", _OUTPUT.value)):
             if not value:
@@ -35,8 +40,8 @@ def main(_: list[str]) -> None:
         from asyppo_jax.runs.export import export_run
 
         step, dtype = read_step(_STEP.value), _DTYPE.value
-        chosen: dict[str, Any] = {"step": step, "dtype": dtype, "base": _BASE.value}
-        written = export_run(str(_WORKDIR.value), str(_OUTPUT.value), **chosen)
+        options: dict[str, Any] = {"step": step, "dtype": dtype, "base": _BASE.value}
+        written = export_run(str(_WORKDIR.value), str(_OUTPUT.value), **options)
     except UserError as error:
         sys.exit(f"error: {error}")
     for directory in written:

@@ -1,8 +1,8 @@
-"""Writes the pages of docs/ that are made from the code: `python -m experiments.make_docs`.
+"""Generates pages of docs/ from the code: `python -m experiments.make_docs`.
 
-docs/configs.md has every setting, from the dataclasses and comments of `config/settings.py`;
-docs/api.md every public function and class, from signatures and docstrings. A test holds that both
-are current. Nothing is imported: the sources are read.
+docs/configs.md lists every setting, from the dataclasses and comments of `config/settings.py`.
+docs/api.md lists every public function and class, from signatures and docstrings. A test checks
+that both are up to date. The source files are parsed, not imported.
 """
 
 import ast
@@ -34,7 +34,7 @@ def _configs_page() -> str:
         for node in ast.parse(source).body
         if isinstance(node, ast.ClassDef) and node.name.endswith("Config")
     }
-    parts = [
+    blocks = [
         _MADE,
         "# Every setting",
         "A file in `configs/` starts from `default_config()` and changes what it needs; the\n"
@@ -47,20 +47,20 @@ def _configs_page() -> str:
     for field in _fields(run):
         kind = ast.unparse(field.annotation)
         (sections if kind in classes else plain).append((field, kind))
-    parts += ["## config", _table([field for field, _ in plain], comments)]
+    blocks += ["## config", _table([field for field, _ in plain], comments)]
     by_kind: dict[str, list[str]] = {}
     for field, kind in sections:
         by_kind.setdefault(kind, []).append(f"config.{_name(field)}")
     for kind, names in by_kind.items():
-        parts.append("## " + ", ".join(names))
+        blocks.append("## " + ", ".join(names))
         if doc := ast.get_docstring(classes[kind]):
-            parts.append(doc)
-        parts.append(_table(_fields(classes[kind]), comments))
-    parts.append(
+            blocks.append(doc)
+        blocks.append(_table(_fields(classes[kind]), comments))
+    blocks.append(
         "Where two sections share a table they share its defaults, but for the critics' learning\n"
         "rate: `config.critic_optimizer.learning_rate` = 1e-5 [R]."
     )
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(blocks) + "\n"
 
 
 def _fields(cls: ast.ClassDef) -> list[ast.AnnAssign]:
@@ -78,40 +78,40 @@ def _table(fields: list[ast.AnnAssign], comments: dict[int, tuple[str, bool]]) -
             f"`{_name(field)}`",
             f"`{ast.unparse(field.annotation)}`",
             f"`{ast.unparse(field.value)}`" if field.value else "",
-            _said(field, comments),
+            _comment_of(field, comments),
         ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def _said(field: ast.AnnAssign, comments: dict[int, tuple[str, bool]]) -> str:
-    """The comment above a field, then those beside it."""
+def _comment_of(field: ast.AnnAssign, comments: dict[int, tuple[str, bool]]) -> str:
+    """The comment lines directly above a field, then those on the field's own lines."""
     end = field.end_lineno or field.lineno
-    beside = [comments[i][0] for i in range(field.lineno, end + 1) if i in comments]
+    same_line = [comments[i][0] for i in range(field.lineno, end + 1) if i in comments]
     above, line = [], field.lineno - 1
     while line in comments and comments[line][1]:
         above.insert(0, comments[line][0])
         line -= 1
-    return " ".join(above + beside)
+    return " ".join(above + same_line)
 
 
 def _comments(source: str) -> dict[int, tuple[str, bool]]:
-    """{line: (comment, whether it stands alone)}."""
-    found = {}
+    """Line number -> (comment, whether the line has nothing else)."""
+    comments = {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
-            alone = token.line.lstrip().startswith("#")
-            found[token.start[0]] = token.string.lstrip("# "), alone
-    return found
+            is_whole_line = token.line.lstrip().startswith("#")
+            comments[token.start[0]] = token.string.lstrip("# "), is_whole_line
+    return comments
 
 
 def _api_page() -> str:
-    parts = [
+    blocks = [
         _MADE,
         "# The public functions and classes",
-        "By module, as the code says it. Shapes are in the signatures; the letters are those of\n"
-        "`asyppo_jax/types.py`: B sequences, N prompts, G responses a prompt, K critics, P prompt\n"
-        "and C completion positions, T = P + C, V vocabulary, D embed.",
+        "Listed by module, from signatures and docstrings. The letters of shapes are those of\n"
+        "`asyppo_jax/types.py`: B sequences, N prompts, G responses per prompt, K critics,\n"
+        "P prompt and C completion positions, T = P + C, V vocabulary size, D embedding size.",
     ]
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text())
@@ -123,8 +123,8 @@ def _api_page() -> str:
         if not public:
             continue
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        parts += [f"## {module.removesuffix('.__init__')}", ast.get_docstring(tree) or "", *public]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        blocks += [f"## {module.removesuffix('.__init__')}", ast.get_docstring(tree) or "", *public]
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def _entry(node: ast.FunctionDef | ast.ClassDef) -> str:

@@ -11,17 +11,17 @@
 # %% [markdown]
 # # AsyPPO's loss, composed by hand
 #
-# Two critics, two answers of three tokens. Every number can be checked on paper; the paper is
-# arXiv 2510.01656. At the end a mask of your own takes the place of the paper's.
+# Two critics and two answers, small enough to check every number by hand. The method is that of
+# arXiv 2510.01656. At the end, your own mask replaces one of the paper's masks.
 
 # %%
-# On Colab this cell fetches and installs the project; elsewhere it finds the checkout it is in.
+# On Colab this cell downloads and installs the project; elsewhere it finds the current checkout.
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-SOURCE = ""  # on Colab: what `git clone` takes, the address of the project or a folder of yours
+SOURCE = ""  # on Colab: the address of the project or a folder, as an argument of `git clone`
 if "google.colab" in sys.modules:
     subprocess.run(["git", "clone", "--quiet", SOURCE, "asyppo_jax_checkout"], check=True)
     os.chdir("asyppo_jax_checkout")
@@ -50,13 +50,13 @@ mask = jnp.array([[True, True, True], [True, True, False]])  # the second answer
 rewards = jnp.array([1.0, 0.0])
 values = jnp.array(
     [
-        [[0.5, 0.6, 0.9], [0.5, 0.2, 7.0]],  # the 7.0 is padding: it must not matter
+        [[0.5, 0.6, 0.9], [0.5, 0.2, 7.0]],  # the 7.0 is padding and must not matter
         [[0.5, 0.4, 0.5], [0.3, 0.2, 9.0]],
     ]
 )
 
 # %% [markdown]
-# The critics' mean is the value; their spread tells where they disagree.
+# The value is the mean over the critics. Their standard deviation σ measures their disagreement.
 
 # %%
 value_mean, value_std = value_mean_and_std(values)
@@ -64,7 +64,7 @@ print("mean\n", value_mean)
 print("std\n", value_std)
 
 # %% [markdown]
-# With γ = λ = 1 the advantage is what the answer earned less what was expected:
+# With γ = λ = 1 the advantage is the reward minus the value:
 # 1 − 0.5, 1 − 0.5, 1 − 0.7 for the first answer, 0 − 0.4, 0 − 0.2 for the second.
 
 # %%
@@ -76,8 +76,9 @@ print(advantages)
 assert jnp.allclose(advantages, jnp.array([[0.5, 0.5, 0.3], [-0.4, -0.2, 0.0]]), atol=1e-6)
 
 # %% [markdown]
-# Of the five real tokens, the fifth with the lowest spread leaves the surrogate, the fifth with the
-# highest leaves the entropy bonus. Ties (two tokens have a spread of 0) are broken by the key.
+# There are five real tokens, and each mask drops a fifth of them, one token. The token with the
+# lowest σ is masked out of the policy loss, the token with the highest σ out of the entropy bonus.
+# Two tokens have σ = 0; the key breaks such ties at random.
 
 # %%
 advantage_mask, entropy_mask = disagreement_masks(
@@ -89,9 +90,9 @@ assert advantage_mask.sum() == entropy_mask.sum() == 4
 assert not entropy_mask[0, 2]  # σ = 0.2, the largest
 
 # %% [markdown]
-# The loss per token, then the one reduction: 1/|o| over all real tokens, dropped ones included.
-# At the sampling policy the ratio is 1, so the gradient by log π is −I^A·A/(|o|·B), which is what
-# comes out: a dropped token is silent, and the others weigh as they would without the mask.
+# The loss per token is reduced with the weight 1/|o|, where |o| counts all real tokens, including
+# the dropped ones. Before the first update the ratio is 1, so the gradient with respect to log π is
+# −I^A·A/(|o|·B). A dropped token has gradient 0, and the others are weighted as without the mask.
 
 
 # %%
@@ -109,16 +110,16 @@ entropy = jnp.full((2, 3), 0.5)
 gradient = jax.grad(loss)(old_log_probs, entropy, advantage_mask)
 lengths = mask.sum(axis=1, keepdims=True)
 by_hand = -jnp.where(advantage_mask, advantages, 0) / (lengths * 2)
-print("gradient by token\n", gradient)
+print("gradient per token\n", gradient)
 assert jnp.allclose(gradient, by_hand, atol=1e-6)
 
 # %% [markdown]
-# All of it in one picture. Padding is left white.
+# Everything in one figure. Padding is white.
 
 
 # %%
 def picture(rows):
-    """A table of tokens for each (title, numbers [2, 3]); a colour scale of its own, around 0."""
+    """Draws a table of tokens for each (title, numbers [2, 3]), each with its own colour scale."""
     _, axes = plt.subplots(1, len(rows), figsize=(2.4 * len(rows), 1.7), layout="constrained")
     for ax, (title, numbers) in zip(axes, rows, strict=True):
         shown = np.ma.masked_where(~np.asarray(mask), np.asarray(numbers, float))
@@ -142,20 +143,20 @@ picture(
 )
 
 # %% [markdown]
-# ## A mask of your own
+# ## Your own mask
 #
-# It is one argument. Here: learn only from tokens with a positive advantage. The gradient is held
-# against difference quotients, off the sampling policy and with one ratio beyond the clip.
+# A mask is one argument of the loss. This one trains only on tokens with a positive advantage. The
+# gradient is checked against finite differences, at ratios other than 1, one of which is clipped.
 
 # %%
 own_mask = mask & (advantages > 0)
-own = jax.grad(loss)(old_log_probs, entropy, own_mask)
-assert jnp.all((own != 0) == own_mask)
+own_gradient = jax.grad(loss)(old_log_probs, entropy, own_mask)
+assert jnp.all((own_gradient != 0) == own_mask)
 moved = old_log_probs + jnp.array([[0.05, 0.4, -0.1], [0.1, -0.1, 0.0]])
 check_grads(
     lambda x: loss(jnp.array(x), entropy, own_mask), (moved,), order=1, modes=["rev"], eps=1e-2
 )
 off_policy = jax.grad(loss)(moved, entropy, own_mask)
 assert off_policy[0, 1] == 0  # ratio e^0.4 > 1.2 with a positive advantage: clipped
-picture([("own mask", own_mask), ("gradient", own), ("off policy", off_policy)])
-print("the gradient and the difference quotients agree")
+picture([("own mask", own_mask), ("gradient", own_gradient), ("off policy", off_policy)])
+print("the gradient and the finite differences agree")

@@ -11,17 +11,17 @@
 # %% [markdown]
 # # Train in a notebook
 #
-# The quickstart's job (a tiny actor that adds one-digit numbers, two critics of half its depth)
-# with a reward function of your own, watched while it runs. About a minute on two CPU cores.
+# The quickstart (a tiny actor that adds one-digit numbers, two critics of half its depth) with your
+# own reward function and a plot that is updated during the run. About a minute on two CPU cores.
 
 # %%
-# On Colab this cell fetches and installs the project; elsewhere it finds the checkout it is in.
+# On Colab this cell downloads and installs the project; elsewhere it finds the current checkout.
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-SOURCE = ""  # on Colab: what `git clone` takes, the address of the project or a folder of yours
+SOURCE = ""  # on Colab: the address of the project or a folder, as an argument of `git clone`
 if "google.colab" in sys.modules:
     subprocess.run(["git", "clone", "--quiet", SOURCE, "asyppo_jax_checkout"], check=True)
     os.chdir("asyppo_jax_checkout")
@@ -49,17 +49,18 @@ NUM_STEPS = 12
 # %% [markdown]
 # ## A reward function
 #
-# It takes the problem, the completion and the reference answer, all text, and returns a score in
-# [0, 1]; if it raises or hangs, that answer takes no part in the loss. Here: being close counts.
+# It takes the problem, the completion and the reference answer as texts and returns a score in
+# [0, 1]. If it raises or hangs, that answer is excluded from the loss. This one also rewards
+# answers that are nearly right.
 
 
 # %%
 def close_counts(problem: str, completion: str, answer: str) -> float:
-    """1 for the right sum, 0.5 when it is off by one, 0.25 by two, else 0."""
+    """1 for the right sum, 0.5 if it is off by one, 0.25 if it is off by two, else 0."""
     import re
 
-    found = re.search(r"boxed\{(\d+)\}", completion)
-    distance = abs(int(found[1]) - int(answer)) if found else None
+    match = re.search(r"boxed\{(\d+)\}", completion)
+    distance = abs(int(match[1]) - int(answer)) if match else None
     return {0: 1.0, 1: 0.5, 2: 0.25}.get(distance, 0.0)
 
 
@@ -68,27 +69,28 @@ for completion in (r"7+5=12 \boxed{12}", r"\boxed{11}", "about twelve"):
 assert close_counts("7+5", r"\boxed{11}", "12") == 0.5
 
 # %% [markdown]
-# Rewards are computed in processes that can be killed when they hang. They import the function, so
-# it goes into a module.
+# Rewards are computed in separate processes, which are killed if they hang. They import the
+# function, so it must be in a module.
 
 # %%
 RUNS.mkdir(exist_ok=True)
 (RUNS / "notebook_reward.py").write_text(inspect.getsource(close_counts))
 sys.path.insert(0, str(RUNS))
 
-settings = quickstart.get_config()  # an editable document; a name that it does not have is an error
+settings = quickstart.get_config()  # can be edited; setting an unknown name is an error
 settings.num_steps = NUM_STEPS
 settings.reward.function = "notebook_reward:close_counts"
-settings.evaluation.every = 0  # before the first step and after the last
+settings.evaluation.every = 0  # evaluate only before the first step and after the last
 settings.log.tensorboard = False
-settings.log.rollouts_every = NUM_STEPS  # the last rollout is kept, token by token
+settings.log.rollouts_every = NUM_STEPS  # save the last rollout, token by token
 config = from_config_dict(settings)
 
 # %% [markdown]
 # ## Run it and watch
 #
-# `train` runs in a thread and writes its metrics to a file, from which this cell draws. A run that
-# was interrupted goes on from its last checkpoint; this one starts afresh each time.
+# `train` runs in a thread and writes its metrics to a file; this cell plots them. `train` resumes
+# an interrupted run from its last checkpoint, but this cell deletes the old run and starts a new
+# one.
 
 # %%
 PANELS = {
@@ -111,7 +113,7 @@ def draw(rows):
 
 
 def show(figure):
-    """In a notebook, in place of what the cell showed before."""
+    """In a notebook, shows the figure instead of the cell's previous output."""
     if "ipykernel" in sys.modules:
         from IPython.display import clear_output, display
 
@@ -128,15 +130,15 @@ with ThreadPoolExecutor(1) as threads:
         time.sleep(2)
         if (workdir / "metrics.jsonl").is_file():
             show(draw(read_metrics(workdir / "metrics.jsonl")))
-summary = training.result()  # raises what the run raised, if it did
+summary = training.result()  # raises the run's exception, if it failed
 show(draw(read_metrics(workdir / "metrics.jsonl")))
 before, after = summary["accuracy_before"], summary["accuracy_after"]
 print(f"mean reward on held-out problems {before:.3f} -> {after:.3f} in {summary['steps']} steps")
 
 # %% [markdown]
-# ## What it says now
+# ## The answers now
 #
-# The first steps train the critics alone; then the actor finds that writing the steps pays.
+# The first steps train only the critics. Then the actor learns that writing the steps helps.
 
 # %%
 (file,) = (workdir / "rollouts").glob("*.jsonl")
@@ -145,8 +147,8 @@ for answer in answers[::8]:
     print(f"{answer.prompt}{''.join(answer.token_texts)}   reward {answer.reward}")
 
 # %% [markdown]
-# The same file as a page, with values, σ, masks and entropy on every token:
+# To see the same file as a page, with values, σ, masks and entropy of every token:
 #
 #     python -m experiments.inspect --rollouts=runs/notebook/rollouts
 #
-# `03_look_inside_the_critics` and `04_evaluate_a_checkpoint` go on with this run.
+# `03_look_inside_the_critics` and `04_evaluate_a_checkpoint` use this run.

@@ -11,17 +11,18 @@
 # %% [markdown]
 # # Look inside the critics
 #
-# A checkpoint's actor answers a few problems, and its critics say what they make of every token:
-# values, their disagreement σ, advantages, and which tokens the two masks drop.
+# A checkpoint's actor answers a few problems. For every token of the answers this notebook shows
+# the critics' values, their disagreement σ, the advantage, and whether the two masks drop the
+# token.
 
 # %%
-# On Colab this cell fetches and installs the project; elsewhere it finds the checkout it is in.
+# On Colab this cell downloads and installs the project; elsewhere it finds the current checkout.
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-SOURCE = ""  # on Colab: what `git clone` takes, the address of the project or a folder of yours
+SOURCE = ""  # on Colab: the address of the project or a folder, as an argument of `git clone`
 if "google.colab" in sys.modules:
     subprocess.run(["git", "clone", "--quiet", SOURCE, "asyppo_jax_checkout"], check=True)
     os.chdir("asyppo_jax_checkout")
@@ -52,8 +53,8 @@ from configs import quickstart
 # %%
 RUNS = Path("runs")
 NUM_STEPS = 12
-WORKDIR = str(RUNS / "notebook")  # or any run of yours
-if not is_run(WORKDIR):  # 02_train_in_a_notebook makes it; without it, one minute here
+WORKDIR = str(RUNS / "notebook")  # or any other run
+if not is_run(WORKDIR):  # made by 02_train_in_a_notebook; else it is trained here, in a minute
     settings = quickstart.get_config()
     settings.num_steps = NUM_STEPS
     settings.evaluation.every = 0
@@ -63,8 +64,8 @@ if not is_run(WORKDIR):  # 02_train_in_a_notebook makes it; without it, one minu
 # %% [markdown]
 # ## Load, sample, score
 #
-# One line each for the networks. `sampler` is the training's own: it gives a `Rollout`, which holds
-# the tokens, masks and log-probs of all answers.
+# `sampler` is the one used in training. It returns a `Rollout` with the tokens, masks and log-probs
+# of all answers.
 
 # %%
 actor, critics = load_actor(WORKDIR), load_critics(WORKDIR)
@@ -87,8 +88,8 @@ print(f"{len(answers.problems)} answers, {float(rollout.rewards.mean()):.0%} of 
 # %% [markdown]
 # ## Values and masks
 #
-# `critics.values` gives V after each token. The value *before* a token is chosen is that after the
-# one before it, so the completion's values start at the last token of the prompt.
+# `critics.values` gives V after each token. The value *before* a token is sampled is the value
+# after the previous token, so the completion's values start at the last token of the prompt.
 
 # %%
 length = rollout.completion_mask.shape[1]
@@ -99,20 +100,20 @@ experience = jax.jit(
 )(rollout, values, jax.random.key(0))
 real = np.asarray(rollout.completion_mask)
 dropped = 1 - experience.advantage_mask.sum() / real.sum()
-print(f"{dropped:.1%} of {real.sum()} tokens leave the surrogate")
+print(f"{dropped:.1%} of {real.sum()} tokens are masked out of the policy loss")
 assert abs(dropped - config.algorithm.advantage_mask_fraction) < 0.01
 
 # %% [markdown]
 # ## Over the tokens of an answer
 #
-# One that was wrong and one that was right, where there are both. Struck tokens are dropped from
-# the surrogate (the critics agree about them), framed ones from the entropy bonus (they disagree
-# most).
+# One wrong and one right answer, if there are both. Tokens on which the critics agree are masked
+# out of the policy loss (struck through); tokens on which they disagree most are masked out of the
+# entropy bonus (framed).
 
 
 # %%
 def strip(ax, row, numbers, title, cmap, low, high):
-    """The tokens of an answer side by side, coloured by `numbers`."""
+    """Draws the tokens of an answer side by side, coloured by `numbers`."""
     count = int(real[row].sum())
     texts = token_texts(tokenizer, rollout.tokens[row, -length:][:count].tolist())
     scale = plt.Normalize(low, high)
@@ -162,10 +163,10 @@ def look_at(row):
 
 
 rewards, lengths = np.asarray(rollout.rewards), real.sum(axis=1)
-for wanted in (0, 1):
-    rows = np.flatnonzero(rewards == wanted)
+for reward in (0, 1):
+    rows = np.flatnonzero(rewards == reward)
     if rows.size:
-        look_at(rows[np.argsort(lengths[rows])[rows.size // 2]])  # one of middling length
+        look_at(rows[np.argsort(lengths[rows])[rows.size // 2]])  # an answer of median length
 
 # %% [markdown]
 # ## Over all answers
@@ -178,16 +179,16 @@ position = (np.arange(length) / lengths[:, None])[real]
 outcome = np.broadcast_to(rewards[:, None], real.shape)[real]
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
 edges = np.linspace(0, 1, 11)
-where = np.digitize(position, edges[1:-1])
-left.bar(edges[:-1] + 0.05, [std[where == b].mean() for b in range(10)], width=0.08)
+tenth = np.digitize(position, edges[1:-1])
+left.bar(edges[:-1] + 0.05, [std[tenth == b].mean() for b in range(10)], width=0.08)
 left.set(xlabel="place in the answer (0: first token)", ylabel="mean σ")
 bins = np.digitize(mean, edges[1:-1])
-kept = [b for b in range(10) if (bins == b).sum() >= 10]
+large = [b for b in range(10) if (bins == b).sum() >= 10]
 right.plot([0, 1], [0, 1], color="grey", linewidth=1)
-right.plot([mean[bins == b].mean() for b in kept], [outcome[bins == b].mean() for b in kept], "o")
+right.plot([mean[bins == b].mean() for b in large], [outcome[bins == b].mean() for b in large], "o")
 right.set(xlabel="value", ylabel="reward in the end", xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
 plt.show()
 
 # %% [markdown]
-# Rollouts that a run saved (`config.log.rollouts_every`) can be looked at in the same way in a
-# browser: `python -m experiments.inspect --rollouts=runs/notebook/rollouts`.
+# Rollouts saved by a run (`config.log.rollouts_every`) can be shown in a browser in the same way:
+# `python -m experiments.inspect --rollouts=runs/notebook/rollouts`.

@@ -11,16 +11,17 @@
 # %% [markdown]
 # # Evaluate a checkpoint
 #
-# A trained actor beside the one that it started from: avg@k with a 95% interval, pass@k, lengths.
+# Compares a trained actor with the model that it started from: avg@k with a 95% confidence
+# interval, pass@k, and the lengths of the answers.
 
 # %%
-# On Colab this cell fetches and installs the project; elsewhere it finds the checkout it is in.
+# On Colab this cell downloads and installs the project; elsewhere it finds the current checkout.
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-SOURCE = ""  # on Colab: what `git clone` takes, the address of the project or a folder of yours
+SOURCE = ""  # on Colab: the address of the project or a folder, as an argument of `git clone`
 if "google.colab" in sys.modules:
     subprocess.run(["git", "clone", "--quiet", SOURCE, "asyppo_jax_checkout"], check=True)
     os.chdir("asyppo_jax_checkout")
@@ -48,8 +49,8 @@ from configs import quickstart
 # %%
 RUNS = Path("runs")
 NUM_STEPS = 12
-WORKDIR = str(RUNS / "notebook")  # or any run of yours
-if not is_run(WORKDIR):  # 02_train_in_a_notebook makes it; without it, one minute here
+WORKDIR = str(RUNS / "notebook")  # or any other run
+if not is_run(WORKDIR):  # made by 02_train_in_a_notebook; else it is trained here, in a minute
     settings = quickstart.get_config()
     settings.num_steps = NUM_STEPS
     settings.evaluation.every = 0
@@ -59,8 +60,8 @@ if not is_run(WORKDIR):  # 02_train_in_a_notebook makes it; without it, one minu
 # %% [markdown]
 # ## Load
 #
-# `step="best"` is the best by held-out accuracy of the checkpoints that the run kept. A Hugging
-# Face directory or hub name loads in the same way; only parameters are read, never an optimiser.
+# `step="best"` loads the saved checkpoint with the best held-out accuracy. A Hugging Face directory
+# or hub name is loaded in the same way. Only parameters are read, not the optimizer state.
 
 # %%
 trained = load_actor(WORKDIR, step="best")
@@ -70,8 +71,8 @@ actors = {"base": load_actor(config.actor.path), f"step {trained.step}": trained
 # %% [markdown]
 # ## Sample and grade
 #
-# Eight answers to each of 64 problems that the run has never seen, with the training's sampler. The
-# prompt is the run's for both.
+# Eight answers to each of 64 held-out problems, with the sampler used in training. Both models get
+# the prompt template of the run.
 
 # %%
 NUM_SAMPLES = 8
@@ -87,8 +88,8 @@ for name, actor in actors.items():
     )
     right[name] = np.array(
         [
-            [exact(record.problem, completion, record.answer) for completion in some]
-            for record, some in zip(records, completions[name], strict=True)
+            [exact(record.problem, completion, record.answer) for completion in samples]
+            for record, samples in zip(records, completions[name], strict=True)
         ]
     )
     low, high = average_interval(right[name])
@@ -97,8 +98,9 @@ for name, actor in actors.items():
     )
 
 # %% [markdown]
-# The interval counts problems, not answers: eight answers to one problem resemble each other.
-# pass@k is the unbiased estimate of arXiv 2107.03374: what k draws would find, at least once.
+# The interval treats problems, not answers, as independent samples, because answers to the same
+# problem are similar. pass@k is the unbiased estimate (arXiv 2107.03374) of the probability that at
+# least one of k answers is right.
 
 # %%
 figure, (accuracy, passing, lengths) = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
@@ -109,9 +111,9 @@ for i, (name, scores) in enumerate(right.items()):
     accuracy.errorbar(
         name, average, yerr=[[average - low], [high - average]], color="black", capsize=4
     )
-    found = [pass_at_k(NUM_SAMPLES, scores.sum(axis=1).astype(int), k) for k in ks]
-    passing.plot(ks, found, "o-", color=f"C{i}", label=name)
-    characters = [len(one) for some in completions[name] for one in some]
+    estimates = [pass_at_k(NUM_SAMPLES, scores.sum(axis=1).astype(int), k) for k in ks]
+    passing.plot(ks, estimates, "o-", color=f"C{i}", label=name)
+    characters = [len(text) for samples in completions[name] for text in samples]
     lengths.hist(characters, bins=range(0, 64, 4), color=f"C{i}", alpha=0.6, label=name)
 accuracy.set(title=f"avg@{NUM_SAMPLES}, 95% interval", ylim=(0, 1))
 passing.set(title="pass@k", xlabel="k", ylim=(0, 1.05), xticks=ks)
@@ -121,9 +123,9 @@ lengths.legend()
 plt.show()
 
 # %% [markdown]
-# ## Read some
+# ## Read some answers
 #
-# Numbers hide what changed; the answers show it.
+# The answers show what has changed.
 
 # %%
 for i, record in enumerate(records[:4]):
@@ -134,6 +136,7 @@ for i, record in enumerate(records[:4]):
 # %% [markdown]
 # ## The paper's benchmarks
 #
-# From the command line, with every answer and its verdict in a file, and resumable:
+# Evaluate from the command line. Every answer and its score are written to a file, and an
+# interrupted evaluation can be resumed:
 #
 #     python -m experiments.evaluate --checkpoint=DIR_OR_NAME --benchmark=math500,amc23 --samples=4

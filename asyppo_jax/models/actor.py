@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from asyppo_jax.models.attention.decode_attention import BLOCKS, Cache, DecodeBackend
 from asyppo_jax.models.attention.decode_blocks import SharedPrompts
-from asyppo_jax.models.attention.self_attention import Implementation
+from asyppo_jax.models.attention.self_attention import AttentionBackend
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.decoder import Decoder, embed, final_norm, trunk_fields
 from asyppo_jax.models.layers import Block, param, with_outputs_first
@@ -30,7 +30,7 @@ class Actor(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
-    attention: Implementation = "xla"
+    attention: AttentionBackend = "xla"
     unroll: int = 1
     decode: DecodeBackend = BLOCKS
 

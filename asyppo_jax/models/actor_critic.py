@@ -23,7 +23,7 @@ from asyppo_jax.models.actor import (
 from asyppo_jax.models.attention.decode_attention import Cache
 from asyppo_jax.models.attention.decode_blocks import SharedPrompts
 from asyppo_jax.models.attention.segments import Segments, positions_of
-from asyppo_jax.models.attention.self_attention import Implementation
+from asyppo_jax.models.attention.self_attention import AttentionBackend
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.decoder import Decoder, trunk_fields
 from asyppo_jax.models.layers import param
@@ -47,7 +47,7 @@ class Critic(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
-    attention: Implementation = "xla"
+    attention: AttentionBackend = "xla"
     unroll: int = 1
 
     @nn.compact

@@ -1,4 +1,4 @@
-"""The architecture of a decoder, read from and written to a Hugging Face config.json."""
+"""The architecture of a decoder, and its conversion from and to a Hugging Face config.json."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,12 +7,12 @@ from asyppo_jax.config import UserError
 
 
 class ModelError(UserError, ValueError):
-    """A model that cannot be used; the message names the file or field and the mend."""
+    """A model cannot be used; the message names the file or field and how to fix it."""
 
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Llama-3's stretching of low rotary frequencies ("rope_type": "llama3")."""
+    """Llama-3's scaling of low rotary frequencies ("rope_type": "llama3")."""
 
     factor: float
     low_freq_factor: float
@@ -22,7 +22,7 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes and switches that tell Qwen3, Qwen2 and Llama apart; nothing about training."""
+    """The architecture: sizes, and switches for the differences of Qwen3, Qwen2 and Llama."""
 
     model_type: str  # "qwen3", "qwen2" or "llama"
     vocab_size: int  # V
@@ -41,7 +41,7 @@ class ModelConfig:
 
     @property
     def num_params(self) -> int:
-        """Parameters of the trunk, embedding included, without a separate head."""
+        """Number of parameters with the embedding, but without a separate head."""
         attention = self.embed_dim * self.head_dim * (2 * self.num_heads + 2 * self.num_kv_heads)
         norms = 2 * self.embed_dim + (2 * self.head_dim if self.qk_norm else 0)
         bias = self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
@@ -51,7 +51,7 @@ class ModelConfig:
 
 
 def from_huggingface(values: dict[str, Any], where: str) -> ModelConfig:
-    """Reads the dict of a config.json; `where` names it in errors.
+    """The architecture in the dict of a config.json; `where` names the file in errors.
 
     Raises:
         ModelError: an unsupported architecture or feature, or a missing field.
@@ -59,7 +59,8 @@ def from_huggingface(values: dict[str, Any], where: str) -> ModelConfig:
     model_type = values.get("model_type")
     if model_type not in ("qwen3", "qwen2", "llama"):
         raise ModelError(
-            f"{where}: model_type is {model_type!r}; supported are 'qwen3', 'qwen2' and 'llama'"
+            f"{where}: model_type {model_type!r} is not supported; "
+            "use a 'qwen3', 'qwen2' or 'llama' model"
         )
     missing = [name for name in _REQUIRED if name not in values]
     if missing:
@@ -114,7 +115,7 @@ def _refuse_unsupported(values: dict[str, Any], where: str) -> None:
 
 
 def _read_rope(values: dict[str, Any], where: str) -> tuple[float, RopeScaling | None]:
-    # transformers 5 writes rope_parameters; older files have rope_theta and rope_scaling.
+    # transformers 5 writes rope_parameters; older versions write rope_theta and rope_scaling.
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
     theta = rope.get("rope_theta", values.get("rope_theta", 10000.0))
     kind = rope.get("rope_type", rope.get("type", "default"))
@@ -122,7 +123,7 @@ def _read_rope(values: dict[str, Any], where: str) -> tuple[float, RopeScaling |
         return float(theta), None
     if kind != "llama3":
         raise ModelError(
-            f"{where}: rope_type {kind!r} is not supported; 'default' and 'llama3' are"
+            f"{where}: rope_type {kind!r} is not supported; only 'default' and 'llama3' are"
         )
     scaling = RopeScaling(
         factor=rope["factor"],
@@ -134,7 +135,7 @@ def _read_rope(values: dict[str, Any], where: str) -> tuple[float, RopeScaling |
 
 
 def to_huggingface(config: ModelConfig) -> dict[str, Any]:
-    """The fields of config.json that `from_huggingface` reads back to the same `ModelConfig`."""
+    """The dict of a config.json from which `from_huggingface` makes the same `ModelConfig`."""
     rope: dict[str, Any] = {"rope_theta": config.rope_theta, "rope_type": "default"}
     if config.rope_scaling is not None:
         scaling = config.rope_scaling

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from asyppo_jax.models.attention.segments import Branches, Segments, turn
-from asyppo_jax.models.attention.self_attention import Implementation
+from asyppo_jax.models.attention.self_attention import AttentionBackend
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.layers import Block, RMSNorm, param
 from asyppo_jax.models.rotary import rotation_at
@@ -45,7 +45,7 @@ class Decoder(nn.Module):
     config: ModelConfig
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
-    attention: Implementation = "xla"
+    attention: AttentionBackend = "xla"
     unroll: int = 1  # layers per scan iteration; 0: all
     keep_kv: bool = False
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from asyppo_jax.models.attention.self_attention import Implementation, self_attention
+from asyppo_jax.models.attention.self_attention import AttentionBackend, self_attention
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.rotary import Rotation, rotate
 from asyppo_jax.ops.norm import rms_norm
@@ -145,7 +145,7 @@ class Block(nn.Module):
     """
 
     config: ModelConfig
-    implementation: Implementation = "xla"
+    implementation: AttentionBackend = "xla"
     keep_kv: bool = False
     outputs_first: bool = False
 

@@ -10,7 +10,7 @@ import numpy as np
 from asyppo_jax.config import BatchingConfig, Config, ConfigError, NetworkConfig
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_value_kernel
 from asyppo_jax.models.attention.decode_attention import choose_decode_backend
-from asyppo_jax.models.attention.self_attention import Implementation, implementation_for
+from asyppo_jax.models.attention.self_attention import AttentionBackend, attention_backend_for
 from asyppo_jax.models.config import ModelError
 from asyppo_jax.models.formats.huggingface import first_layers, load_config, load_params
 from asyppo_jax.types import Params
@@ -69,11 +69,11 @@ def _fields(source: NetworkConfig, platform: str, batching: BatchingConfig) -> d
     }
 
 
-def _attention(source: NetworkConfig, platform: str, batching: BatchingConfig) -> Implementation:
+def _attention(source: NetworkConfig, platform: str, batching: BatchingConfig) -> AttentionBackend:
     attention, shared = source.attention, batching.rows_per_prompt > 1
     splash_serves = not (shared and batching.packing)
     if attention == "auto":
-        attention = implementation_for(platform)
+        attention = attention_backend_for(platform)
         if attention == "splash" and not splash_serves:
             attention = "xla"
     elif attention == "splash" and not splash_serves:

@@ -10,7 +10,7 @@ from asyppo_jax.models.config import ModelConfig
 
 
 class Rotation(NamedTuple):
-    """The turns of every token, the same in all layers: made once, since cosines are dear."""
+    """cos and sin of every token's rotary angles; computed once and used by all layers."""
 
     cos: Float[Array, "B T 1 half"]
     sin: Float[Array, "B T 1 half"]
@@ -19,8 +19,8 @@ class Rotation(NamedTuple):
 def rotary_frequencies(config: ModelConfig) -> Float[Array, " half"]:
     """θ^(−2i/d) for i < d/2 (arXiv 2104.09864), in float32, with Llama-3's scaling if configured.
 
-    The scaling leaves short wavelengths alone, divides long ones by `factor`, and blends linearly
-    (in original_max_position / wavelength) in between.
+    The scaling keeps the frequencies of short wavelengths and divides those of long wavelengths by
+    `factor`. In between it interpolates linearly in original_max_position / wavelength.
     """
     half = config.head_dim // 2
     frequencies = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -28,8 +28,10 @@ def rotary_frequencies(config: ModelConfig) -> Float[Array, " half"]:
     if scaling is None:
         return frequencies
     wavelengths = 2 * math.pi / frequencies
-    turns = scaling.original_max_position / wavelengths
-    blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    num_periods = scaling.original_max_position / wavelengths
+    blend = (num_periods - scaling.low_freq_factor) / (
+        scaling.high_freq_factor - scaling.low_freq_factor
+    )
     blend = jnp.clip(blend, 0.0, 1.0)
     return (1 - blend) * frequencies / scaling.factor + blend * frequencies
 
@@ -42,8 +44,8 @@ def rotation_at(positions: Int[Array, "B T"], config: ModelConfig) -> Rotation:
 
 
 def rotate(x: Float[Array, "B T H d"], rotation: Rotation) -> Float[Array, "B T H d"]:
-    """Turns the pairs (x_i, x_{i + d/2}) by their angles, in float32."""
+    """`x` with each pair (x_i, x_{i + d/2}) rotated by its angle, in float32; the dtype of `x`."""
     cos, sin = rotation
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return turned.astype(x.dtype)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x.dtype)

@@ -1,1 +1,1 @@
-"""Pure mathematics of the method: functions of arrays, no model, no state."""
+"""The mathematics of AsyPPO as pure functions of arrays, without a model and without state."""

@@ -1,7 +1,7 @@
-"""What K critics say together: mean, disagreement, the two masks, and who learns from what.
+"""The critic ensemble: mean value, disagreement, the two token masks, and each critic's data shard.
 
-AsyPPO, arXiv 2510.01656, section 4. The masks rank all real completion tokens of the whole rollout
-batch, across devices: `jax.lax.sort` under jit sees the global array, however it is sharded.
+AsyPPO, arXiv 2510.01656, section 4. The masks rank all real completion tokens of the rollout
+batch, across devices: `jax.lax.sort` under jit sorts the global array, whatever its sharding.
 """
 
 import jax
@@ -12,13 +12,13 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 def value_mean_and_std(
     values: Float[Array, "K B C"],
 ) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
-    """V̄ = mean_k V_k and σ = std_k V_k (population), both constants to any gradient.
+    """V̄ = mean_k V_k and σ = std_k V_k (population) over the critics, without gradients.
 
-    The gradient of a standard deviation at equal values is NaN, so it must not be taken.
+    Gradients are stopped because the gradient of a standard deviation is NaN at equal values.
     """
     values = jax.lax.stop_gradient(values)
-    # Around the first critic: critics that agree to the bit must have σ = 0 to the bit, which the
-    # rounding of a mean of 3 or 5 equal numbers would spoil.
+    # Subtracting the first critic's values makes σ exactly 0 where all critics agree exactly;
+    # otherwise the mean of 3 or 5 equal numbers is rounded, and σ is not exactly 0.
     return jnp.mean(values, axis=0), jnp.std(values - values[:1], axis=0)
 
 
@@ -30,53 +30,59 @@ def disagreement_masks(
     advantage_mask_fraction: float,
     entropy_mask_fraction: float,
 ) -> tuple[Bool[Array, "B C"], Bool[Array, "B C"]]:
-    """I^A and I^H, false = dropped, as `(advantage_mask, entropy_mask)`.
+    """The masks I^A and I^H of AsyPPO as `(advantage_mask, entropy_mask)`; false means dropped.
 
-    Of the n real tokens, I^A drops the round(k·n) of lowest σ (the critics agree: little to learn)
-    and I^H the round(h·n) of highest σ (they diverge: a noisy state). The counts are exact: ranks,
-    not a threshold, and ties are broken by `key`, because a threshold on equal values drops all or
-    nothing and breaking ties by position always drops the first rows. While max σ = 0 there is no
-    disagreement to rank, and both masks keep every real token. Padding is false in both.
+    The batch has n real tokens. I^A drops the round(k·n) tokens with the lowest σ: the critics
+    agree, so there is little to learn. I^H drops the round(h·n) tokens with the highest σ: the
+    critics disagree, so the state is noisy. Padding is false in both masks.
+
+    The counts are exact, because tokens are dropped by rank. A threshold would drop all or none of
+    the tokens with equal σ. `key` breaks ties at random, because breaking them by position would
+    always drop tokens of the first rows. If max σ = 0 there is nothing to rank, and both masks keep
+    every real token.
     """
     count = jnp.sum(mask)
     rank = masked_rank(value_std, mask, key)
-    num_low = jnp.round(advantage_mask_fraction * count).astype(jnp.int32)
-    num_high = jnp.round(entropy_mask_fraction * count).astype(jnp.int32)
-    undecided = jnp.max(jnp.where(mask, value_std, 0.0)) == 0
-    advantage_mask = mask & (undecided | (rank >= num_low))
-    entropy_mask = mask & (undecided | (rank < count - num_high))
+    num_lowest = jnp.round(advantage_mask_fraction * count).astype(jnp.int32)
+    num_highest = jnp.round(entropy_mask_fraction * count).astype(jnp.int32)
+    all_agree = jnp.max(jnp.where(mask, value_std, 0.0)) == 0
+    advantage_mask = mask & (all_agree | (rank >= num_lowest))
+    entropy_mask = mask & (all_agree | (rank < count - num_highest))
     return advantage_mask, entropy_mask
 
 
 def masked_rank(x: Float[Array, "B C"], mask: Bool[Array, "B C"], key: PRNGKeyArray) -> Array:
-    """Ranks 0, 1, … of the real entries in ascending order [B, C]; equal entries in random order.
+    """The rank of each entry, shape [B, C]: 0 is the smallest real entry; ties are random.
 
-    Padding takes the last ranks.
+    Padding gets the last ranks.
     """
-    keys = jnp.where(mask, x, jnp.inf).ravel()
-    noise = jax.random.bits(key, keys.shape)
-    position = jnp.arange(keys.size, dtype=jnp.int32)
-    _, _, _, order = jax.lax.sort((~mask.ravel(), keys, noise, position), num_keys=3)
+    real_entries = jnp.where(mask, x, jnp.inf).ravel()
+    tie_breaks = jax.random.bits(key, real_entries.shape)
+    position = jnp.arange(real_entries.size, dtype=jnp.int32)
+    operands = (~mask.ravel(), real_entries, tie_breaks, position)
+    _, _, _, order = jax.lax.sort(operands, num_keys=3)
     return jnp.zeros_like(position).at[order].set(position).reshape(x.shape)
 
 
 def critic_shards(
     key: PRNGKeyArray, *, num_prompts: int, group_size: int, num_critics: int
 ) -> Bool[Array, "K B"]:
-    """Group-level non-overlapping division: `shards[k, b]` is true where critic k learns from b.
+    """Which responses each critic learns from: `shards[k, b]` is true if critic k trains on b.
 
-    Within every prompt the G responses are split at random, evenly and disjointly: each critic sees
-    every prompt, but only G/K of its responses (arXiv 2510.01656, section 4.1).
+    This is the paper's group-level non-overlapping division (arXiv 2510.01656, section 4.1). The G
+    responses to each prompt are split at random into K disjoint shards of equal size. Every critic
+    sees every prompt, but only G/K of its responses.
 
     Raises:
         ValueError: if `num_critics` does not divide `group_size`.
     """
     if group_size % num_critics:
         raise ValueError(
-            f"{num_critics} critics cannot share a group of {group_size} responses evenly; "
+            f"{num_critics} critics cannot split a group of {group_size} responses evenly; "
             "make group_size a multiple of num_critics"
         )
-    owner = jnp.arange(group_size) % num_critics
-    keys = jax.random.split(key, num_prompts)
-    owners = jax.vmap(lambda k: jax.random.permutation(k, owner))(keys).ravel()
-    return owners[None, :] == jnp.arange(num_critics)[:, None]
+    critic_of_response = jnp.arange(group_size) % num_critics
+    prompt_keys = jax.random.split(key, num_prompts)
+    permute = jax.vmap(lambda prompt_key: jax.random.permutation(prompt_key, critic_of_response))
+    critic_of_row = permute(prompt_keys).ravel()
+    return critic_of_row[None, :] == jnp.arange(num_critics)[:, None]

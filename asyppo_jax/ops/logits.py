@@ -1,16 +1,16 @@
-"""Log-probs and entropy without a [B, T, V] array: the vocabulary is met a few positions at a time.
+"""Log-probs and entropy without a [B, T, V] array of logits: positions are processed in chunks.
 
-With several chunks the backward pass rebuilds their logits instead of keeping them, so at most
-[B, chunk, V] exists in either direction; a single chunk's are kept, since the backward pass begins
-with them. Both directions are loops of a length known at run time alone, for which autodiff has no
-rule; so the backward one is written out.
+With several chunks, the backward pass recomputes each chunk's logits instead of storing them, so
+at most [B, chunk, V] logits exist at a time in either pass. With a single chunk the logits are
+stored, because the backward pass needs them first. The number of chunks is known only at run time.
+Autodiff cannot differentiate such a loop, so the backward pass is written by hand.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from asyppo_jax.ops.products import by_kernel, made_once, without_ones
+from asyppo_jax.ops.products import grad_kernel, materialize, without_ones
 
 
 def log_probs_and_entropy(
@@ -21,20 +21,21 @@ def log_probs_and_entropy(
     chunk: int,
     needed: Bool[Array, "B C"] | None = None,
 ) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
-    """log π(target) and H(π) = −Σ_v π_v log π_v at every position, in float32 (nats).
+    """log π(target) and the entropy H(π) = −Σ_v π_v log π_v per position, in float32 (nats).
 
-    The entropy is over the full vocabulary. `chunk` is the number of positions whose logits exist
-    at one time; it need not divide C. The products run in the dtype of `hidden`, sums in float32.
-    With `needed` the other positions give 0, and the cost is that of the row with most needed ones.
+    The entropy is over the full vocabulary. `chunk` is the number of positions per row whose logits
+    exist at one time; it need not divide C. Matrix products run in the dtype of `hidden`, sums in
+    float32. If `needed` is given, all other positions get 0; the cost then depends on the largest
+    number of needed positions in any row.
     """
     batch, length, width = hidden.shape
     head = head.astype(hidden.dtype)
     if length <= chunk:  # a single chunk needs no loop, and XLA fuses it better
         results = _log_prob_and_entropy(hidden, head, targets)
-        return results if needed is None else _only(needed, results)
+        return results if needed is None else _zero_unneeded(needed, results)
     num_chunks: Array | int = -(-length // chunk)
     order = None
-    if needed is not None:  # first in each row, so that the last chunks can be left out
+    if needed is not None:  # needed positions go first in each row, so the last chunks are skipped
         order = jnp.argsort(~needed, axis=1)
         hidden = jnp.take_along_axis(hidden, order[..., None], axis=1)
         targets = jnp.take_along_axis(targets, order, axis=1)
@@ -47,13 +48,14 @@ def log_probs_and_entropy(
     results = _join(log_probs, length), _join(entropy, length)
     if needed is None or order is None:
         return results
-    back = jnp.argsort(order, axis=1)
-    log_probs, entropy = (jnp.take_along_axis(x, back, axis=1) for x in results)
-    return _only(needed, (log_probs, entropy))
+    inverse = jnp.argsort(order, axis=1)
+    log_probs, entropy = (jnp.take_along_axis(x, inverse, axis=1) for x in results)
+    return _zero_unneeded(needed, (log_probs, entropy))
 
 
-def _only(needed: Bool[Array, "B C"], results: tuple[Array, Array]) -> tuple[Array, Array]:
-    return jnp.where(needed, results[0], 0.0), jnp.where(needed, results[1], 0.0)
+def _zero_unneeded(needed: Bool[Array, "B C"], results: tuple[Array, Array]) -> tuple[Array, Array]:
+    log_probs, entropy = results
+    return jnp.where(needed, log_probs, 0.0), jnp.where(needed, entropy, 0.0)
 
 
 @jax.custom_vjp
@@ -63,35 +65,38 @@ def _in_chunks(
     targets: Int[Array, "n B c"],
     num_chunks: Int[Array, ""] | int,
 ) -> tuple[Float[Array, "n B c"], Float[Array, "n B c"]]:
-    """The first `num_chunks` chunks one after another; those behind them are 0."""
+    """Log-probs and entropy of the first `num_chunks` chunks in a loop; 0 for the other chunks."""
 
-    def one(i, results):
+    def compute_chunk(i, results):
+        log_probs, entropies = results
         log_prob, entropy = _log_prob_and_entropy(hidden[i], head, targets[i])
-        return results[0].at[i].set(log_prob), results[1].at[i].set(entropy)
+        return log_probs.at[i].set(log_prob), entropies.at[i].set(entropy)
 
     zeros = jnp.zeros(targets.shape, jnp.float32)
     with jax.named_scope("logits_chunks"):
-        return jax.lax.fori_loop(0, num_chunks, one, (zeros, zeros))
+        return jax.lax.fori_loop(0, num_chunks, compute_chunk, (zeros, zeros))
 
 
 def _forward(hidden, head, targets, num_chunks):
     return _in_chunks(hidden, head, targets, num_chunks), (hidden, head, targets, num_chunks)
 
 
-def _backward(saved, by_results):
-    hidden, head, targets, num_chunks = saved
+def _backward(residuals, grad_results):
+    hidden, head, targets, num_chunks = residuals
+    grad_log_probs, grad_entropy = grad_results
 
-    def one(i, gradients):
-        by_hidden, by_head = gradients
-        _, pull = jax.vjp(lambda h, w: _log_prob_and_entropy(h, w, targets[i]), hidden[i], head)
-        here, by_head_here = pull((by_results[0][i], by_results[1][i]))
-        return by_hidden.at[i].set(here), by_head + by_head_here
+    def add_chunk(i, gradients):
+        grad_hidden, grad_head = gradients
+        _, vjp = jax.vjp(lambda h, w: _log_prob_and_entropy(h, w, targets[i]), hidden[i], head)
+        grad_hidden_chunk, grad_head_chunk = vjp((grad_log_probs[i], grad_entropy[i]))
+        return grad_hidden.at[i].set(grad_hidden_chunk), grad_head + grad_head_chunk
 
-    # The head's gradient is a sum over all chunks: in bfloat16 it would lose the small ones.
+    # Float32, because the head's gradient is a sum over all chunks: a bfloat16 sum would lose the
+    # small terms.
     zeros = jnp.zeros_like(hidden), jnp.zeros(head.shape, jnp.float32)
     with jax.named_scope("logits_chunks"):
-        by_hidden, by_head = jax.lax.fori_loop(0, num_chunks, one, zeros)
-    return by_hidden, by_head.astype(head.dtype), None, None
+        grad_hidden, grad_head = jax.lax.fori_loop(0, num_chunks, add_chunk, zeros)
+    return grad_hidden, grad_head.astype(head.dtype), None, None
 
 
 _in_chunks.defvjp(_forward, _backward)
@@ -100,53 +105,54 @@ _in_chunks.defvjp(_forward, _backward)
 def _log_prob_and_entropy(
     hidden: Float[Array, "B c D"], head: Float[Array, "D V"], targets: Int[Array, "B c"]
 ) -> tuple[Float[Array, "B c"], Float[Array, "B c"]]:
-    few = without_ones(hidden)
-    results = _of_rows(few, head, targets.reshape(few.shape[:-1]))
-    return results[0].reshape(targets.shape), results[1].reshape(targets.shape)
+    squeezed = without_ones(hidden)
+    log_prob, entropy = _from_logits(squeezed, head, targets.reshape(squeezed.shape[:-1]))
+    return log_prob.reshape(targets.shape), entropy.reshape(targets.shape)
 
 
 @jax.custom_vjp
-def _of_rows(
+def _from_logits(
     hidden: Float[Array, "*c D"], head: Float[Array, "D V"], targets: Int[Array, "*c"]
 ) -> tuple[Float[Array, "*c"], Float[Array, "*c"]]:
-    return _rows_forward(hidden, head, targets)[0]
+    return _from_logits_forward(hidden, head, targets)[0]
 
 
-def _rows_forward(hidden, head, targets):
+def _from_logits_forward(hidden, head, targets):
     logits = jnp.einsum("...d,dv->...v", hidden, head, preferred_element_type=jnp.float32)
-    highest = jnp.max(logits, axis=-1, keepdims=True)
-    below, weight = _log_p_and_p(logits, highest[..., 0])
-    total, weighted = jnp.sum(weight, axis=-1), jnp.sum(weight * below, axis=-1)
-    log_total = highest[..., 0] + jnp.log(total)
+    maximum = jnp.max(logits, axis=-1, keepdims=True)
+    shifted, weights = _log_p_and_p(logits, maximum[..., 0])
+    total, weighted = jnp.sum(weights, axis=-1), jnp.sum(weights * shifted, axis=-1)
+    log_total = maximum[..., 0] + jnp.log(total)
     log_prob = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - log_total
-    # −Σ π log π with π = w / Σw, w = exp(x − max x): two sums of one pass, neither term negative.
+    # −Σ π log π = log Σw − Σ w (x − max x) / Σw with w = exp(x − max x) and π = w / Σw. One pass
+    # gives both sums, and neither term is negative.
     entropy = jnp.log(total) - weighted / total
     return (log_prob, entropy), (hidden, head, targets, logits, log_total, entropy)
 
 
-def _rows_backward(saved, by_results):
+def _from_logits_backward(residuals, grad_results):
     """∂ log π(a) / ∂ logit_v = [v = a] − π_v;  ∂H / ∂ logit_v = −π_v (log π_v + H)."""
-    hidden, head, targets, logits, log_total, entropy = saved
-    by_log_prob, by_entropy = (x[..., None] for x in by_results)
+    hidden, head, targets, logits, log_total, entropy = residuals
+    grad_log_prob, grad_entropy = (gradient[..., None] for gradient in grad_results)
     log_p, p = _log_p_and_p(logits, log_total)
-    places = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
-    by_logits = jnp.where(places == targets[..., None], by_log_prob, 0.0) - p * (
-        by_log_prob + by_entropy * (log_p + entropy[..., None])
+    token_ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    grad_logits = jnp.where(token_ids == targets[..., None], grad_log_prob, 0.0) - p * (
+        grad_log_prob + grad_entropy * (log_p + entropy[..., None])
     )
-    by_logits = made_once(by_logits.astype(hidden.dtype))
-    by_hidden = jnp.einsum("...v,dv->...d", by_logits, head)
-    return by_hidden, by_kernel(hidden, by_logits), None
+    grad_logits = materialize(grad_logits.astype(hidden.dtype))
+    grad_hidden = jnp.einsum("...v,dv->...d", grad_logits, head)
+    return grad_hidden, grad_kernel(hidden, grad_logits), None
 
 
-_of_rows.defvjp(_rows_forward, _rows_backward)
+_from_logits.defvjp(_from_logits_forward, _from_logits_backward)
 
 
 def _log_p_and_p(
     logits: Float[Array, "*c V"], log_total: Float[Array, "*c"]
 ) -> tuple[Float[Array, "*c V"], Float[Array, "*c V"]]:
-    """x − log_total, and its exponential: of the log of Σ exp(x), log π and π."""
+    """logits − log_total and its exponential: log π and π if log_total is log Σ exp(logits)."""
     log_p = logits - log_total[..., None]
-    # exp(-inf) * -inf is NaN; a forbidden token has no part in the entropy.
+    # A forbidden token (logit -inf) must add 0 to the entropy, but exp(-inf) * -inf is NaN.
     return jnp.where(jnp.isneginf(log_p), 0.0, log_p), jnp.exp(log_p)
 
 

@@ -1,4 +1,4 @@
-"""Losses as per-token arrays; `ops.masked` reduces them, in one place for all.
+"""Per-token losses; `ops.masked` has the functions that reduce them to a number.
 
 PPO: Schulman et al., arXiv 1707.06347, equation 7. AsyPPO: arXiv 2510.01656.
 """
@@ -16,9 +16,11 @@ def clipped_surrogate(
     clip_eps_low: float,
     clip_eps_high: float,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """min(ρ·A, clip(ρ, 1−ε_low, 1+ε_high)·A) with ρ = exp(log π − log π_old); to be maximised.
+    """PPO's clipped objective per token, to be maximised, and the probability ratio ρ.
 
-    Returns `(surrogate, ratio)`, both per token.
+    surrogate = min(ρ·A, clip(ρ, 1−ε_low, 1+ε_high)·A),  ρ = exp(log π − log π_old)
+
+    Returns `(surrogate, ratio)`.
     """
     ratio = jnp.exp(log_probs - old_log_probs)
     clipped = jnp.clip(ratio, 1.0 - clip_eps_low, 1.0 + clip_eps_high)
@@ -33,16 +35,17 @@ def asyppo_loss(
     *,
     entropy_coef: float,
 ) -> Float[Array, "..."]:
-    """−( I^A · surrogate + β · I^H · H ) per token; to be minimised.
+    """AsyPPO's policy loss −( I^A · surrogate + β · I^H · H ) per token, to be minimised.
 
-    I^A touches only the surrogate and I^H only the entropy. A dropped token adds 0 but still counts
-    in |o|: reduce with the completion mask, not with these (`ops.masked.sequence_mean_sum`).
+    I^A masks only the surrogate, and I^H masks only the entropy. A dropped token adds 0 but still
+    counts in |o|: reduce with the completion mask, not with these masks
+    (`ops.masked.sequence_mean_sum`).
     """
-    kept_surrogate = jnp.where(advantage_mask, surrogate, 0.0)
-    kept_entropy = jnp.where(entropy_mask, entropy, 0.0)
-    return -(kept_surrogate + entropy_coef * kept_entropy)
+    masked_surrogate = jnp.where(advantage_mask, surrogate, 0.0)
+    masked_entropy = jnp.where(entropy_mask, entropy, 0.0)
+    return -(masked_surrogate + entropy_coef * masked_entropy)
 
 
 def squared_error(values: Float[Array, "..."], returns: Float[Array, "..."]) -> Float[Array, "..."]:
-    """(V(s_t) − R_t)² per token: plain, without a half, unclipped. Returns are constants."""
+    """The value loss (V(s_t) − R_t)² per token: no factor ½, no clipping, no gradient to R_t."""
     return jnp.square(values - jax.lax.stop_gradient(returns))

@@ -1,7 +1,7 @@
-"""Reductions over real positions only: a sum and its denominator stay apart until the end.
+"""Reductions over real tokens. Those that losses use return a sum and its count, not a mean.
 
-Gradient accumulation, packing and sharding give the same number only if every part adds up sums and
-counts and divides once; so the functions here that matter to a loss return both.
+Gradient accumulation, packing and sharding give the same number only if sums and counts are added
+up over all microbatches and shards and divided once at the end.
 """
 
 import jax.numpy as jnp
@@ -9,26 +9,26 @@ from jaxtyping import Array, Bool, Float
 
 
 def masked_sum(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:
-    """Sum of `x` where `mask` is true; what lies under a false mask never enters, NaN included."""
+    """Sum of `x` where `mask` is true; masked-out entries are ignored, even if they are NaN."""
     return jnp.sum(jnp.where(mask, x, 0.0))
 
 
 def masked_mean(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:
-    """Mean of `x` where `mask` is true; 0 where nothing is."""
+    """Mean of `x` where `mask` is true; 0 if `mask` is false everywhere."""
     return masked_sum(x, mask) / jnp.maximum(jnp.sum(mask), 1)
 
 
 def masked_variance(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:
-    """Population variance of `x` where `mask` is true, by two passes (one pass cancels digits)."""
+    """Population variance of `x` where `mask` is true, in two passes (one pass loses digits)."""
     return masked_mean(jnp.square(x - masked_mean(x, mask)), mask)
 
 
 def sequence_weights(mask: Bool[Array, "B C"]) -> Float[Array, "B C"]:
-    """1/|o| on the real tokens of each sequence and 0 elsewhere.
+    """The weight of each token in the loss: 1/|o| on real tokens and 0 elsewhere.
 
-    |o| counts all tokens of `mask`, the completion's real ones: those that a method dropped from a
-    term count too, because the 1/|o| of the objective stands outside its masks (arXiv 2510.01656).
-    A token that carries its weight may lie anywhere: packed, in another microbatch, elsewhere.
+    |o| is the number of real tokens of the completion. It includes tokens that the advantage or
+    entropy mask drops, because 1/|o| stands outside the masks in the objective (arXiv 2510.01656).
+    With its weight, a token can be moved to another row or microbatch without changing the loss.
     """
     lengths = jnp.sum(mask, axis=-1, keepdims=True)
     return mask / jnp.maximum(lengths, 1).astype(jnp.float32)
@@ -37,7 +37,7 @@ def sequence_weights(mask: Bool[Array, "B C"]) -> Float[Array, "B C"]:
 def sequence_mean_sum(
     x: Float[Array, "B C"], mask: Bool[Array, "B C"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The sum over sequences of (1/|o|) Σ_t x_t, and the number of sequences with a real token."""
+    """The sum over sequences of (1/|o|) Σ_t x_t, and the number of non-empty sequences."""
     count = jnp.sum(jnp.any(mask, axis=-1)).astype(jnp.float32)
     return masked_sum(sequence_weights(mask) * x, mask), count
 
@@ -45,7 +45,7 @@ def sequence_mean_sum(
 def token_sum(
     x: Float[Array, "..."], mask: Bool[Array, "..."]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The sum over real tokens, and their number."""
+    """The sum over real tokens, and the number of real tokens."""
     return masked_sum(x, mask), jnp.sum(mask).astype(jnp.float32)
 
 
@@ -54,7 +54,7 @@ def explained_variance(
 ) -> Float[Array, ""]:
     """1 − Var(R − V) / Var(R) over real tokens: 1 is perfect, 0 is no better than a constant.
 
-    It is 0 where the returns do not vary beyond rounding: there is nothing to explain.
+    It is 0 if the returns vary by no more than rounding, because there is nothing to explain.
     """
     variance = masked_variance(returns, mask)
     unexplained = masked_variance(returns - values, mask)
@@ -64,7 +64,7 @@ def explained_variance(
 
 
 def masked_quantile(x: Float[Array, "..."], mask: Bool[Array, "..."], q: float) -> Float[Array, ""]:
-    """The q-quantile (nearest rank) of `x` where `mask` is true; 0 where nothing is."""
+    """The q-quantile (nearest rank) of `x` where `mask` is true; 0 if `mask` is all false."""
     count = jnp.sum(mask)
     ordered = jnp.sort(jnp.where(mask, x, jnp.inf).ravel())
     index = jnp.round(q * jnp.maximum(count - 1, 0)).astype(jnp.int32)

@@ -1,7 +1,7 @@
-"""RMSNorm, whose backward pass is written out.
+"""RMSNorm with a hand-written backward pass that stores less than autodiff.
 
-Autodiff keeps what each step multiplied, in float32; what it needs is x as it came and one number a
-row.
+Autodiff stores the inputs of every multiplication in float32. This backward pass stores x in its
+own dtype and one float32 number per row.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ def rms_norm(
 ) -> Float[Array, "*B D"]:
     """x / rms(x) · scale over the last axis, rms(x) = √(mean x² + eps) (arXiv 1910.07467).
 
-    Computed in float32, given in the dtype of x.
+    Computed in float32, returned in the dtype of x.
     """
     return _forward(x, scale, eps)[0]
 
@@ -25,24 +25,24 @@ def rms_norm(
 def _forward(x, scale, eps):
     x32 = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
-    scaled = x32 * inverse * _along(scale, x32)
+    scaled = x32 * inverse * _broadcast_scale(scale, x32)
     return scaled.astype(x.dtype), (x, scale, inverse)
 
 
-def _backward(eps, saved, by_out):
+def _backward(eps, residuals, grad_out):
     """With x̂ = x / rms(x): ∂x = (∂x̂ − x̂ · mean(∂x̂ · x̂)) / rms(x), where ∂x̂ = ∂out · scale."""
     del eps
-    x, scale, inverse = saved
-    normed, by_out = x.astype(jnp.float32) * inverse, by_out.astype(jnp.float32)
-    by_normed = by_out * _along(scale, by_out)
-    shared = jnp.mean(by_normed * normed, axis=-1, keepdims=True)
-    by_x = inverse * (by_normed - normed * shared)
-    by_scale = jnp.sum(by_out * normed, axis=tuple(range(x.ndim - 1)))
-    return by_x.astype(x.dtype), by_scale.astype(scale.dtype)
+    x, scale, inverse = residuals
+    normed, grad_out = x.astype(jnp.float32) * inverse, grad_out.astype(jnp.float32)
+    grad_normed = grad_out * _broadcast_scale(scale, grad_out)
+    projection = jnp.mean(grad_normed * normed, axis=-1, keepdims=True)
+    grad_x = inverse * (grad_normed - normed * projection)
+    grad_scale = jnp.sum(grad_out * normed, axis=tuple(range(x.ndim - 1)))
+    return grad_x.astype(x.dtype), grad_scale.astype(scale.dtype)
 
 
 rms_norm.defvjp(_forward, _backward)
 
 
-def _along(scale: Float[Array, " D"], x: Float[Array, "*B D"]) -> Float[Array, "*one D"]:
+def _broadcast_scale(scale: Float[Array, " D"], x: Float[Array, "*B D"]) -> Float[Array, "*one D"]:
     return jnp.reshape(scale, (1,) * (x.ndim - 1) + (-1,))

@@ -1,13 +1,14 @@
-"""Products with weights, whose backward passes are written out where autodiff's are slow.
+"""Matrix products with weights, with hand-written backward passes where autodiff is slow on CPUs.
 
-On a CPU, XLA fuses what makes a gradient (a silu's, a norm's) into the copy that transposes it for
-a product, and computes it once for every product that reads it, across the rows of memory: a third
-of a backward pass. Here a gradient is made once and the activations are what is transposed. Other
-platforms fuse such work into their products and are left to it.
+Training. On a CPU, XLA fuses the computation of a gradient (of a silu, of a norm) into the copy
+that transposes it for a matrix product. It then repeats this computation for every product that
+reads the gradient, with strided memory access. This took a third of a backward pass. Here each
+gradient is computed and written to memory once, and the activations are transposed instead. On
+other platforms XLA fuses such work into the products themselves, so nothing is changed there.
 
-A decoding step multiplies few rows with weights that come from memory anew for every token. A CPU
-reads a left operand's memory in order, a right one's in columns: there W · xᵀ takes half to nine
-tenths of the time of x · W (`few_rows_dense`).
+Decoding. A step multiplies few rows with weights that are read from memory again for every token.
+A CPU reads the left operand sequentially and the right operand by columns. W · xᵀ therefore takes
+50% to 90% of the time of x · W (`few_rows_dense`).
 """
 
 import jax
@@ -16,23 +17,25 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-# Rows up to which the weights are better the left operand; of a wide product, whose output has to
-# be transposed, and of the gated MLP, whose output is narrow.
+# Largest number of rows for which W · xᵀ is faster than x · W. The limit of the gated MLP is higher
+# because its output is narrow; the output of a wide product has to be transposed.
 _FEW_ROWS = 64
 _FEW_ROWS_OF_MLP = 128
 
-# What remat "dots" keeps; by name, because a stack of critics has only batched products.
+# The arrays that remat "dots" stores. They are marked by name because JAX's own policy for products
+# without batch dimensions finds none in a stack of critics.
 PRODUCT = "product_with_weights"
 
 
-def made_once(x: Array) -> Array:
-    """`x`, which on a CPU is written to memory before anything reads it."""
+def materialize(x: Array) -> Array:
+    """`x`; on a CPU it is written to memory once, instead of being recomputed by every reader."""
     return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda y: y)
 
 
 def without_ones(x: Array) -> Array:
-    """`x` without axes of length 1 before its last: a CPU sums products four to nine times as
-    slowly where one leads.
+    """`x` without its axes of length 1, except for the last axis.
+
+    On a CPU, products with a leading axis of length 1 are 4 to 9 times slower.
     """
     return x.reshape(*(n for n in x.shape[:-1] if n > 1), x.shape[-1])
 
@@ -47,10 +50,10 @@ def _dense_forward(x, kernel):
     return _product(x, kernel), (x, kernel)
 
 
-def _dense_backward(saved, by_out):
-    x, kernel = saved
-    by_out = made_once(by_out)
-    return _by_input(by_out, kernel), by_kernel(x, by_out)
+def _dense_backward(residuals, grad_out):
+    x, kernel = residuals
+    grad_out = materialize(grad_out)
+    return _grad_input(grad_out, kernel), grad_kernel(x, grad_out)
 
 
 dense.defvjp(_dense_forward, _dense_backward)
@@ -63,27 +66,27 @@ def gated_mlp(
     up: Float[Array, "D F"],
     down: Float[Array, "F D"],
 ) -> Float[Array, "*B D"]:
-    """down( silu(gate(x)) · up(x) ) (arXiv 2002.05202); keeps x, gate(x) and up(x) alone."""
+    """down( silu(gate(x)) · up(x) ) (arXiv 2002.05202); stores only x, gate(x) and up(x)."""
     return _gated_forward(x, gate, up, down)[0]
 
 
 def _gated_forward(x, gate, up, down):
-    gated, raised = _product(x, gate), _product(x, up)
-    out = _product(jax.nn.silu(gated) * raised, down)
-    return out, (x, gated, raised, gate, up, down)
+    gate_out, up_out = _product(x, gate), _product(x, up)
+    out = _product(jax.nn.silu(gate_out) * up_out, down)
+    return out, (x, gate_out, up_out, gate, up, down)
 
 
-def _gated_backward(saved, by_out):
-    x, gated, raised, gate, up, down = saved
-    share = jax.nn.sigmoid(gated)
-    silu = gated * share
-    by_hidden = _by_input(by_out, down)
+def _gated_backward(residuals, grad_out):
+    x, gate_out, up_out, gate, up, down = residuals
+    sigmoid = jax.nn.sigmoid(gate_out)
+    silu = gate_out * sigmoid
+    grad_hidden = _grad_input(grad_out, down)
     # silu'(a) = σ(a) + a σ(a) (1 − σ(a))
-    by_gated = made_once(by_hidden * raised * (share + silu * (1 - share)))
-    by_raised = made_once(by_hidden * silu)
-    by_x = _by_input(by_gated, gate) + _by_input(by_raised, up)
-    by_down = by_kernel(made_once(silu * raised), by_out)
-    return by_x, by_kernel(x, by_gated), by_kernel(x, by_raised), by_down
+    grad_gate_out = materialize(grad_hidden * up_out * (sigmoid + silu * (1 - sigmoid)))
+    grad_up_out = materialize(grad_hidden * silu)
+    grad_x = _grad_input(grad_gate_out, gate) + _grad_input(grad_up_out, up)
+    grad_down = grad_kernel(materialize(silu * up_out), grad_out)
+    return grad_x, grad_kernel(x, grad_gate_out), grad_kernel(x, grad_up_out), grad_down
 
 
 gated_mlp.defvjp(_gated_forward, _gated_backward)
@@ -92,7 +95,7 @@ gated_mlp.defvjp(_gated_forward, _gated_backward)
 def few_rows_dense(
     x: Float[Array, "R D"], kernel: Float[Array, "F D"], dtype: DTypeLike | None = None
 ) -> Float[Array, "R F"]:
-    """x · Wᵀ in `dtype` (that of x): a kernel with its outputs first, for a decoding step."""
+    """x · Wᵀ for a decoding step; the kernel's output axis is first. `dtype` None: that of x."""
     if x.shape[0] > _FEW_ROWS:
         return jnp.einsum("rd,fd->rf", x, kernel, preferred_element_type=dtype)
     return _features_first(x, kernel, dtype).T
@@ -104,7 +107,7 @@ def few_rows_gated_mlp(
     up: Float[Array, "F D"],
     down: Float[Array, "D F"],
 ) -> Float[Array, "R D"]:
-    """`gated_mlp` of kernels with their outputs first, for a decoding step."""
+    """`gated_mlp` for a decoding step; the kernels' output axes are first."""
     if x.shape[0] > _FEW_ROWS_OF_MLP:
         return (jax.nn.silu(x @ gate.T) * (x @ up.T)) @ down.T
     hidden = jax.nn.silu(_features_first(x, gate)) * _features_first(x, up)
@@ -114,7 +117,7 @@ def few_rows_gated_mlp(
 def _features_first(
     x: Float[Array, "R D"], kernel: Float[Array, "F D"], dtype: DTypeLike | None = None
 ) -> Float[Array, "F R"]:
-    """W · xᵀ; the barrier, because of the transpose of a product XLA makes x · Wᵀ again."""
+    """W · xᵀ; without the barrier XLA would rewrite the transposed product as x · Wᵀ."""
     product = jnp.einsum("fd,rd->fr", kernel, x, preferred_element_type=dtype)
     return jax.lax.optimization_barrier(product)
 
@@ -123,12 +126,15 @@ def _product(x: Float[Array, "*B D"], kernel: Float[Array, "D F"]) -> Float[Arra
     return checkpoint_name(x @ kernel, PRODUCT)
 
 
-def _by_input(by_out: Float[Array, "*B F"], kernel: Float[Array, "D F"]) -> Float[Array, "*B D"]:
-    return jnp.einsum("...f,df->...d", by_out, kernel)
+def _grad_input(
+    grad_out: Float[Array, "*B F"], kernel: Float[Array, "D F"]
+) -> Float[Array, "*B D"]:
+    return jnp.einsum("...f,df->...d", grad_out, kernel)
 
 
-def by_kernel(x: Float[Array, "*B D"], by_out: Float[Array, "*B F"]) -> Float[Array, "D F"]:
-    """xᵀ · ∂out, the gradient of x · W by W."""
-    rows, by_out = x.reshape(-1, x.shape[-1]), by_out.reshape(-1, by_out.shape[-1])
-    # Its quicker products, a third at a vocabulary's width, want a left operand that lies so.
-    return made_once(rows.T) @ by_out
+def grad_kernel(x: Float[Array, "*B D"], grad_out: Float[Array, "*B F"]) -> Float[Array, "D F"]:
+    """xᵀ · ∂out: the gradient of a loss of x · W with respect to W, given ∂out."""
+    rows, grad_rows = x.reshape(-1, x.shape[-1]), grad_out.reshape(-1, grad_out.shape[-1])
+    # XLA's faster CPU products need the left operand contiguous in this layout; at a vocabulary's
+    # width this saves a third of the time.
+    return materialize(rows.T) @ grad_rows

@@ -1,8 +1,8 @@
-"""Stop strings inside the decoding program: a table from (state, token) to the next state.
+"""Stop strings in the decoding program: a table that maps (state, token) to the next state.
 
-A state says how much of which stop string the text so far ends with (Aho and Corasick, 1975), so
-one look-up a token finds a string whatever tokens it is spread over. The text is bytes, because a
-token may hold part of a character.
+A state is the part of a stop string that the text ends with so far (Aho and Corasick, 1975). One
+look-up per token finds a stop string, even if it is split over several tokens. The text is bytes,
+because a token may hold a part of a character.
 """
 
 import json
@@ -19,35 +19,38 @@ from asyppo_jax.tasks.tokenizers import Tokenizer
 def make_stop_table(
     stop_strings: Sequence[str], tokenizer: Tokenizer
 ) -> Int[np.ndarray, "states V"]:
-    """The table of these strings: rows are states, 0 the first, and the last means "found".
+    """The table of the next state per state and token. Row 0 is the start, the last row is "found".
 
-    Once found, always found: the last row leads to itself.
+    The state "found" is never left: every token maps it to itself.
 
     Raises:
-      ConfigError: an empty string, which every text holds.
+      ConfigError: one of the strings is empty, so every text would contain it.
     """
     if "" in stop_strings:
         raise ConfigError(
-            "config.sampling.stop_strings has an empty string, which every completion holds; "
+            "config.sampling.stop_strings has an empty string, which every completion contains; "
             "remove it"
         )
     bytes_table = _byte_table([text.encode() for text in stop_strings])
     states, texts = np.arange(len(bytes_table), dtype=np.int32), token_bytes(tokenizer)
     table = np.empty((len(states), len(texts)), np.int32)
     for token, text in enumerate(texts):
-        after = states
+        next_states = states
         for byte in text:
-            after = bytes_table[after, byte]
-        table[:, token] = after
+            next_states = bytes_table[next_states, byte]
+        table[:, token] = next_states
     return table
 
 
 def _byte_table(strings: Sequence[bytes]) -> Int[np.ndarray, "states 256"]:
-    """The automaton over bytes; a state is the longest suffix that begins one of the strings."""
+    """The table of the next state per state and byte.
+
+    A state is the longest suffix of the text that is a proper prefix of one of the strings.
+    """
     prefixes = {text[:n] for text in strings for n in range(len(text))}
     states = {prefix: i for i, prefix in enumerate(sorted(prefixes, key=lambda p: (len(p), p)))}
-    found = len(states)
-    table = np.full((found + 1, 256), found, np.int32)
+    found_state = len(states)
+    table = np.full((found_state + 1, 256), found_state, np.int32)
     for prefix, state in states.items():
         for byte in range(256):
             text = prefix + bytes([byte])
@@ -59,12 +62,13 @@ def _byte_table(strings: Sequence[bytes]) -> Int[np.ndarray, "states 256"]:
 
 
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
-    """What each token adds to a text; special tokens, which decoding leaves out, add nothing."""
+    """The bytes that each token adds to a text; none for special tokens, which decoding skips."""
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    backend: Any = tokenizer.backend_tokenizer  # the library's own type allows for anything
+    backend: Any = tokenizer.backend_tokenizer  # Any, because the library's type is too general
     decoder = json.loads(backend.to_str())["decoder"] or {}
-    kinds = {one["type"] for one in [decoder, *decoder.get("decoders", [])] if "type" in one}
-    of_letter = _byte_of_letter()
+    decoders = [decoder, *decoder.get("decoders", [])]
+    decoder_types = {entry["type"] for entry in decoders if "type" in entry}
+    byte_of_letter = _byte_of_letter()
     added = {i: t.content for i, t in tokenizer.added_tokens_decoder.items()}
     special = set(tokenizer.all_special_ids)
     texts = []
@@ -73,17 +77,17 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
             texts.append(b"")
         elif token in added:
             texts.append(added[token].encode())
-        elif "ByteLevel" in kinds:
-            texts.append(bytes(of_letter[letter] for letter in piece))
-        elif "ByteFallback" in kinds and len(piece) == 6 and piece.startswith("<0x"):
+        elif "ByteLevel" in decoder_types:
+            texts.append(bytes(byte_of_letter[letter] for letter in piece))
+        elif "ByteFallback" in decoder_types and len(piece) == 6 and piece.startswith("<0x"):
             texts.append(bytes([int(piece[3:5], 16)]))
-        else:  # other vocabularies mark spaces, at most
+        else:  # other vocabularies are plain text, with a mark for spaces at most
             texts.append(piece.replace("\u2581", " ").encode())
     return texts
 
 
 def _byte_of_letter() -> dict[str, int]:
-    """GPT-2's letters for bytes: printable ones stand for themselves, others for 256, 257, …"""
+    """GPT-2's letter -> byte: a printable byte is its own letter, the others are 256, 257, …"""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     letters = {chr(byte): byte for byte in printable}
@@ -95,7 +99,7 @@ def holds_stop_string(
     tokens: Int[np.ndarray, "B C"],
     lengths: Int[np.ndarray, " B"],
 ) -> Bool[np.ndarray, " B"]:
-    """Which rows' first `lengths` tokens hold a stop string."""
+    """True for the rows whose first `lengths` tokens contain a stop string."""
     states = np.zeros(len(tokens), np.int32)
     for t in range(tokens.shape[1]):
         states = np.where(t < lengths, table[states, tokens[:, t]], states)

@@ -1,4 +1,4 @@
-"""Times a phase, beside a peer on the same weights where asked for.
+"""Times a phase of a training step, optionally next to another library with the same weights.
 
     python -m experiments.benchmark sample|update|step --model=DIR [--critic=DIR --num_critics=2]
         [--sequences=128 --group=8 --prompt=64 --completion=192] [--ragged=SEED | --lengths=FILE]
@@ -7,7 +7,8 @@
         [--peer_microbatch=4] [--devices=1] [--dtype=float32] [--remat=none] [--unroll=1]
         [--profile=DIR] [--json]
 
-How the figures are made, the peers' environments, and a table: experiments/benchmark/README.md.
+The method, the environments of the other libraries (peers) and results are in
+experiments/benchmark/README.md.
 """
 
 import json
@@ -28,55 +29,66 @@ from experiments.benchmark.setting import (
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "The actor's Hugging Face directory (no tokenizer), or a config.json whose weights are drawn.",
+    "The actor: a Hugging Face directory (without tokenizer), or a config.json for random weights.",
 )
-_CRITIC = flags.DEFINE_string("critic", "", "The critics', likewise; empty: the actor's.")
-_NUM_CRITICS = flags.DEFINE_integer("num_critics", 1, "1 is PPO, 2 or more AsyPPO.", lower_bound=1)
-_SEQUENCES = flags.DEFINE_integer("sequences", 128, "Rows of the rollout.", lower_bound=1)
-_GROUP = flags.DEFINE_integer("group", 8, "Responses of a prompt.", lower_bound=1)
-_PROMPT = flags.DEFINE_integer("prompt", 64, "Tokens of every prompt.", lower_bound=1)
-_COMPLETION = flags.DEFINE_integer("completion", 192, "The longest completion.", lower_bound=2)
-_RAGGED = flags.DEFINE_integer("ragged", None, "Seed of lognormal lengths (median 40).")
-_LENGTHS = flags.DEFINE_string("lengths", None, "A JSON list: the length of each completion.")
-_MICROBATCH = flags.DEFINE_integer("microbatch", 16, "Rows of one forward pass.", lower_bound=1)
-_PACKING = flags.DEFINE_bool("packing", False, "Several sequences in a row of the updates.")
+_CRITIC = flags.DEFINE_string("critic", "", "The critics, like --model; empty: the actor's.")
+_NUM_CRITICS = flags.DEFINE_integer("num_critics", 1, "1: PPO; 2 or more: AsyPPO.", lower_bound=1)
+_SEQUENCES = flags.DEFINE_integer("sequences", 128, "Sequences per rollout.", lower_bound=1)
+_GROUP = flags.DEFINE_integer("group", 8, "Responses per prompt.", lower_bound=1)
+_PROMPT = flags.DEFINE_integer("prompt", 64, "Tokens per prompt.", lower_bound=1)
+_COMPLETION = flags.DEFINE_integer(
+    "completion", 192, "Maximum tokens per completion.", lower_bound=2
+)
+_RAGGED = flags.DEFINE_integer(
+    "ragged", None, "Random completion lengths (lognormal, median 40) from this seed."
+)
+_LENGTHS = flags.DEFINE_string(
+    "lengths", None, "A JSON file with a list of the completion lengths."
+)
+_MICROBATCH = flags.DEFINE_integer("microbatch", 16, "Sequences per forward pass.", lower_bound=1)
+_PACKING = flags.DEFINE_bool("packing", False, "Pack several sequences into a row in the updates.")
 _ROWS_PER_PROMPT = flags.DEFINE_integer(
     "rows_per_prompt",
     1,
-    "Rows of the updates that share one pass over their prompt.",
+    "Rows of the updates that share one forward pass over their prompt.",
     lower_bound=1,
 )
-_SLOTS = flags.DEFINE_integer("slots", 0, "Rows decoded at one time; 0: all.", lower_bound=0)
-_CORES = flags.DEFINE_integer("cores", None, "Cores of the process; all it may use if not given.")
+_SLOTS = flags.DEFINE_integer(
+    "slots", 0, "Sequences decoded at the same time; 0: all.", lower_bound=0
+)
+_CORES = flags.DEFINE_integer("cores", None, "CPU cores to use; default: all available.")
 _DEVICES = flags.DEFINE_integer(
     "devices",
     1,
-    "Of `sample` and `update`: CPU devices that their rows are spread over.",
+    "For `sample` and `update`: number of CPU devices to shard the rows over.",
     lower_bound=1,
 )
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Timed runs.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Number of timed runs.", lower_bound=1)
 _BESIDE = flags.DEFINE_enum(
-    "beside", None, ["transformers", "tunix", "torch", "torch_compile"], "The peer to run in turn."
+    "beside",
+    None,
+    ["transformers", "tunix", "torch", "torch_compile"],
+    "The peer to time, alternating with our runs.",
 )
 _PEER_PYTHON = flags.DEFINE_string(
-    "peer_python", None, "The interpreter of the peer's environment."
+    "peer_python", None, "The Python interpreter of the peer's environment."
 )
 _PEER_MICROBATCH = flags.DEFINE_integer(
-    "peer_microbatch", None, "The peer's rows of one forward pass; if not given, --microbatch."
+    "peer_microbatch", None, "The peer's sequences per forward pass; default: --microbatch."
 )
 _DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", ["float32", "bfloat16"], "What both networks compute in."
+    "dtype", "float32", ["float32", "bfloat16"], "Compute dtype of both networks."
 )
 _REMAT = flags.DEFINE_enum(
-    "remat", "none", ["none", "dots", "full"], "What a backward pass computes again."
+    "remat", "none", ["none", "dots", "full"], "What the backward pass recomputes."
 )
 _UNROLL = flags.DEFINE_integer(
-    "unroll", 1, "Layers in one turn of the loop over them; 0: all.", lower_bound=0
+    "unroll", 1, "Layers unrolled per scan iteration; 0: all.", lower_bound=0
 )
 _PROFILE = flags.DEFINE_string(
-    "profile", "", "A directory for a trace of one more run, whose operations are listed by time."
+    "profile", "", "Trace one more run into this directory and list its operations by time."
 )
-_JSON = flags.DEFINE_bool("json", False, "End with one line of JSON.")
+_JSON = flags.DEFINE_bool("json", False, "Print the result as one line of JSON at the end.")
 
 
 def main(argv: list[str]) -> None:
@@ -84,17 +96,17 @@ def main(argv: list[str]) -> None:
         phase, setting = _read_phase(argv[1:]), _read_setting()
         cores = restrict_cores(_CORES.value)
         spread_over(_DEVICES.value, phase, setting)
-        # Late: XLA makes as many threads as the process may use when jax is first imported.
+        # Imported late, because XLA creates one thread per available core when jax is imported.
         from experiments.benchmark.measure import describe, measure
 
         peer, python = _BESIDE.value, _PEER_PYTHON.value
         if (peer is None) != (python is None):
-            raise ConfigError("--beside and --peer_python go together")
+            raise ConfigError("--beside and --peer_python must be given together")
         for name, path in (("model", setting.model), ("critic", setting.critic)):
             if peer is not None and is_shape_alone(path):
                 raise ConfigError(
-                    f"--beside={peer} needs weights, and --{name}={path} is a shape alone; "
-                    "experiments.benchmark.make_model makes some"
+                    f"--beside={peer} needs weights, but --{name}={path} has none; "
+                    "make a model with experiments.benchmark.make_model"
                 )
         beside = (peer, python) if peer is not None and python is not None else None
         options = {"cores": cores, "repeats": _REPEATS.value, "profile": _PROFILE.value}
@@ -115,18 +127,20 @@ def _read_phase(positional: list[str]) -> str:
 def _read_setting() -> Setting:
     if _MODEL.value is None:
         raise ConfigError(
-            "--model=DIR is missing; `python -m experiments.benchmark.make_model DIR` makes one"
+            "--model=DIR is missing; make one: `python -m experiments.benchmark.make_model DIR`"
         )
     count, cap = _SEQUENCES.value, _COMPLETION.value
     if _RAGGED.value is not None and _LENGTHS.value is not None:
-        raise ConfigError("--ragged and --lengths both say how long the answers are; give one")
+        raise ConfigError("--ragged and --lengths both set the completion lengths; give only one")
     lengths = (cap,) * count
     if _RAGGED.value is not None:
         lengths = ragged_lengths(_RAGGED.value, count, cap)
     if _LENGTHS.value is not None:
         lengths = read_lengths(_LENGTHS.value, count, cap)
     if count % _GROUP.value:
-        raise ConfigError(f"--group={_GROUP.value} does not divide --sequences={count}")
+        raise ConfigError(
+            f"--group={_GROUP.value} does not divide --sequences={count}; change one of them"
+        )
     return Setting(
         model=_MODEL.value,
         critic=_CRITIC.value,
@@ -147,39 +161,41 @@ def _read_setting() -> Setting:
 
 
 def spread_over(devices: int, phase: str, setting: Setting) -> None:
-    """Gives this process, and not its peer, so many CPU devices; before jax is first imported.
+    """Sets the number of CPU devices of this process (not of its peer); call before importing jax.
 
     Raises:
-        ConfigError: the phase `step`, or rows that cannot be dealt out evenly.
+        ConfigError: the phase is `step`, or the rows cannot be divided evenly over the devices.
     """
     if devices == 1:
         return
     if phase == "step":
-        raise ConfigError(f"--devices={devices} spreads `sample` and `update`; step runs on one")
-    spread = {
+        raise ConfigError(
+            f"--devices={devices} works for `sample` and `update` only; step runs on one device"
+        )
+    sharded_rows = {
         "sample": ("--sequences / --group", setting.sequences // setting.group_size),
         "update": ("--microbatch / --rows_per_prompt", rows_at_once(setting)),
     }
-    name, count = spread[phase]
+    name, count = sharded_rows[phase]
     if count % devices:
         raise ConfigError(
-            f"--devices={devices} spreads {name}, which is {count}; make it a multiple of that"
+            f"--devices={devices} does not divide {name}, which is {count}; make it a multiple"
         )
     os.environ["JAX_NUM_CPU_DEVICES"] = str(devices)
 
 
 def restrict_cores(count: int | None) -> int:
-    """Leaves the process, and the peer that it starts, `count` of its cores; how many it has now.
+    """Restricts this process and its peer to `count` cores (None: all); returns the number.
 
     Raises:
-        ConfigError: it has fewer.
+        ConfigError: fewer cores are available.
     """
-    mine = sorted(os.sched_getaffinity(0))
+    available = sorted(os.sched_getaffinity(0))
     if count is None:
-        return len(mine)
-    if not 1 <= count <= len(mine):
-        raise ConfigError(f"--cores={count}, but this process may use {len(mine)}")
-    os.sched_setaffinity(0, mine[:count])
+        return len(available)
+    if not 1 <= count <= len(available):
+        raise ConfigError(f"--cores is {count}; choose a number from 1 to {len(available)}")
+    os.sched_setaffinity(0, available[:count])
     return count
 
 

@@ -1,4 +1,4 @@
-"""What every phase starts from: prompts and a scored rollout from a seed, parameters, the state."""
+"""Inputs of the timed phases: prompts and a scored rollout from a seed, parameters, the state."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,11 +22,11 @@ from asyppo_jax.models.pretrained import (
 from asyppo_jax.types import Experience, Params, PromptBatch, Rollout, TrainState
 from experiments.benchmark.setting import Setting, is_shape_alone, make_config
 
-PAD = 0  # no prompt or completion holds it, so that peers may tell padding by its token
+PAD = 0  # not used in prompts and completions, so that peers can recognise padding by the token
 
 
 class Inputs(NamedTuple):
-    """Of one measurement."""
+    """The inputs of one measurement."""
 
     config: Config
     networks: Networks
@@ -35,9 +35,9 @@ class Inputs(NamedTuple):
 
 
 def make_inputs(setting: Setting) -> Inputs:
-    """The models from their directories, or drawn; tokens, rewards and old log-probs at random.
+    """The networks of the setting's models; random tokens, rewards and old log-probs.
 
-    The log-probs are near those of a model that knows nothing, log(1/V).
+    The log-probs are close to those of an untrained model, log(1/V).
     """
     config = make_config(setting)
     networks = load_networks(config)
@@ -46,9 +46,9 @@ def make_inputs(setting: Setting) -> Inputs:
     prompts = rng.integers(1, vocabulary, (batch // setting.group_size, setting.prompt))
     mask = np.arange(setting.completion)[None] < np.asarray(setting.lengths)[:, None]
     completions = rng.integers(1, vocabulary, mask.shape) * mask
-    of_rows = np.repeat(prompts, setting.group_size, axis=0)
+    repeated_prompts = np.repeat(prompts, setting.group_size, axis=0)
     rollout = Rollout(
-        tokens=jnp.asarray(np.concatenate([of_rows, completions], axis=1), jnp.int32),
+        tokens=jnp.asarray(np.concatenate([repeated_prompts, completions], axis=1), jnp.int32),
         prompt_mask=jnp.ones((batch, setting.prompt), bool),
         completion_mask=jnp.asarray(mask),
         log_probs=jnp.asarray(rng.normal(-np.log(vocabulary), 0.1, mask.shape) * mask, jnp.float32),
@@ -62,34 +62,34 @@ def make_inputs(setting: Setting) -> Inputs:
 
 
 def first_state(inputs: Inputs) -> TrainState:
-    """The state before the first step; parameters and moments, which sampling has no use for."""
+    """The train state before the first step: parameters and optimizer moments."""
     create = partial(create_train_state, inputs.config, inputs.networks)
     make = jax.jit(lambda a, c: create(actor_params=a, critic_params=c))
     return make(actor_params(inputs), critic_params(inputs))
 
 
 def actor_params(inputs: Inputs) -> Params:
-    """Those of the model's directory; of a config.json alone, drawn from a seed."""
+    """The actor's parameters from its directory, or random ones if there is only a config.json."""
     if not is_shape_alone(inputs.config.actor.path):
         return load_actor_params(inputs.config, inputs.networks)
-    return _drawn(partial(init_actor, inputs.networks.actor), 0)
+    return _random_params(partial(init_actor, inputs.networks.actor), 0)
 
 
 def critic_params(inputs: Inputs) -> Params:
-    """Likewise, of all critics as one stack."""
+    """The stack of all critics' parameters, loaded or random like the actor's."""
     critic, count = inputs.networks.critic, inputs.config.algorithm.num_critics
-    assert critic is not None, "a benchmark has one critic at least"
+    assert critic is not None, "a benchmark has at least one critic"
     if not is_shape_alone(critic_source(inputs.config).path):
         return load_critic_params(inputs.config, inputs.networks)
-    return _drawn(lambda key: init_critics(critic, key, count), 1)
+    return _random_params(lambda key: init_critics(critic, key, count), 1)
 
 
-def _drawn(init: Callable[[jax.Array], Params], seed: int) -> Params:
+def _random_params(init: Callable[[jax.Array], Params], seed: int) -> Params:
     return jax.jit(lambda key: meta.unbox(init(key)))(jax.random.key(seed))
 
 
 def drawn_experience(inputs: Inputs) -> Experience:
-    """The experience of the rollout under values at random."""
+    """The experience of the rollout with random values."""
     shape = (inputs.config.algorithm.num_critics, *inputs.rollout.completion_mask.shape)
     values = 0.1 * jax.random.normal(jax.random.key(1), shape)
     make = partial(

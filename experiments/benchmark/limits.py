@@ -1,4 +1,4 @@
-"""What this machine can do, measured: matrix products of the model's own shapes, and reads."""
+"""Measured limits of this machine: matrix products of the model's shapes, and memory reads."""
 
 import time
 from collections.abc import Callable
@@ -9,19 +9,19 @@ import jax.numpy as jnp
 
 from asyppo_jax.models.config import ModelConfig
 
-_READ_BYTES, _READ_BYTES_ON_CPU = 4 * 2**30, 512 * 2**20  # beyond any cache
-_CALLS, _CALLS_ON_CPU = 20, 1  # in a row: so many that the time of starting one does not count
+_READ_BYTES, _READ_BYTES_ON_CPU = 4 * 2**30, 512 * 2**20  # larger than any cache
+_CALLS, _CALLS_ON_CPU = 20, 1  # calls per timing, so that the launch overhead does not count
 _REPEATS = 5
 
 
 class DataSheet(NamedTuple):
-    """What a card's maker says of it."""
+    """Peak rates of a GPU according to its manufacturer."""
 
-    gflops: float  # dense products in bfloat16, 10⁹ a second
-    gigabytes: float  # of its memory, 10⁹ bytes a second
+    gflops: float  # dense products in bfloat16, 10⁹ FLOP/s
+    gigabytes: float  # memory bandwidth, 10⁹ bytes/s
 
 
-# NVIDIA's data sheets of the SXM parts, by the device's own name.
+# NVIDIA's data sheets of the SXM versions, by JAX's name of the device.
 DATA_SHEETS = {
     "NVIDIA H100 80GB HBM3": DataSheet(989_400, 3_350),
     "NVIDIA H200": DataSheet(989_400, 4_800),
@@ -29,7 +29,10 @@ DATA_SHEETS = {
 
 
 def least_seconds(function: Callable[..., jax.Array], *arguments: jax.Array) -> float:
-    """The least time of a call, after one that compiles; of an accelerator's, of many in a row."""
+    """The least time per call, after a first call that compiles.
+
+    On an accelerator many calls are timed together.
+    """
     calls = _CALLS_ON_CPU if jax.default_backend() == "cpu" else _CALLS
     out = jax.block_until_ready(function(*arguments))
     times = []
@@ -43,10 +46,10 @@ def least_seconds(function: Callable[..., jax.Array], *arguments: jax.Array) -> 
 
 
 def gemm_gflops(config: ModelConfig, rows: int, dtype: str = "float32") -> float:
-    """The best rate, in 10⁹ FLOP/s, of `rows` tokens through one matrix of the model.
+    """The best rate, in 10⁹ FLOP/s, of a product of `rows` tokens with a matrix of the model.
 
-    Tried are the MLP's and the head's matrices and the product of their weight gradient: the limit
-    is what the library can do on these shapes, not what a data sheet says.
+    The products of the MLP, of the head and of a weight gradient are measured. The result is what
+    the library reaches on these shapes, not the number of a data sheet.
     """
     width, mlp = config.embed_dim, config.mlp_dim
     shapes = [(rows, width, mlp), (rows, mlp, width), (mlp, rows, width)]
@@ -54,9 +57,8 @@ def gemm_gflops(config: ModelConfig, rows: int, dtype: str = "float32") -> float
     product = jax.jit(jnp.matmul)
 
     def rate(m: int, k: int, n: int) -> float:
-        keys = jax.random.split(
-            jax.random.key(0)
-        )  # not zeros or ones: a GPU multiplies them faster
+        # Random numbers, because a GPU multiplies zeros or ones faster.
+        keys = jax.random.split(jax.random.key(0))
         left, right = (
             jax.random.normal(key, shape, dtype)
             for key, shape in zip(keys, ((m, k), (k, n)), strict=True)
@@ -67,7 +69,7 @@ def gemm_gflops(config: ModelConfig, rows: int, dtype: str = "float32") -> float
 
 
 def read_gigabytes() -> float:
-    """Bytes that a sum over a large array reads a second, in 10⁹."""
+    """Memory read bandwidth in 10⁹ bytes/s, measured by a sum over a large array."""
     size = _READ_BYTES_ON_CPU if jax.default_backend() == "cpu" else _READ_BYTES
     x = jnp.ones((size // 2**22, 2**20), jnp.float32)
     return 1e-9 * size / least_seconds(jax.jit(jnp.sum), x)

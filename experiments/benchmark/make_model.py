@@ -1,9 +1,9 @@
-"""Makes a Qwen3 with random weights to measure with: the directory has no tokenizer.
+"""Makes a Qwen3 model with random weights for benchmarks; the directory has no tokenizer.
 
     python -m experiments.benchmark.make_model --layers=8 --width=256 --vocabulary=4096 OUT
 
-Heads are 64 wide, two query heads share a key head, the MLP is three times the width, and the head
-is tied to the embedding, as in the small models of the family.
+Attention heads have 64 features, two query heads share a key head, the MLP is three times as wide
+as the model, and the output head is tied to the embedding, as in the family's small models.
 """
 
 import argparse
@@ -44,12 +44,12 @@ def make_model(out: str, layers: int, width: int, vocabulary: int, seed: int = 0
 
 def _width(text: str) -> int:
     if int(text) % 64:
-        raise argparse.ArgumentTypeError(f"{text} is no multiple of 64, the width of a head")
+        raise argparse.ArgumentTypeError(f"{text} is not a multiple of 64, the width of a head")
     return int(text)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A Qwen3 with random weights, to measure with.")
+    parser = argparse.ArgumentParser(description="Makes a Qwen3 with random weights.")
     parser.add_argument("out", help="the directory to write")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--width", type=_width, default=256, help="a multiple of 64")

@@ -1,9 +1,9 @@
-"""Peers beside us: programs of their own in environments of their own, fed through files.
+"""Runs other libraries (peers) for comparison: separate programs in their own environments.
 
-A peer (peers/*.py) gets one argument, a JSON file that says what to do and names an .npz of the
-same tokens, lengths, old log-probs, advantages and returns, and reads the same weights. It warms
-up, prints {"ready": true, ...}, and then runs once for every line that it reads, printing
-{"seconds": ...} each time; it waits while we run.
+A peer (peer_programs/*.py) gets one argument, a JSON file with its job. The file names an .npz of
+the same tokens, lengths, old log-probs, advantages and returns, and the directory of the same
+weights. The peer warms up and prints {"ready": true, ...}. Then it runs once for every line that it
+reads from stdin and prints {"seconds": ...}; it waits while our program runs.
 """
 
 import json
@@ -30,7 +30,7 @@ _PROGRAMS = {
 
 
 class Peer:
-    """A started peer, warmed up and waiting."""
+    """A running peer process, warmed up and waiting for the next run."""
 
     def __init__(
         self, name: str, python: str, phase: str, inputs: Inputs, setting: Setting, cores: int
@@ -53,7 +53,7 @@ class Peer:
         self.ready = self._read()
 
     def run(self) -> dict[str, Any]:
-        """One timed run: its seconds, and what the peer tells besides."""
+        """The seconds of one timed run, and other values that the peer reports."""
         assert self._process.stdin is not None
         self._process.stdin.write("run\n")
         self._process.stdin.flush()
@@ -62,30 +62,30 @@ class Peer:
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if line.startswith("{"):  # libraries talk on the same stream
+            if line.startswith("{"):  # other lines are messages of libraries
                 return json.loads(line)
         raise ConfigError(
-            f"the peer {self._name} ended before its answer; what it said is above. Does "
-            f"{self._python} have its packages? See experiments/benchmark/README.md"
+            f"the peer {self._name} ended without a result; see its messages above, and check that "
+            f"{self._python} has the packages named in experiments/benchmark/README.md"
         )
 
     def close(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()  # it ends when it has read all
+        self._process.stdin.close()  # the peer exits at the end of its input
         self._process.wait(timeout=60)
         self._directory.cleanup()
 
 
 def program_of(name: str, phase: str) -> Path:
-    """The peer's program; raises `ConfigError` where it has none for the phase."""
+    """The peer's program for a phase; raises `ConfigError` if there is none."""
     if (name, phase) not in _PROGRAMS:
         known = ", ".join(f"{n} for {p}" for n, p in _PROGRAMS)
-        raise ConfigError(f"{name} cannot be run beside {phase!r}; there are {known}")
+        raise ConfigError(f"there is no peer {name} for {phase!r}; choose among {known}")
     return _HERE / _PROGRAMS[name, phase]
 
 
 def write_job(directory: Path, name: str, inputs: Inputs, setting: Setting, cores: int) -> Path:
-    """The peer's job: sizes and places as JSON, arrays beside it."""
+    """Writes the peer's job as JSON, and its arrays as .npz; returns the path of the JSON file."""
     experience = drawn_experience(inputs)
     rollout, algorithm = inputs.rollout, inputs.config.algorithm
     arrays = {
@@ -98,8 +98,8 @@ def write_job(directory: Path, name: str, inputs: Inputs, setting: Setting, core
         "values": experience.values[0],
         "value_kernel": critic_params(inputs)["value_kernel"][0],
     }
-    host: dict[str, Any] = {k: np.asarray(x) for k, x in arrays.items()}
-    np.savez(directory / "arrays.npz", **host)
+    host_arrays: dict[str, Any] = {k: np.asarray(x) for k, x in arrays.items()}
+    np.savez(directory / "arrays.npz", **host_arrays)
     job = {
         "peer": name,
         "arrays": str(directory / "arrays.npz"),

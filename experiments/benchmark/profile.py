@@ -1,4 +1,4 @@
-"""Where the time of a run goes: a trace by jax's profiler, its operations added up by name."""
+"""Time per operation of a run, from a trace by jax's profiler."""
 
 import glob
 import os
@@ -10,15 +10,17 @@ from typing import Any
 import jax
 
 MOST_LINES = 25
-_OUTER = {"while", "call", "conditional"}  # of a CPU's trace: what they hold is listed itself
+# Operations in a CPU's trace that contain others; skipped, because the inner ones are listed too.
+_OUTER = {"while", "call", "conditional"}
 
 
 def profiled(run: Callable[[], Any], directory: str) -> list[dict[str, Any]]:
-    """One run, traced into `directory`: by operation milliseconds, calls and share, longest first.
+    """Milliseconds, calls and share of each operation of one run, longest first.
 
-    Numbers at the end of a name are left off, so that the layers' like operations count as one.
-    "(idle)" is the time between the first and the last operation in which none ran. On a CPU
-    operations of several threads overlap, and there is no such line.
+    The trace is written to `directory`. Operations whose names differ only by a number at the end
+    are summed, so that all layers count together. "(idle)" is the time between the first and the
+    last operation in which no operation ran. On a CPU, operations of several threads overlap, so
+    there is no such row.
     """
     with jax.profiler.trace(directory):
         run()
@@ -29,8 +31,8 @@ def profiled(run: Callable[[], Any], directory: str) -> list[dict[str, Any]]:
 
 
 def _operations(plane: Any) -> list[tuple[str, float, float]]:
-    """(name, start, end) in nanoseconds of what a device's streams, or a CPU's threads, ran."""
-    found = []
+    """(name, start, end) in nanoseconds of the operations of a device's streams or CPU threads."""
+    operations = []
     on_device = plane.name.startswith("/device:")
     for line in plane.lines:
         if on_device and not (line.name.startswith("Stream") or line.name == "XLA Ops"):
@@ -38,12 +40,13 @@ def _operations(plane: Any) -> list[tuple[str, float, float]]:
         for event in line.events:
             kind = event.name.partition(".")[0]
             if on_device or (kind not in _OUTER and any(n == "hlo_op" for n, _ in event.stats)):
-                found.append((event.name, event.start_ns, event.start_ns + event.duration_ns))
-    return found
+                end_ns = event.start_ns + event.duration_ns
+                operations.append((event.name, event.start_ns, end_ns))
+    return operations
 
 
 def summary(spans: list[tuple[str, float, float]], *, on_device: bool) -> list[dict[str, Any]]:
-    """Spans added up by name, with their share of the time from the first to the last."""
+    """Spans summed by name, with their share of the time from the first to the last operation."""
     if not spans:
         return []
     total, calls = defaultdict(float), defaultdict(int)
@@ -51,25 +54,26 @@ def summary(spans: list[tuple[str, float, float]], *, on_device: bool) -> list[d
         kind = re.sub(r"[._]\d+$", "", name)
         total[kind] += end - start
         calls[kind] += 1
-    whole = max(end for _, _, end in spans) - min(start for _, start, _ in spans)
+    elapsed = max(end for _, _, end in spans) - min(start for _, start, _ in spans)
     if on_device:
-        total["(idle)"], calls["(idle)"] = whole - _covered(spans), 1
+        total["(idle)"], calls["(idle)"] = elapsed - _busy_time(spans), 1
+    names = sorted(total, key=lambda n: -total[n])
     return [
-        {"name": name, "ms": 1e-6 * total[name], "calls": calls[name], "share": total[name] / whole}
-        for name in sorted(total, key=lambda n: -total[n])
+        {"name": n, "ms": 1e-6 * total[n], "calls": calls[n], "share": total[n] / elapsed}
+        for n in names
     ]
 
 
-def _covered(spans: list[tuple[str, float, float]]) -> float:
-    covered, reached = 0.0, float("-inf")
+def _busy_time(spans: list[tuple[str, float, float]]) -> float:
+    busy, latest_end = 0.0, float("-inf")
     for _, start, end in sorted(spans, key=lambda span: span[1]):
-        covered += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return covered
+        busy += max(0.0, end - max(start, latest_end))
+        latest_end = max(latest_end, end)
+    return busy
 
 
 def describe_profile(table: list[dict[str, Any]]) -> list[str]:
-    """Lines for a reader, the longest operations first."""
+    """The table as lines of text, the longest operations first."""
     if not table:
         return []
     lines = [f"{'ms':>10} {'calls':>7} {'share':>6}  operation"]

@@ -1,4 +1,4 @@
-"""What is measured: how many sequences, how long each, on which models, cut up how."""
+"""The setting of a measurement: models, sequences and their lengths, and how they are batched."""
 
 import json
 from dataclasses import dataclass
@@ -7,28 +7,28 @@ import numpy as np
 
 from asyppo_jax.config import Config, ConfigError, default_config, from_config_dict
 
-MEDIAN_LENGTH, SPREAD = 40, 1.0  # of ragged lengths: a lognormal's median, and its σ
+MEDIAN_LENGTH, SPREAD = 40, 1.0  # random lengths are lognormal with this median and this σ
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One measurement; `lengths` holds every row's completion tokens."""
+    """The setting of one measurement."""
 
-    model: str  # a directory; or a config.json alone, whose weights are then drawn
+    model: str  # a model directory, or a config.json for random weights
     critic: str  # empty: the critics are as large as the actor
     num_critics: int
     group_size: int
-    prompt: int
-    completion: int  # the longest length allowed
-    lengths: tuple[int, ...]
+    prompt: int  # tokens
+    completion: int  # maximum tokens
+    lengths: tuple[int, ...]  # completion tokens of every sequence
     microbatch: int
     packing: bool
     rows_per_prompt: int
     peer_microbatch: int
-    slots: int  # of sampling; 0: as many as sequences
-    dtype: str = "float32"  # that both networks compute in
+    slots: int  # sequences decoded at the same time; 0: all
+    dtype: str = "float32"  # compute dtype of both networks
     remat: str = "none"
-    unroll: int = 1  # layers in one turn of the loop over them; 0: all
+    unroll: int = 1  # layers unrolled per scan iteration; 0: all
 
     @property
     def sequences(self) -> int:
@@ -36,12 +36,12 @@ class Setting:
 
     @property
     def real_tokens(self) -> int:
-        """Tokens of prompts and completions, each response with its own prompt."""
+        """Tokens of prompts and completions; a prompt counts once per response."""
         return self.sequences * self.prompt + sum(self.lengths)
 
 
 def is_shape_alone(path: str) -> bool:
-    """Whether a model is a config.json without weights, which are then drawn."""
+    """Whether a model is only a config.json, so that its weights are random."""
     return path.endswith(".json")
 
 
@@ -51,16 +51,16 @@ def rows_at_once(setting: Setting) -> int:
 
 
 def ragged_lengths(seed: int, count: int, cap: int) -> tuple[int, ...]:
-    """Lognormal lengths (median 40, σ 1), at least 1 and at most `cap`: as answers come."""
+    """Random lengths like those of real answers: lognormal (median 40, σ 1), from 1 to `cap`."""
     drawn = np.random.default_rng(seed).lognormal(np.log(MEDIAN_LENGTH), SPREAD, count)
     return tuple(int(n) for n in np.clip(np.round(drawn), 1, cap))
 
 
 def read_lengths(file: str, count: int, cap: int) -> tuple[int, ...]:
-    """The lengths in a file: a JSON list of `count` whole numbers from 1 to `cap`.
+    """The lengths in a file: a JSON list of `count` integers from 1 to `cap`.
 
     Raises:
-        ConfigError: in words, for anything else.
+        ConfigError: the file has anything else.
     """
     try:
         with open(file) as opened:
@@ -69,21 +69,22 @@ def read_lengths(file: str, count: int, cap: int) -> tuple[int, ...]:
         raise ConfigError(f"--lengths={file} cannot be read as JSON: {error}") from error
     if not isinstance(lengths, list) or len(lengths) != count:
         raise ConfigError(
-            f"--lengths={file} must hold a list of {count} numbers, one for each of --sequences"
+            f"--lengths={file} must be a list of {count} numbers, one for each of --sequences"
         )
     for n in lengths:
         if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= cap:
             raise ConfigError(
-                f"--lengths={file} holds {n!r}; a length is a whole number from 1 to "
+                f"--lengths={file} has {n!r}; a length must be an integer from 1 to "
                 f"--completion={cap}"
             )
     return tuple(lengths)
 
 
 def make_config(setting: Setting) -> Config:
-    """One epoch, one gradient a network: PPO with one critic, AsyPPO with more.
+    """The config of a measurement: one epoch with one gradient step per network.
 
-    With one critic there is no disagreement, so the masks are off.
+    With one critic it is PPO, and the masks are off because one critic cannot disagree. With more
+    critics it is AsyPPO.
     """
     values = default_config()
     values.actor.path, values.critic.path = setting.model, setting.critic

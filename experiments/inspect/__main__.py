@@ -1,10 +1,10 @@
-"""Shows saved rollouts token by token, as one HTML page that any browser opens.
+"""Writes an HTML page that shows saved rollouts token by token in any browser.
 
     python -m experiments.inspect --rollouts=DIR/rollouts/step_00000010.jsonl [--output=FILE.html]
 
-The files come from a run with `--config.log.rollouts_every=n`. `--rollouts` takes several, or a
-folder, separated by commas. A page holds 64 answers of 500 tokens with ease; for long answers keep
-`config.log.rollout_prompts` small.
+A run with `--config.log.rollouts_every=n` writes the files. `--rollouts` takes files and folders,
+separated by commas. A page of 64 answers of 500 tokens is fast; for long answers use a small
+`config.log.rollout_prompts`.
 """
 
 import sys
@@ -18,14 +18,16 @@ from experiments.command_line import parse_flags
 from experiments.inspect.page import read_rollouts, render
 
 _ROLLOUTS = flags.DEFINE_list("rollouts", [], "Files or folders of saved rollouts.")
-_OUTPUT = flags.DEFINE_string("output", None, "The page; default: beside the first, as .html.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "The page to write; default: the first of --rollouts with the suffix .html."
+)
 
 
 def main(argv: list[str]) -> None:
     del argv
     try:
         if not _ROLLOUTS.value:
-            raise ConfigError("--rollouts=FILE is missing; give what a run wrote into rollouts/")
+            raise ConfigError("--rollouts=FILE is missing; give files from a run's rollouts/")
         answers = read_rollouts(_ROLLOUTS.value)
         output = epath.Path(_OUTPUT.value or epath.Path(_ROLLOUTS.value[0]).with_suffix(".html"))
         try:

@@ -1,4 +1,4 @@
-"""What both launchers share: a worker's command, and running commands or only showing them."""
+"""Functions of both launchers: build a worker's training command, and run or print commands."""
 
 import shlex
 import subprocess
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from asyppo_jax.config import ConfigError
 
-# What a bucket needs besides the package: its files, and Orbax's checkpoints and TensorBoard there.
+# Extra packages for a bucket: one for its files, one for Orbax checkpoints and TensorBoard there.
 BUCKET_PACKAGES = ("gcsfs", "google-cloud-storage")
 
 
 def training(python: str, config: str, workdir: str, flags: Sequence[str]) -> str:
-    """The command that every worker runs, `flags` of experiments.train behind it, as shell text.
+    """The shell command that every worker runs; `flags` are more flags of experiments.train.
 
     Raises:
-        ConfigError: `workdir` is not in a bucket: a worker's own disk is not seen by the others.
+        ConfigError: `workdir` is not in a bucket, so the workers would not share it.
     """
     if not workdir.startswith("gs://"):
         raise ConfigError(
@@ -25,7 +25,7 @@ def training(python: str, config: str, workdir: str, flags: Sequence[str]) -> st
 
 
 def run(commands: Sequence[Sequence[str]], *, dry_run: bool) -> None:
-    """Shows each command and, unless it is a dry run, runs it; the first that fails ends it all."""
+    """Prints each command and, unless it is a dry run, runs it; exits at the first that fails."""
     for command in commands:
         print(shlex.join(command), flush=True)
         if dry_run:
@@ -33,6 +33,8 @@ def run(commands: Sequence[Sequence[str]], *, dry_run: bool) -> None:
         try:
             status = subprocess.run(command).returncode
         except FileNotFoundError as error:
-            raise ConfigError(f"{command[0]} is not installed here; see the README") from error
+            raise ConfigError(
+                f"{command[0]} is not installed here; see experiments/launch/README.md"
+            ) from error
         if status:
             raise SystemExit(status)

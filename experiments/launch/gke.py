@@ -1,10 +1,10 @@
-"""Submits a job to a TPU slice of a GKE cluster, through xpk.
+"""Submits a training job to a TPU slice of a GKE cluster with xpk.
 
     python -m experiments.launch.gke --cluster=C --project=P --zone=Z --workload=NAME \
         --tpu_type=v5litepod-16 --image=IMAGE --config=configs/NAME.py --workdir=gs://BUCKET/RUN
 
-What stands behind a lone `--` goes to experiments.train. With --dry-run the command is only shown.
-See the README here.
+Arguments after `--` are passed to experiments.train. With --dry-run the command is only printed.
+See experiments/launch/README.md.
 """
 
 import sys
@@ -20,21 +20,23 @@ _ZONE = flags.DEFINE_string("zone", None, "The cluster's zone.", required=True)
 _WORKLOAD = flags.DEFINE_string("workload", None, "A name for the job.", required=True)
 _TPU_TYPE = flags.DEFINE_string("tpu_type", None, "The slice: v5litepod-16, ...", required=True)
 _IMAGE = flags.DEFINE_string("image", None, "The image built by the Dockerfile.", required=True)
-_CONFIG = flags.DEFINE_string("config", None, "A file of configs/.", required=True)
+_CONFIG = flags.DEFINE_string("config", None, "The run's file in configs/.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "gs://BUCKET/RUN.", required=True)
-_MAX_RESTARTS = flags.DEFINE_integer("max_restarts", 10, "Times that a lost job is started again.")
-_ENV_FILE = flags.DEFINE_string("env_file", None, "A file of lines NAME=value, for the job alone.")
-_DRY_RUN = flags.DEFINE_bool("dry-run", False, "Show the command and do not run it.")
+_MAX_RESTARTS = flags.DEFINE_integer("max_restarts", 10, "Maximum restarts of a failed job.")
+_ENV_FILE = flags.DEFINE_string(
+    "env_file", None, "A file of lines NAME=value: environment variables of the job."
+)
+_DRY_RUN = flags.DEFINE_bool("dry-run", False, "Print the command without running it.")
 
 
 def command(extra: list[str]) -> list[str]:
-    """The call of xpk; a restart goes on from the last checkpoint in the workdir."""
+    """The xpk command; a restarted job resumes from the last checkpoint in the workdir."""
     job = training("python", _CONFIG.value, _WORKDIR.value, extra)
     xpk = ["xpk", "workload", "create", f"--workload={_WORKLOAD.value}"]
     xpk += [f"--cluster={_CLUSTER.value}", f"--project={_PROJECT.value}", f"--zone={_ZONE.value}"]
-    # One slice: the mesh knows nothing of the slower network between slices.
+    # One slice only, because the mesh does not consider the slower network between slices.
     xpk += [f"--tpu-type={_TPU_TYPE.value}", "--num-slices=1", f"--docker-image={_IMAGE.value}"]
-    # The workers whose peer was preempted end with an error of their own, which counts as code's.
+    # If one worker is preempted the others exit with an error, which xpk counts as a user error.
     xpk += [f"--max-restarts={_MAX_RESTARTS.value}", "--restart-on-user-code-failure"]
     xpk += [f"--env-file={_ENV_FILE.value}"] if _ENV_FILE.value else []
     return [*xpk, f"--command={job}"]

@@ -1,10 +1,11 @@
-"""Runs a job on all workers of a Cloud TPU VM slice, through gcloud.
+"""Runs a training job on all workers of a Cloud TPU VM slice with gcloud.
 
     python -m experiments.launch.tpu_vm setup|train|log|stop --name=TPU --project=P --zone=Z [...]
 
-`setup` copies the last commit to every worker and installs it; `train` starts the job on all of
-them and returns (what stands behind a lone `--` goes to experiments.train); `log` follows what a
-worker says; `stop` ends the job. With --dry-run the commands are only shown. See the README here.
+`setup` copies the last commit to every worker and installs it. `train` starts the job on all
+workers and returns; arguments after `--` are passed to experiments.train. `log` follows the log of
+a worker. `stop` ends the job. With --dry-run the commands are only printed. See
+experiments/launch/README.md.
 """
 
 import shlex
@@ -20,20 +21,22 @@ from experiments.launch.commands import BUCKET_PACKAGES, run, training
 _NAME = flags.DEFINE_string("name", None, "The TPU's name.", required=True)
 _PROJECT = flags.DEFINE_string("project", None, "The Google Cloud project.", required=True)
 _ZONE = flags.DEFINE_string("zone", None, "The TPU's zone.", required=True)
-_CONFIG = flags.DEFINE_string("config", None, "train: a file of configs/.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "train: gs://BUCKET/RUN.")
+_CONFIG = flags.DEFINE_string("config", None, "For train: the run's file in configs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "For train: gs://BUCKET/RUN.")
 _ENV_FILE = flags.DEFINE_string(
-    "env_file", None, "setup: a file of lines NAME=value, such as HF_TOKEN, for the job alone."
+    "env_file",
+    None,
+    "For setup: a file of lines NAME=value, such as HF_TOKEN: environment variables of the job.",
 )
-_WORKER = flags.DEFINE_string("worker", "0", "log: whose.")
-_DRY_RUN = flags.DEFINE_bool("dry-run", False, "Show the commands and run none.")
+_WORKER = flags.DEFINE_string("worker", "0", "For log: the number of the worker.")
+_DRY_RUN = flags.DEFINE_bool("dry-run", False, "Print the commands without running them.")
 
 HERE = "asyppo_jax"  # in the home directory of every worker
 ENV_FILE = "asyppo_jax.env"
 
 
 def setup_command(packages: tuple[str, ...]) -> str:
-    """Unpacks and installs on a worker; uv brings a Python, since TPU images have an older one."""
+    """The install command of a worker; uv installs Python, because TPU images have an older one."""
     install = shlex.join(["-c", "constraints-py312.txt", "-e", ".[tpu]", *packages])
     return " && ".join(
         [
@@ -48,13 +51,13 @@ def setup_command(packages: tuple[str, ...]) -> str:
 
 
 def train_command(config: str, workdir: str, extra: list[str]) -> str:
-    """Starts the job on a worker and returns: it outlives the connection. One job at a time."""
+    """The command that starts the job in the background of a worker, if no other job is running."""
     job = training(".venv/bin/python", config, workdir, extra)
     return "; ".join(
         [
             f"cd {HERE} || exit 1",
             'if kill -0 "$(cat run.pid)" 2> /dev/null',
-            'then echo "a job is running here; stop it first" >&2',
+            'then echo "a job is running here already; stop it first" >&2',
             "exit 1",
             "fi",
             f"if [ -f ~/{ENV_FILE} ]",
@@ -67,20 +70,20 @@ def train_command(config: str, workdir: str, extra: list[str]) -> str:
 
 
 def stop_command() -> str:
-    """Ends a worker's job, if there is one."""
+    """The command that ends the job of a worker, if there is one."""
     return f'kill "$(cat {HERE}/run.pid)" && rm {HERE}/run.pid'
 
 
 def commands(action: str, extra: list[str]) -> list[list[str]]:
-    """What is run here for an action."""
+    """The commands to run on this machine for an action."""
     gcloud = ["gcloud", "compute", "tpus", "tpu-vm"]
-    name, where = _NAME.value, [f"--zone={_ZONE.value}", f"--project={_PROJECT.value}"]
+    name, location = _NAME.value, [f"--zone={_ZONE.value}", f"--project={_PROJECT.value}"]
 
     def ssh(command: str, worker: str = "all") -> list[str]:
-        return [*gcloud, "ssh", name, f"--worker={worker}", *where, f"--command={command}"]
+        return [*gcloud, "ssh", name, f"--worker={worker}", *location, f"--command={command}"]
 
-    def copy(file: str, there: str) -> list[str]:
-        return [*gcloud, "scp", file, f"{name}:{there}", "--worker=all", *where]
+    def copy(file: str, target: str) -> list[str]:
+        return [*gcloud, "scp", file, f"{name}:{target}", "--worker=all", *location]
 
     if action == "setup":
         archive = str(Path(tempfile.gettempdir()) / f"{HERE}.tar.gz")
@@ -97,7 +100,7 @@ def commands(action: str, extra: list[str]) -> list[list[str]]:
         return [ssh(f"tail -n 100 -f {HERE}/run.log", _WORKER.value)]
     if action == "stop":
         return [ssh(stop_command())]
-    raise ConfigError(f"there is no action {action!r}; choose setup, train, log or stop")
+    raise ConfigError(f"unknown action {action!r}; choose setup, train, log or stop")
 
 
 def main(argv: list[str]) -> None:

@@ -1,8 +1,7 @@
-"""The text that the base model is trained on: a mixture of ways in which people write a sum down.
+"""The base model's training text: sums, answered in a mixture of styles.
 
-Most of it is bare answers, which are rough estimates and mostly wrong; less of it is written out
-step by step, and all of that is right. A model of this text answers as the text does: it mostly
-estimates.
+Most documents have only an answer, which is a rough estimate and mostly wrong. The others are
+written step by step and always right. A model trained on this text therefore mostly estimates.
 """
 
 import random
@@ -21,8 +20,8 @@ from experiments.quickstart.task import (
 )
 
 STYLE_SHARES: dict[Style, float] = {"direct": 0.6, "leaping": 0.15, "worked": 0.25}
-# A direct answer is off by up to this much either way, no error likelier than another: were small
-# errors likelier, the likeliest direct answer would be the right one, and greedy decoding would do
+# The error of a direct answer is uniform between − this and + this. If small errors were more
+# likely, the right answer would be the most likely direct answer, and greedy decoding would find it
 # without reasoning.
 ESTIMATE_ERROR = 6
 
@@ -39,7 +38,7 @@ def draw_document(rng: random.Random) -> Document:
 
 
 def completion_in_style(problem: str, style: Style, rng: random.Random) -> str:
-    """A completion: guessed, with steps that add several numbers at once, or fully worked."""
+    """A completion in a style: an estimate, steps of several numbers, or a step per number."""
     numbers = numbers_of(problem)
     if style == "direct":
         estimate = sum(numbers) + rng.randint(-ESTIMATE_ERROR, ESTIMATE_ERROR)
@@ -50,7 +49,7 @@ def completion_in_style(problem: str, style: Style, rng: random.Random) -> str:
 
 
 def _draw_leaps(count: int, rng: random.Random) -> list[int]:
-    """`count` numbers cut into steps at random, at least one of which adds two or more."""
+    """How many of `count` numbers each step adds, at random; at least one adds two or more."""
     while True:
         cuts = [i for i in range(1, count) if rng.random() < 0.5]
         leaps = [end - start for start, end in zip([0, *cuts], [*cuts, count], strict=True)]
@@ -59,7 +58,7 @@ def _draw_leaps(count: int, rng: random.Random) -> list[int]:
 
 
 class Rows(NamedTuple):
-    """Documents side by side in rows of one length; what a training step reads, [R, T] each."""
+    """A batch of packed documents for a training step; arrays are [R, T]."""
 
     tokens: np.ndarray  # int32
     document: np.ndarray  # int32: 1, 2, … along a row; 0 is padding
@@ -68,13 +67,13 @@ class Rows(NamedTuple):
 
 
 def packed_rows(documents: Iterator[tuple[list[int], list[int]]], rows: int, length: int) -> Rows:
-    """Fills `rows` rows with (prompt, completion) token ids, taking as many documents as fit.
+    """`rows` rows of `length` tokens, packed with documents of (prompt, completion) token ids.
 
-    A document that no longer fits its row opens the next one; the one that would open a row too
-    many is dropped.
+    A document that does not fit into the current row starts the next row. A document that would
+    start a row too many is dropped.
 
     Raises:
-        ValueError: a document is longer than a row, or there are too few of them.
+        ValueError: a document is longer than a row, or there are too few documents.
     """
     packed = Rows(*(np.zeros((rows, length), kind) for kind in (np.int32,) * 3 + (bool,)))
     row, start, number = 0, 0, 1
@@ -86,11 +85,11 @@ def packed_rows(documents: Iterator[tuple[list[int], list[int]]], rows: int, len
             row, start, number = row + 1, 0, 1
         if row == rows:
             return packed
-        at = slice(start, start + len(tokens))
-        packed.tokens[row, at] = tokens
-        packed.document[row, at] = number
-        packed.positions[row, at] = range(len(tokens))
-        packed.is_completion[row, start + len(prompt) : at.stop] = True
-        start, number = at.stop, number + 1
+        span = slice(start, start + len(tokens))
+        packed.tokens[row, span] = tokens
+        packed.document[row, span] = number
+        packed.positions[row, span] = range(len(tokens))
+        packed.is_completion[row, start + len(prompt) : span.stop] = True
+        start, number = span.stop, number + 1
     return packed
     raise ValueError(f"the documents ended in row {row} of {rows}; give more of them")

@@ -1,13 +1,12 @@
 """Makes the quickstart's base model: `python -m experiments.quickstart.make_model --out=DIR`.
 
-A small Qwen3-architecture model is trained from nothing on the corpus of
-`experiments.quickstart.corpus`, whose style shares decide how it answers. Most of the corpus
-estimates, so the model estimates too and is mostly wrong; when it happens to write the steps, it is
-mostly right. This is built in on purpose: it leaves reinforcement learning one true thing to find,
-that writing the steps pays. It is no effect of temperature: the greedy answer is an estimate too.
+A small model of the Qwen3 architecture is trained from scratch on the text of
+`experiments.quickstart.corpus`, whose style shares decide how the model answers. Most of the text
+estimates, so the model mostly estimates and is mostly wrong. When it writes the steps, it is mostly
+right. This is intended: reinforcement learning can discover that writing the steps helps. It does
+not depend on the temperature, because the greedy answer is an estimate too.
 
-Evaluation problems are kept out of the corpus. The same seed on the same machine gives the same
-weights.
+The text has no evaluation problems. The same seed on the same machine gives the same weights.
 """
 
 import argparse
@@ -70,7 +69,7 @@ EVALUATION_SEED = 1
 
 
 class Measurement(NamedTuple):
-    """How a model answers held-out problems; a style that never occurs has accuracy NaN."""
+    """Accuracy and styles on held-out problems; NaN is the accuracy of a style that is not used."""
 
     accuracy: float
     style_share: dict[Style, float]
@@ -86,7 +85,7 @@ class Measurement(NamedTuple):
 
 
 def batches(seed: int) -> Iterator[Rows]:
-    """An endless stream of packed documents, each ended by the end-of-sequence token."""
+    """An endless stream of batches of documents, each with an end-of-sequence token at its end."""
     rng, tokenizer = random.Random(seed), make_tokenizer()
 
     def documents() -> Iterator[tuple[list[int], list[int]]]:
@@ -99,9 +98,9 @@ def batches(seed: int) -> Iterator[Rows]:
 
 
 def mean_loss(params: Params, rows: Rows, networks: Networks) -> jax.Array:
-    """−log π of the completion tokens, averaged over them (nats); documents do not see each other.
+    """The mean −log π of the completion tokens (nats); documents do not see each other.
 
-    The prompts are noise that nothing could predict, so they are left out.
+    Prompts are random and cannot be predicted, so the loss does not include them.
     """
     inputs = rows.tokens, rows.positions, rows.document
     hidden, _ = networks.actor.apply({"params": params}, *inputs)
@@ -114,7 +113,7 @@ def mean_loss(params: Params, rows: Rows, networks: Networks) -> jax.Array:
 
 
 def pretrain(seed: int, num_steps: int) -> Params:
-    """The parameters after `num_steps` steps of AdamW; prints the loss as it falls."""
+    """The parameters after `num_steps` steps of AdamW; prints the loss every few steps."""
     networks = Networks(Actor(MODEL), None)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, PEAK_LEARNING_RATE, WARMUP_STEPS, num_steps, 0.02 * PEAK_LEARNING_RATE
@@ -146,7 +145,7 @@ def pretrain(seed: int, num_steps: int) -> Params:
 def measure(
     params: Params, networks: Networks, *, temperature: float, num_problems: int
 ) -> Measurement:
-    """One answer to each of `num_problems` held-out problems, scored by exact match."""
+    """Accuracy and styles of one answer to each of `num_problems` held-out problems."""
     tokenizer = make_tokenizer()
     problems = [Record(**r) for r in records("eval", num_problems, EVALUATION_SEED)]
     config = PromptConfig(template=PROMPT_TEMPLATE, max_length=MAX_PROMPT_LENGTH + 1)
@@ -176,7 +175,7 @@ def measure(
 
 
 def save_model(directory: Path, params: Params) -> None:
-    """Writes a directory that this project and transformers load."""
+    """Writes a model directory that this project and transformers can load."""
     save_params(directory, MODEL, params, "actor")
     save_tokenizer(directory)
     tokenizer = load_tokenizer(str(directory))
@@ -189,7 +188,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the directory to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1300)
-    parser.add_argument("--problems", type=int, default=1000, help="held-out, to measure with")
+    parser.add_argument("--problems", type=int, default=1000, help="held-out problems to measure")
     arguments = parser.parse_args()
     params = pretrain(arguments.seed, arguments.steps)
     save_model(arguments.out, params)

@@ -1,8 +1,8 @@
-r"""The quickstart's task: add four to six one-digit numbers, and say the sum in \boxed{}.
+r"""The quickstart's task: add four to six one-digit numbers and write the sum in \boxed{}.
 
-A problem is a sum such as "7+5+8+9"; with `PROMPT_TEMPLATE` it becomes the prompt "7+5+8+9=". A
-completion may write the partial sums down, "7+5=12 12+8=20 20+9=29 \boxed{29}", or not. Every step
-adds one digit to a number of at most two: easy, where the whole sum at once is not.
+A problem is a sum such as "7+5+8+9"; `PROMPT_TEMPLATE` makes it the prompt "7+5+8+9=". A completion
+may write partial sums, "7+5=12 12+8=20 20+9=29 \boxed{29}", or only the answer. Each step adds one
+digit to a number of at most two digits, which is easy; the full sum in one step is not.
 """
 
 import hashlib
@@ -21,10 +21,9 @@ _EVAL_SHARE = 0.1
 
 
 def records(split: str, num_records: int, seed: int) -> list[dict[str, str]]:
-    """Different problems of a split ("train" or "eval"), each {"problem": ..., "answer": ...}.
+    """Distinct problems of a split ("train" or "eval"), each {"problem": ..., "answer": ...}.
 
-    A hash of its text puts a problem into its split, so that no seed brings an evaluation problem
-    into training.
+    The split of a problem is a hash of its text, so the splits share no problem for any seeds.
 
     Raises:
         ValueError: an unknown split.
@@ -32,7 +31,7 @@ def records(split: str, num_records: int, seed: int) -> list[dict[str, str]]:
     if split not in ("train", "eval"):
         raise ValueError(f"split is {split!r}; choose 'train' or 'eval'")
     rng = random.Random(seed)
-    problems: dict[str, None] = {}  # a dict, not a set: it keeps the order
+    problems: dict[str, None] = {}  # a dict instead of a set, because it preserves the order
     while len(problems) < num_records:
         problem = draw_problem(rng)
         if split_of(problem) == split:
@@ -41,12 +40,12 @@ def records(split: str, num_records: int, seed: int) -> list[dict[str, str]]:
 
 
 def draw_problem(rng: random.Random) -> str:
-    """Four to six numbers from 1 to 9."""
+    """A random problem: the sum of four to six numbers from 1 to 9."""
     return "+".join(str(rng.randint(1, 9)) for _ in range(rng.choice((4, 5, 6))))
 
 
 def split_of(problem: str) -> Literal["train", "eval"]:
-    """The split that a problem belongs to, whatever the seed."""
+    """The split that a problem belongs to; it does not depend on the seed."""
     digest = hashlib.sha256(problem.encode()).digest()
     return "eval" if digest[0] < _EVAL_SHARE * 256 else "train"
 
@@ -57,9 +56,9 @@ def numbers_of(problem: str) -> list[int]:
 
 
 def solution(problem: str, added_per_step: Sequence[int]) -> str:
-    """A right solution whose i-th step adds `added_per_step[i]` more numbers to the sum so far.
+    """A correct solution whose i-th step adds `added_per_step[i]` numbers to the sum so far.
 
-    All ones is the fully worked solution; no steps at all is the bare answer.
+    With all ones the solution has a step per number; with an empty list it is only the answer.
     """
     total, *rest = numbers_of(problem)
     steps = []
@@ -72,7 +71,7 @@ def solution(problem: str, added_per_step: Sequence[int]) -> str:
 
 
 def style_of(problem: str, completion: str) -> Style:
-    """How a completion goes about it: without steps, with too few, or with one for each number."""
+    """The style of a completion: without steps, with too few steps, or with a step per number."""
     num_steps = completion.count("=")
     if num_steps == 0:
         return "direct"

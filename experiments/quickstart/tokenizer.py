@@ -1,4 +1,4 @@
-r"""The quickstart's own tokenizer: a token a character, and one for \boxed{."""
+r"""The quickstart's tokenizer: one token per character, and one for \boxed{."""
 
 import string
 from pathlib import Path
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 PAD, EOS, UNKNOWN, BOXED = "<pad>", "<eos>", "<unk>", "\\boxed{"
 VOCABULARY = (PAD, EOS, UNKNOWN, BOXED, "}", *string.digits, *"+-*/= \n", *string.ascii_lowercase)
 
-# A chat is its problem and the sign that asks for the answer; a system message has no part in it.
+# A chat is formatted as the problem and "=", like the plain prompt; system messages are ignored.
 _CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] != 'system' %}{{ message['content'] }}{% endif %}"
@@ -19,7 +19,7 @@ _CHAT_TEMPLATE = (
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    r"""The tokenizer; it adds no special tokens, and \boxed{ is plain text that decoding keeps."""
+    r"""The tokenizer; it adds no special tokens. \boxed{ is not special, so decoding keeps it."""
     ids = {token: i for i, token in enumerate(VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
     split = Regex(r"\\boxed\{|[\s\S]")
@@ -37,5 +37,5 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def save_tokenizer(directory: Path) -> None:
-    """Writes tokenizer.json and tokenizer_config.json, the chat template inside the latter."""
+    """Writes tokenizer.json, and tokenizer_config.json with the chat template."""
     make_tokenizer().save_pretrained(directory, save_jinja_files=False)

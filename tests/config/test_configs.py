@@ -1,7 +1,8 @@
-"""Every file in configs/ is a document, and describes a run that can be."""
+"""Every file in configs/ has a docstring with its command, and a valid config."""
 
 import ast
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from asyppo_jax.config import from_config_dict
 from asyppo_jax.config.checks import check_divides_data_axis
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.planning.flops import phase_costs
+from configs import smollm2_arithmetic
+from experiments.real_model import arithmetic
 
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 RUNS = [file for file in FILES if "def get_config" in file.read_text()]
@@ -17,14 +20,14 @@ PAPER = [file for file in RUNS if file.stem.startswith("qwen3_")]
 
 
 @pytest.mark.parametrize("file", RUNS, ids=lambda file: file.stem)
-def test_a_run_s_file_opens_with_its_command_and_can_be_frozen(file):
+def test_a_config_file_starts_with_its_command_and_has_a_valid_config(file):
     document = ast.get_docstring(ast.parse(file.read_text()))
     assert document and f"configs/{file.stem}.py" in document
     from_config_dict(runpy.run_path(str(file))["get_config"]())
 
 
 @pytest.mark.parametrize("file", PAPER, ids=lambda file: file.stem)
-def test_a_run_of_the_paper_has_its_sizes_and_spreads_over_a_slice(file):
+def test_a_config_of_the_paper_has_the_papers_sizes_and_can_be_sharded_over_a_slice(file):
     config = from_config_dict(runpy.run_path(str(file))["get_config"]())
     check_divides_data_axis(config, 2)  # sixteen chips, eight of them along `model`
     assert config.sampling.num_prompts * config.sampling.group_size == 1024
@@ -41,5 +44,21 @@ def test_a_run_of_the_paper_has_its_sizes_and_spreads_over_a_slice(file):
     )
 
 
-def test_there_are_runs():
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_configs_import_only_the_package_and_each_other(file):
+    modules = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(node.module)
+    roots = {module.partition(".")[0] for module in modules}
+    assert roots <= {"asyppo_jax", "configs"} | sys.stdlib_module_names
+
+
+def test_the_arithmetic_config_and_its_task_have_the_same_template():
+    assert smollm2_arithmetic.TEMPLATE == arithmetic.TEMPLATE
+
+
+def test_config_files_are_found():
     assert len(RUNS) > 10 and len(PAPER) == 10

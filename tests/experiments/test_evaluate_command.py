@@ -1,4 +1,4 @@
-"""The commands for a finished run: a mistake is one sentence, told before anything is loaded."""
+"""The commands for a finished run: mistakes give a one-line error before anything is loaded."""
 
 import json
 import os
@@ -25,25 +25,25 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     ("arguments", "sentence"),
     [
         (("evaluate",), "--checkpoint is missing"),
-        (("evaluate", "--checkpoint=x"), "--benchmark is missing; give some of aime24"),
+        (("evaluate", "--checkpoint=x"), "--benchmark is missing; give one or more of aime24"),
         (("evaluate", "--checkpoint=x", "--benchmark=maths"), "no benchmark 'maths'; choose among"),
         (("evaluate", "--checkpoint=x", "--samples=many"), "--samples"),
         (("export", "--workdir=x"), "--output=DIR is missing"),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments, sentence):
+def test_a_wrong_flag_gives_a_one_line_error(arguments, sentence):
     done = run(f"experiments.{arguments[0]}", *arguments[1:])
     assert done.returncode != 0
     assert sentence in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_step_is_a_number_or_one_of_two_words():
+def test_a_step_is_a_number_or_latest_or_best():
     assert [read_step(text) for text in ("latest", "best", "40")] == ["latest", "best", 40]
-    with pytest.raises(ConfigError, match="--step is 'last'; give a step, latest or best"):
+    with pytest.raises(ConfigError, match="--step is 'last'; give a step number, latest or best"):
         read_step("last")
 
 
-def test_one_command_leaves_answers_a_summary_and_one_line_of_json(tmp_path):
+def test_the_command_writes_answers_and_prints_a_table_and_a_line_of_json(tmp_path):
     model = save_model_directory(tmp_path / "model")
     rows = [{"question": f"{n}+{n}", "answer": float(2 * n)} for n in range(4)]
     (tmp_path / "amc23.jsonl").write_text("\n".join(map(json.dumps, rows)))

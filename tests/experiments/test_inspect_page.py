@@ -1,4 +1,4 @@
-"""The page of saved rollouts: whole in itself, and safe from what an answer may say."""
+"""The page of saved rollouts is self-contained, and no answer's text can inject code into it."""
 
 import html.parser
 import json
@@ -17,47 +17,47 @@ EVIL = "</script><script>alert(1)</script><!-- <b>&amp;"
 
 
 class Elements(html.parser.HTMLParser):
-    """What a browser finds in the page: elements with their attributes, and scripts' contents."""
+    """The elements of a page with their attributes, and the contents of its scripts."""
 
     def __init__(self, page: str):
         super().__init__()
-        self.found, self.scripts = [], []
+        self.elements, self.scripts = [], []
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
         if tag == "script":
             self.scripts.append("")
 
     def handle_data(self, data):
-        if self.found[-1:] and self.cdata_elem == "script":
+        if self.elements[-1:] and self.cdata_elem == "script":
             self.scripts[-1] += data
 
 
-def test_the_page_holds_every_answer():
+def test_the_page_has_every_answer():
     answers = [make_saved_answer(group=i, problem=f"problem {i}") for i in range(5)]
     elements = Elements(render(answers))
     data = json.loads(elements.scripts[0])
-    assert [one["problem"] for one in data] == [f"problem {i}" for i in range(5)]
+    assert [answer["problem"] for answer in data] == [f"problem {i}" for i in range(5)]
     assert data[0]["token_texts"] == ["a", "b", "<end>"] and data[0]["value_std"][0] == 0.125
 
 
-def test_the_page_needs_nothing_beside_it():
+def test_the_page_loads_no_other_file():
     page = render([make_saved_answer()])
     assert "http:" not in page and "https:" not in page
-    attributes = [name for _, own in Elements(page).found for name in own]
+    attributes = [name for _, attrs in Elements(page).elements for name in attrs]
     assert not {"src", "href", "srcset"} & set(attributes)
     assert "@import" not in page and not re.search(r"url\(|fetch\(|import\(", page)
 
 
-def test_what_an_answer_says_stays_text():
+def test_html_in_an_answer_stays_text():
     evil = make_saved_answer(problem=EVIL, token_texts=[EVIL, "\u2028", "__ROLLOUTS__"])
     plain, page = Elements(render([make_saved_answer()])), Elements(render([evil]))
-    assert page.found == plain.found  # no element more than without it
+    assert page.elements == plain.elements  # it adds no element
     data = json.loads(page.scripts[0])
     assert (data[0]["problem"], data[0]["token_texts"][0]) == (EVIL, EVIL)
     assert data[0]["token_texts"][2] == "__ROLLOUTS__"
-    # In the script itself texts are set as text; innerHTML takes only numbers, in the drawn line.
+    # The script sets texts as text; only the value line, made of numbers, is inserted as HTML.
     assert page.scripts[1] == plain.scripts[1] and "innerHTML =" not in page.scripts[1]
 
 
@@ -67,11 +67,11 @@ def test_folders_and_files_are_read_in_order(tmp_path):
     assert [a.step for a in read_rollouts([str(tmp_path)])] == [2, 10]
     assert [a.step for a in read_rollouts([str(tmp_path / "step_00000010.jsonl")])] == [10]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RolloutFileError, match=r"holds no step_\*\.jsonl"):
+    with pytest.raises(RolloutFileError, match=r"has no step_\*\.jsonl"):
         read_rollouts([str(tmp_path / "empty")])
 
 
-def test_the_command_writes_the_page_and_names_what_it_cannot_read(tmp_path):
+def test_the_command_writes_the_page_and_names_a_file_that_it_cannot_read(tmp_path):
     def inspect(*arguments: str):
         command = [sys.executable, "-m", "experiments.inspect", *arguments]
         root = Path(__file__).parents[2]

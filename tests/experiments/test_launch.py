@@ -1,4 +1,4 @@
-"""The launchers: the commands that they would run, and what a worker makes of its own."""
+"""The launchers: the commands that they run, and the effect of a worker's commands."""
 
 import os
 import shlex
@@ -16,38 +16,42 @@ from experiments.launch.tpu_vm import stop_command, train_command
 ROOT = Path(__file__).parents[2]
 TPU = ("--name=slice", "--project=mine", "--zone=near", "--dry-run")
 JOB = ("--config=configs/tiny_test.py", "--workdir=gs://bucket/run")
-PLACE = ["--zone=near", "--project=mine"]
+LOCATION = ["--zone=near", "--project=mine"]
 
 
 def _launch(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", f"experiments.launch.{module}", *arguments]
-    environment = os.environ | {"PATH": ""}  # nothing can be run by mistake
+    environment = os.environ | {"PATH": ""}  # so that gcloud and xpk cannot be run by mistake
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
     )
 
 
-def _shown(module: str, *arguments: str) -> list[list[str]]:
+def _dry_run(module: str, *arguments: str) -> list[list[str]]:
     done = _launch(module, *arguments)
     assert done.returncode == 0, done.stderr
     return [shlex.split(line) for line in done.stdout.splitlines()]
 
 
-def test_setup_copies_the_commit_and_the_secrets_to_all_workers_and_installs():
-    archive, copy, secrets, private, install = _shown("tpu_vm", "setup", *TPU, "--env_file=my.env")
+def test_setup_copies_the_commit_and_the_env_file_to_all_workers_and_installs():
+    archive, copy, secrets, private, install = _dry_run(
+        "tpu_vm", "setup", *TPU, "--env_file=my.env"
+    )
     assert archive[:2] == ["git", "archive"] and archive[-1] == "HEAD"
     scp = ["gcloud", "compute", "tpus", "tpu-vm", "scp"]
     file = archive[3].removeprefix("--output=")
-    assert copy == [*scp, file, "slice:asyppo_jax.tar.gz", "--worker=all", *PLACE]
-    assert secrets == [*scp, "my.env", "slice:asyppo_jax.env", "--worker=all", *PLACE]
+    assert copy == [*scp, file, "slice:asyppo_jax.tar.gz", "--worker=all", *LOCATION]
+    assert secrets == [*scp, "my.env", "slice:asyppo_jax.env", "--worker=all", *LOCATION]
     assert private[-1] == "--command=chmod 600 asyppo_jax.env"
     assert install[4:7] == ["ssh", "slice", "--worker=all"]
     assert "uv pip install" in install[-1] and "-e '.[tpu]' gcsfs" in install[-1]
 
 
-def test_train_starts_one_command_on_all_workers_with_the_flags_behind_the_dashes():
-    (command,) = _shown("tpu_vm", "train", *TPU, *JOB, "--", "--config.prompt.template=a {problem}")
-    ssh = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "slice", "--worker=all", *PLACE]
+def test_train_starts_one_command_on_all_workers_with_the_flags_after_the_dashes():
+    (command,) = _dry_run(
+        "tpu_vm", "train", *TPU, *JOB, "--", "--config.prompt.template=a {problem}"
+    )
+    ssh = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "slice", "--worker=all", *LOCATION]
     assert command[:-1] == ssh
     job = (
         ".venv/bin/python -u -m experiments.train --distributed --config=configs/tiny_test.py "
@@ -56,19 +60,19 @@ def test_train_starts_one_command_on_all_workers_with_the_flags_behind_the_dashe
     assert job in command[-1]
 
 
-def test_log_and_stop_reach_one_worker_and_all():
-    (log,) = _shown("tpu_vm", "log", *TPU, "--worker=3")
-    (stop,) = _shown("tpu_vm", "stop", *TPU)
+def test_log_reads_one_worker_and_stop_reaches_all():
+    (log,) = _dry_run("tpu_vm", "log", *TPU, "--worker=3")
+    (stop,) = _dry_run("tpu_vm", "stop", *TPU)
     assert log[6] == "--worker=3" and log[-1] == "--command=tail -n 100 -f asyppo_jax/run.log"
     assert stop[6] == "--worker=all" and stop[-1].startswith("--command=kill ")
 
 
 def test_a_job_on_gke_is_one_call_of_xpk():
-    place = ("--cluster=c", "--project=mine", "--zone=near", "--workload=w", "--image=i")
-    flags = (*place, "--tpu_type=v5litepod-16", "--env_file=my.env", "--dry-run", *JOB)
-    (command,) = _shown("gke", *flags, "--", "--config.seed=1")
+    job = ("--cluster=c", "--project=mine", "--zone=near", "--workload=w", "--image=i")
+    flags = (*job, "--tpu_type=v5litepod-16", "--env_file=my.env", "--dry-run", *JOB)
+    (command,) = _dry_run("gke", *flags, "--", "--config.seed=1")
     assert command[:3] == ["xpk", "workload", "create"]
-    assert {"--workload=w", "--cluster=c", *PLACE, "--env-file=my.env"} < set(command)
+    assert {"--workload=w", "--cluster=c", *LOCATION, "--env-file=my.env"} < set(command)
     assert {"--tpu-type=v5litepod-16", "--num-slices=1", "--docker-image=i"} < set(command)
     assert {"--max-restarts=10", "--restart-on-user-code-failure"} < set(command)
     assert command[-1] == (
@@ -85,14 +89,14 @@ def test_a_job_on_gke_is_one_call_of_xpk():
         (("train", *TPU, JOB[0], "--workdir=runs/x"), "give one that all workers share"),
     ],
 )
-def test_a_wrong_call_is_one_sentence(arguments, sentence):
+def test_a_wrong_call_gives_a_one_line_error(arguments, sentence):
     done = _launch("tpu_vm", *arguments)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and sentence in line
 
 
-def test_a_command_that_fails_ends_the_launch(tmp_path):
+def test_the_launcher_stops_at_the_first_command_that_fails(tmp_path):
     touch = [sys.executable, "-c", f"open({str(tmp_path / 'file')!r}, 'w')"]
     with pytest.raises(SystemExit, match="3"):
         run([[sys.executable, "-c", "raise SystemExit(3)"], touch], dry_run=False)
@@ -103,9 +107,9 @@ def test_a_command_that_fails_ends_the_launch(tmp_path):
     assert (tmp_path / "file").exists()
 
 
-def test_every_flag_of_the_worker_s_command_is_one_of_experiments_train():
+def test_every_flag_of_the_workers_command_is_a_flag_of_experiments_train():
     flags = shlex.split(training("python", "c.py", "gs://b/r", []))[4:]
-    helped = subprocess.run(
+    help_text = subprocess.run(
         [sys.executable, "-m", "experiments.train", "--helpfull"],
         cwd=ROOT,
         capture_output=True,
@@ -114,7 +118,7 @@ def test_every_flag_of_the_worker_s_command_is_one_of_experiments_train():
     ).stdout
     for flag in flags:
         name = flag.split("=")[0].removeprefix("--")
-        assert f"--{name}:" in helped or f"--[no]{name}:" in helped
+        assert f"--{name}:" in help_text or f"--[no]{name}:" in help_text
 
 
 def _on_worker(command: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -129,7 +133,7 @@ def _on_worker(command: str, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_worker_starts_one_job_that_outlives_the_connection_and_can_be_stopped(tmp_path):
+def test_a_worker_runs_one_background_job_that_can_be_stopped(tmp_path):
     python = tmp_path / "asyppo_jax" / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/bash\necho "$TOKEN: $@"\nexec sleep 300\n')
@@ -146,13 +150,13 @@ def test_a_worker_starts_one_job_that_outlives_the_connection_and_can_be_stopped
     finally:
         stopped = _on_worker(stop_command(), tmp_path)
     assert stopped.returncode == 0
-    wanted = "--config=c.py --workdir=gs://bucket/run --config.prompt.template=a b"
-    assert log.read_text() == f"secret: -u -m experiments.train --distributed {wanted}\n"
+    flags = "--config=c.py --workdir=gs://bucket/run --config.prompt.template=a b"
+    assert log.read_text() == f"secret: -u -m experiments.train --distributed {flags}\n"
     _wait_until(lambda: _on_worker(f"ps -o stat= -p {pid}", tmp_path).stdout.strip() in ("", "Z"))
 
 
-def _wait_until(holds) -> None:
+def _wait_until(condition) -> None:
     deadline = time.monotonic() + 30
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

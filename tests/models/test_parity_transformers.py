@@ -1,4 +1,4 @@
-"""Equal logits with transformers (PyTorch) on random small models, both ways."""
+"""Logits equal those of transformers (PyTorch) on small random models, loaded and saved."""
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ def _random_model(name):
     torch.manual_seed(0)
     kind, values = CONFIGS[name]
     model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, kind)(**values))
-    with torch.no_grad():  # away from the initialisation, where biases are 0 and norms 1
+    with torch.no_grad():  # noise, because biases are initialised to 0 and norms to 1
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return model.eval()
@@ -73,7 +73,7 @@ def test_logits_equal_those_of_transformers(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
-def test_transformers_loads_what_we_save_with_equal_logits(name, tmp_path):
+def test_transformers_loads_our_saved_models_with_equal_logits(name, tmp_path):
     import transformers
 
     networks = make_networks(0, ARCHITECTURES[name])
@@ -91,12 +91,12 @@ def test_transformers_loads_a_critic_as_token_classifier_with_equal_values(tmp_p
 
     critic = Critic(QWEN3)
     stack = meta.unbox(init_critics(critic, jax.random.key(0), 1))
-    one = jax.tree.map(lambda x: np.asarray(x[0]) * 2, stack)
-    one["value_bias"] = np.float32(0.3)
-    save_params(tmp_path, QWEN3, one, "critic")
+    params = jax.tree.map(lambda x: np.asarray(x[0]) * 2, stack)
+    params["value_bias"] = np.float32(0.3)
+    save_params(tmp_path, QWEN3, params, "critic")
     model = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path).eval()
     tokens = np.random.default_rng(0).integers(0, 61, (2, 12))
     ours = Networks(Actor(QWEN3), critic).critic_values(
-        one, jnp.asarray(tokens), jnp.ones(tokens.shape, bool)
+        params, jnp.asarray(tokens), jnp.ones(tokens.shape, bool)
     )
     np.testing.assert_allclose(ours, _logits_of(model, tokens)[..., 0], atol=1e-4)

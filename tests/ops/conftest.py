@@ -1,4 +1,4 @@
-"""What the tests of the pure functions share."""
+"""Fixtures for the tests of the pure functions."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ import pytest
 
 @pytest.fixture
 def assert_variants_agree():
-    """A check that jit, and vmap under jit, give what plain calls give, one example at a time."""
+    """A check that jit, and vmap under jit, give the same results as plain calls per example."""
 
     def check(function, *batches, rtol=1e-6, atol=1e-6):
         size = len(batches[0])
-        assert size > 1, "a batch of one cannot show that vmap keeps examples apart"
+        assert size > 1, "the check needs several examples: with one, vmap could mix them up unseen"
         examples = [tuple(batch[i] for batch in batches) for i in range(size)]
         eager = _stack([function(*example) for example in examples])
         jitted = jax.jit(function)
@@ -20,9 +20,9 @@ def assert_variants_agree():
             "jit": _stack([jitted(*example) for example in examples]),
             "vmap": jax.jit(jax.vmap(function))(*batches),
         }
-        for name, got in variants.items():
+        for name, results in variants.items():
             for expected_leaf, leaf in zip(
-                jax.tree.leaves(eager), jax.tree.leaves(got), strict=True
+                jax.tree.leaves(eager), jax.tree.leaves(results), strict=True
             ):
                 np.testing.assert_allclose(leaf, expected_leaf, rtol=rtol, atol=atol, err_msg=name)
 

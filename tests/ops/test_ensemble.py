@@ -1,4 +1,4 @@
-"""The critics' disagreement, the masks ranked by it, and the division of a group among critics."""
+"""The critics' disagreement, the masks ranked by it, and the critics' shards of each group."""
 
 import functools
 
@@ -42,8 +42,8 @@ def distinct_std(seed=0):
     return jnp.asarray(0.1 + 0.01 * ranks, jnp.float32)
 
 
-def test_mean_and_std_give_the_numbers_worked_by_hand():
-    # Two critics say 0 and 2: mean 1, population std 1. They agree on 5: std 0.
+def test_mean_and_std_of_a_hand_computed_example():
+    # Two critics predict 0 and 2: mean 1, population std 1. Both predict 5: std 0.
     values = jnp.array([[[0.0, 5.0]], [[2.0, 5.0]]])
     mean, std = ensemble.value_mean_and_std(values)
     np.testing.assert_array_equal(mean, [[1.0, 5.0]])
@@ -56,24 +56,23 @@ def test_mean_and_std_equal_a_slow_loop(num_critics):
     mean, std = ensemble.value_mean_and_std(jnp.asarray(values))
     for b in range(2):
         for t in range(3):
-            said = [float(values[k, b, t]) for k in range(num_critics)]
-            centre = sum(said) / num_critics
-            spread = (sum((v - centre) ** 2 for v in said) / num_critics) ** 0.5
-            assert mean[b, t] == pytest.approx(centre, rel=1e-6, abs=1e-6)
-            assert std[b, t] == pytest.approx(spread, rel=1e-6, abs=1e-6)
+            predicted = [float(values[k, b, t]) for k in range(num_critics)]
+            slow_mean = sum(predicted) / num_critics
+            slow_std = (sum((v - slow_mean) ** 2 for v in predicted) / num_critics) ** 0.5
+            assert mean[b, t] == pytest.approx(slow_mean, rel=1e-6, abs=1e-6)
+            assert std[b, t] == pytest.approx(slow_std, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("num_critics", [2, 3, 5, 7, 8])
-def test_critics_that_agree_to_the_bit_have_no_spread(num_critics):
-    # A mean rounded away from the common value would leave a σ of 1e-7, and the masks would rank
-    # rounding errors instead of seeing that there is nothing to rank.
-    one = jax.random.normal(KEY, (50, 40))
-    values = jnp.broadcast_to(one, (num_critics, 50, 40))
+def test_critics_that_agree_exactly_have_a_std_of_exactly_zero(num_critics):
+    # If the mean were rounded, σ would be about 1e-7, and the masks would rank rounding errors.
+    shared_values = jax.random.normal(KEY, (50, 40))
+    values = jnp.broadcast_to(shared_values, (num_critics, 50, 40))
     for function in (ensemble.value_mean_and_std, jax.jit(ensemble.value_mean_and_std)):
         np.testing.assert_array_equal(function(values)[1], 0.0)
 
 
-def test_the_gradient_of_std_at_equal_values_is_nan_and_never_enters():
+def test_no_gradient_flows_through_the_std_which_would_be_nan_at_equal_values():
     values = jnp.ones((2, 1, 3))
     naive = jax.grad(lambda v: jnp.sum(jnp.std(v, axis=0)))(values)
     assert np.isnan(naive).all()
@@ -85,9 +84,9 @@ def test_the_gradient_of_std_at_equal_values_is_nan_and_never_enters():
     np.testing.assert_array_equal(jax.grad(loss)(values), 2 * values)
 
 
-def test_the_masks_drop_the_tokens_found_by_hand():
-    # Ten real tokens and two of padding. 0.2 * 10 = 2 lowest: 0.1 and 0.2. 0.3 * 10 = 3 highest:
-    # 1.0, 0.9 and 0.8. The padding would be the lowest and the highest of all.
+def test_masks_of_a_hand_computed_example():
+    # Ten real tokens and two padding tokens. 0.2 * 10 = 2 lowest: 0.1 and 0.2. 0.3 * 10 = 3
+    # highest: 1.0, 0.9 and 0.8. If padding counted, it would be the lowest and the highest.
     value_std = jnp.array([[0.5, 1.0, 0.1, 0.4, 0.9, 0.0], [0.2, 0.3, 0.6, 0.7, 0.8, 99.0]])
     mask = (value_std > 0) & (value_std < 99)
     advantage_mask, entropy_mask = masks(value_std, mask, 0.2, 0.3)
@@ -106,25 +105,29 @@ def test_the_masks_drop_the_tokens_found_by_hand():
     fractions=st.sampled_from([(0.2, 0.2), (0.0, 0.37), (0.5, 0.5), (0.9, 0.1)]),
     seed=st.integers(0, 1000),
 )
-def test_counts_are_exact_and_by_rank_however_many_ties(levels, lengths, fractions, seed):
+def test_exactly_the_requested_number_of_tokens_is_dropped_by_rank_despite_ties(
+    levels, lengths, fractions, seed
+):
     value_std = jnp.asarray(levels, jnp.float32).reshape(SHAPE)
     mask = jnp.asarray(np.arange(6) < np.array(lengths)[:, None])
     advantage_mask, entropy_mask = masks(value_std, mask, *fractions, key=jax.random.key(seed))
     std, real = np.asarray(value_std), np.asarray(mask)
     count, all_equal_zero = real.sum(), not std[real].any()
-    # The nearest whole number; where it is a tie, both neighbours are.
-    for kept, fraction in zip((advantage_mask, entropy_mask), fractions, strict=True):
-        assert not kept[~real].any()
-        dropped = (real & ~kept).sum()
+    # The count is rounded to the nearest integer; either neighbour is right for a half.
+    for token_mask, fraction in zip((advantage_mask, entropy_mask), fractions, strict=True):
+        assert not token_mask[~real].any()
+        dropped = (real & ~token_mask).sum()
         assert abs(dropped - (0 if all_equal_zero else fraction * count)) <= 0.5 + 1e-4
     low, high = std[real & ~advantage_mask], std[real & ~entropy_mask]
     assert low.max(initial=-1) <= std[advantage_mask].min(initial=99)
     assert high.min(initial=99) >= std[entropy_mask].max(initial=-1)
-    # One ranking serves both masks: while k + h <= 1, no token is among the lowest and the highest.
-    assert (advantage_mask | entropy_mask)[real].all()
+    # Both masks use one ranking, so a token is dropped by both only if the counts exceed n together
+    # (k = h = 0.5 and n = 7: both are rounded to 4).
+    dropped_by_both = (real & ~advantage_mask & ~entropy_mask).sum()
+    assert dropped_by_both == max(0, len(low) + len(high) - count)
 
 
-def test_all_equal_disagreement_breaks_a_threshold_and_not_the_ranks():
+def test_ranks_drop_the_right_number_of_equal_values_where_a_threshold_cannot():
     value_std = jnp.full(SHAPE, 0.3)
     threshold = jnp.quantile(value_std, 0.25)
     assert not (value_std > threshold).any(), "a threshold with `<=` drops everything"
@@ -138,15 +141,15 @@ def test_ties_are_broken_at_random_and_not_by_position():
     value_std = jnp.full((2, 5), 0.3)
     draw = jax.vmap(jitted_masks(0.2, 0.2), in_axes=(None, None, 0))
     drawn = draw(value_std, jnp.ones((2, 5), bool), jax.random.split(KEY, 400))
-    dropped = [np.sum(~np.asarray(kept), axis=0) for kept in drawn]
-    # Each token should be dropped in 80 of 400 draws (standard deviation 8); by position, the first
-    # two would be dropped 400 times.
+    dropped = [np.sum(~np.asarray(token_mask), axis=0) for token_mask in drawn]
+    # Each token should be dropped in 80 of 400 draws (standard deviation 8). If position broke the
+    # ties, the first two tokens would be dropped 400 times.
     for counts in dropped:
         assert counts.min() > 40
         assert counts.max() < 120
 
 
-def test_the_key_decides_ties_and_only_ties():
+def test_the_key_changes_only_how_ties_are_broken():
     value_std = distinct_std()
     first = masks(value_std, RAGGED, 0.2, 0.2, key=jax.random.key(1))
     second = masks(value_std, RAGGED, 0.2, 0.2, key=jax.random.key(2))
@@ -156,15 +159,15 @@ def test_the_key_decides_ties_and_only_ties():
     assert not np.array_equal(tied[0], tied[2])
 
 
-def test_only_the_ranks_of_the_disagreement_matter():
+def test_masks_depend_only_on_the_ranks_of_the_disagreement():
     value_std = distinct_std()
     expected = masks(value_std, RAGGED, 0.2, 0.3)
     for transformed in (1e-6 * value_std, jnp.exp(20 * value_std), 5 + value_std):
         np.testing.assert_array_equal(masks(transformed, RAGGED, 0.2, 0.3), expected)
 
 
-def test_tokens_are_ranked_over_the_whole_batch_and_not_per_sequence():
-    # The six lowest of 24 are all in row 2, the six highest all in row 0: whole rows are dropped.
+def test_tokens_are_ranked_over_the_batch_and_not_per_sequence():
+    # The six lowest of 24 are all in row 2, the six highest all in row 0: full rows are dropped.
     value_std = jnp.array([[4.0], [2.0], [1.0], [3.0]]) + 0.01 * jnp.arange(6.0)[None, :]
     advantage_mask, entropy_mask = masks(value_std, FULL, 0.25, 0.25)
     np.testing.assert_array_equal(advantage_mask.sum(axis=1), [6, 6, 0, 6])
@@ -172,7 +175,7 @@ def test_tokens_are_ranked_over_the_whole_batch_and_not_per_sequence():
 
 
 @pytest.mark.parametrize("padding", [-1.0, 0.0, jnp.inf, jnp.nan])
-def test_the_disagreement_on_padding_never_takes_part(padding):
+def test_the_disagreement_on_padding_is_ignored(padding):
     value_std = distinct_std()
     expected = masks(value_std, RAGGED, 0.25, 0.25)
     assert (np.asarray(RAGGED) & ~expected[0]).sum() == 4  # 0.25 * 16
@@ -181,29 +184,29 @@ def test_the_disagreement_on_padding_never_takes_part(padding):
 
 
 def test_without_any_disagreement_both_masks_keep_every_real_token():
-    # Padding that disagrees must not hide that the real tokens do not.
+    # In the second case the critics disagree on padding only, which must not count.
     for value_std in (jnp.zeros(SHAPE), jnp.where(RAGGED, 0.0, 3.0)):
-        for kept in masks(value_std, RAGGED, 0.2, 0.2):
-            np.testing.assert_array_equal(kept, RAGGED)
+        for token_mask in masks(value_std, RAGGED, 0.2, 0.2):
+            np.testing.assert_array_equal(token_mask, RAGGED)
 
 
 def test_one_critic_keeps_every_real_token():
     _, std = ensemble.value_mean_and_std(jax.random.normal(KEY, (1, *SHAPE)))
-    for kept in masks(std, RAGGED, 0.2, 0.2):
-        np.testing.assert_array_equal(kept, RAGGED)
+    for token_mask in masks(std, RAGGED, 0.2, 0.2):
+        np.testing.assert_array_equal(token_mask, RAGGED)
 
 
 def test_fractions_of_zero_keep_every_real_token():
-    for kept in masks(distinct_std(), RAGGED, 0.0, 0.0):
-        np.testing.assert_array_equal(kept, RAGGED)
+    for token_mask in masks(distinct_std(), RAGGED, 0.0, 0.0):
+        np.testing.assert_array_equal(token_mask, RAGGED)
 
 
 def test_a_batch_without_real_tokens_has_empty_masks():
-    for kept in masks(distinct_std(), jnp.zeros(SHAPE, bool), 0.2, 0.2):
-        assert not kept.any()
+    for token_mask in masks(distinct_std(), jnp.zeros(SHAPE, bool), 0.2, 0.2):
+        assert not token_mask.any()
 
 
-def test_masked_rank_puts_padding_behind_every_real_token():
+def test_masked_rank_gives_padding_the_last_ranks():
     rank = ensemble.masked_rank(jnp.array([[3.0, 0.0, 1.0, jnp.inf]]), FULL[:1, :4], KEY)
     np.testing.assert_array_equal(rank, [[2, 0, 1, 3]])
     mask = jnp.array([[True, False, True, True]])
@@ -212,7 +215,7 @@ def test_masked_rank_puts_padding_behind_every_real_token():
 
 
 @pytest.mark.parametrize(("group_size", "num_critics"), [(2, 2), (8, 2), (6, 3), (4, 4), (8, 1)])
-def test_every_critic_gets_an_equal_and_disjoint_share_of_every_group(group_size, num_critics):
+def test_shards_are_disjoint_and_of_equal_size_in_every_group(group_size, num_critics):
     shards = jitted_shards(KEY, num_prompts=5, group_size=group_size, num_critics=num_critics)
     assert shards.shape == (num_critics, 5 * group_size)
     assert shards.dtype == bool
@@ -221,7 +224,7 @@ def test_every_critic_gets_an_equal_and_disjoint_share_of_every_group(group_size
     np.testing.assert_array_equal(per_group, group_size // num_critics)
 
 
-def test_the_division_is_random_in_every_group_and_every_step():
+def test_shards_are_random_in_every_group_and_every_step():
     def draw(seed):
         shards = jitted_shards(jax.random.key(seed), num_prompts=200, group_size=4, num_critics=2)
         return np.asarray(shards[0]).reshape(200, 4)
@@ -229,14 +232,14 @@ def test_the_division_is_random_in_every_group_and_every_step():
     first = draw(0)
     np.testing.assert_array_equal(first, draw(0))
     assert not np.array_equal(first, draw(1))
-    # All 4-choose-2 = 6 ways to split a group occur, and each response falls to critic 0 in about
-    # 100 of 200 groups (standard deviation 7).
+    # All 4-choose-2 = 6 ways to split a group occur, and critic 0 gets each response in about 100
+    # of 200 groups (standard deviation 7).
     assert len(np.unique(first, axis=0)) == 6
     assert np.abs(first.sum(axis=0) - 100).max() < 35
 
 
-def test_a_group_that_critics_cannot_share_evenly_is_an_error_in_words():
-    with pytest.raises(ValueError, match=r"3 critics cannot share a group of 8 .* multiple of"):
+def test_a_group_that_cannot_be_split_evenly_is_a_clear_error():
+    with pytest.raises(ValueError, match=r"3 critics cannot split a group of 8 .* multiple of"):
         ensemble.critic_shards(KEY, num_prompts=2, group_size=8, num_critics=3)
 
 

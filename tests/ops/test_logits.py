@@ -1,4 +1,4 @@
-"""Chunked log-probs and entropy: equal to those of the full logits, which never exist."""
+"""Chunked log-probs and entropy equal those of the full logits, without the memory for them."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ import pytest
 from asyppo_jax.ops import logits
 
 B, C, D, V = 2, 12, 4, 64
-CHUNKS = [1, 3, 5, 12, 100]  # two that divide 12, one that does not, one chunk, one beyond it
+CHUNKS = [1, 3, 5, 12, 100]  # two that divide 12, one that does not, exactly 12, more than 12
 
 
 def inputs(seed=0, batch=B):
@@ -22,14 +22,14 @@ def inputs(seed=0, batch=B):
 
 
 def naive(hidden, head, targets):
-    """The same from all logits at once."""
+    """The same results from all logits at once."""
     log_p = jax.nn.log_softmax(hidden @ head, axis=-1)
     log_probs = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
     return log_probs, -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
 
 def weighted(function, hidden, head, targets):
-    """A scalar in which every position's log-prob and entropy has a weight of its own."""
+    """A scalar that weights every position's log-prob and entropy differently."""
     log_probs, entropy = function(hidden, head, targets)
     position = jnp.arange(1.0, log_probs.size + 1).reshape(log_probs.shape)
     return jnp.sum(jnp.sin(position) * log_probs + jnp.cos(position) * entropy)
@@ -44,8 +44,8 @@ def chunked(chunk):
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_chunked_results_equal_those_of_the_full_logits(chunk):
-    got = chunked(chunk)(*inputs())
-    for result, expected in zip(got, naive(*inputs()), strict=True):
+    results = chunked(chunk)(*inputs())
+    for result, expected in zip(results, naive(*inputs()), strict=True):
         assert result.shape == (B, C)
         np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-6)
 
@@ -54,20 +54,20 @@ def test_chunked_results_equal_those_of_the_full_logits(chunk):
 def test_chunked_gradients_equal_those_of_the_full_logits(chunk):
     hidden, head, targets = inputs()
     expected = gradient(naive, hidden, head, targets)
-    got = gradient(chunked(chunk), hidden, head, targets)
-    for result, full in zip(got, expected, strict=True):
+    gradients = gradient(chunked(chunk), hidden, head, targets)
+    for result, full in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(result, full, rtol=1e-5, atol=2e-6)
 
 
-def some_needed(counts):
-    """A mask with so many true positions a row, at random places."""
-    places = np.random.default_rng(5).permuted(np.tile(np.arange(C), (B, 1)), axis=1)
-    return jnp.asarray(places < np.array(counts)[:, None])
+def needed_mask(counts):
+    """A mask with `counts[b]` true entries in row b, at random positions."""
+    shuffled = np.random.default_rng(5).permuted(np.tile(np.arange(C), (B, 1)), axis=1)
+    return jnp.asarray(shuffled < np.array(counts)[:, None])
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_needed_positions_have_the_same_results_and_gradients_and_the_others_none(chunk):
-    needed = some_needed((4, 7))
+def test_needed_positions_have_the_same_results_and_gradients_and_all_others_zero(chunk):
+    needed = needed_mask((4, 7))
     ours = functools.partial(chunked(chunk), needed=needed)
 
     def expected(*args):
@@ -75,28 +75,28 @@ def test_needed_positions_have_the_same_results_and_gradients_and_the_others_non
 
     for result, full in zip(ours(*inputs()), expected(*inputs()), strict=True):
         np.testing.assert_allclose(result, full, rtol=1e-6, atol=1e-6)
-    got, full = gradient(ours, *inputs()), gradient(expected, *inputs())
-    for result, other in zip(got, full, strict=True):
+    gradients, full = gradient(ours, *inputs()), gradient(expected, *inputs())
+    for result, other in zip(gradients, full, strict=True):
         np.testing.assert_allclose(result, other, rtol=1e-5, atol=2e-6)
-    assert not np.asarray(got[0])[~np.asarray(needed)].any()
+    assert not np.asarray(gradients[0])[~np.asarray(needed)].any()
 
 
 @pytest.mark.parametrize(
     ("counts", "chunks"), [((0, 0), 0), ((3, 1), 1), ((4, 7), 3), ((12, 2), 4)]
 )
 def test_chunks_without_a_needed_position_are_never_computed(counts, chunks):
-    visited = []
-    plain = logits._log_prob_and_entropy
+    computed_chunks = []
+    original = logits._log_prob_and_entropy
 
     def counting(hidden, head, targets):
-        jax.debug.callback(lambda: visited.append(1))
-        return plain(hidden, head, targets)
+        jax.debug.callback(lambda: computed_chunks.append(1))
+        return original(hidden, head, targets)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logits, "_log_prob_and_entropy", counting)
-        jax.block_until_ready(chunked(3)(*inputs(), needed=some_needed(counts)))
+        jax.block_until_ready(chunked(3)(*inputs(), needed=needed_mask(counts)))
         jax.effects_barrier()
-    assert len(visited) == chunks
+    assert len(computed_chunks) == chunks
 
 
 def test_results_equal_a_slow_loop_in_float64():
@@ -110,7 +110,7 @@ def test_results_equal_a_slow_loop_in_float64():
             assert entropy[b, t] == pytest.approx(-sum(p * np.log(p)), rel=2e-6)
 
 
-def test_the_numbers_worked_by_hand():
+def test_a_hand_computed_example():
     # Logits log 1, log 1, log 2: probabilities 1/4, 1/4, 1/2.
     # log p(2) = -log 2; H = 1/4 * log 4 + 1/4 * log 4 + 1/2 * log 2 = 3/2 * log 2
     hidden = jnp.array([[[1.0]]])
@@ -126,14 +126,16 @@ def test_equal_logits_have_the_largest_entropy():
     np.testing.assert_allclose(log_probs, -math.log(V), rtol=1e-6)
 
 
-def test_the_gradient_of_the_entropy_by_a_logit_is_minus_p_times_log_p_plus_h():
-    # With the identity as head the hidden state is the logits: dH/dz_v = -p_v * (log p_v + H).
+def test_the_entropy_gradient_with_respect_to_a_logit_is_minus_p_times_log_p_plus_h():
+    # With the identity as head, the hidden state is the logits: dH/dz_v = -p_v * (log p_v + H).
     z = jax.random.normal(jax.random.key(1), (1, 3, 5))
     head, targets = jnp.eye(5), jnp.zeros((1, 3), int)
-    by_logit = jax.jit(jax.grad(lambda h: jnp.sum(chunked(2)(h, head, targets)[1])))(z)
+    grad_logits = jax.jit(jax.grad(lambda h: jnp.sum(chunked(2)(h, head, targets)[1])))(z)
     log_p = jax.nn.log_softmax(z, axis=-1)
     entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1, keepdims=True)
-    np.testing.assert_allclose(by_logit, -jnp.exp(log_p) * (log_p + entropy), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        grad_logits, -jnp.exp(log_p) * (log_p + entropy), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_large_logits_neither_overflow_nor_give_nan():
@@ -146,11 +148,11 @@ def test_large_logits_neither_overflow_nor_give_nan():
         log_probs, entropy = chunked(chunk)(hidden, head, targets)
         np.testing.assert_array_equal(log_probs, 0.0)
         np.testing.assert_array_equal(entropy, 0.0)
-        by_input = gradient(chunked(chunk), hidden, head, targets)
-        assert all(np.isfinite(g).all() for g in by_input)
+        gradients = gradient(chunked(chunk), hidden, head, targets)
+        assert all(np.isfinite(g).all() for g in gradients)
 
 
-def test_a_forbidden_token_has_no_part_in_the_entropy():
+def test_a_token_with_logit_minus_infinity_adds_nothing_to_the_entropy():
     head = jnp.array([[0.0, 0.0, -jnp.inf]])
     log_probs, entropy = chunked(1)(jnp.ones((1, 2, 1)), head, jnp.array([[0, 2]]))
     np.testing.assert_allclose(entropy, math.log(2), rtol=1e-6)
@@ -159,15 +161,15 @@ def test_a_forbidden_token_has_no_part_in_the_entropy():
 
 def test_results_are_float32_and_close_in_bfloat16():
     hidden, head, targets = inputs()
-    got = chunked(5)(hidden.astype(jnp.bfloat16), head, targets)
+    results = chunked(5)(hidden.astype(jnp.bfloat16), head, targets)
     expected = naive(hidden, head, targets)
-    for result, exact in zip(got, expected, strict=True):
+    for result, exact in zip(results, expected, strict=True):
         assert result.dtype == jnp.float32
-        # bfloat16 keeps 8 bits: logits of size 10 are off by a few hundredths, sums add nothing.
+        # bfloat16 has 8 bits: logits of size 10 are off by a few hundredths.
         np.testing.assert_allclose(result, exact, atol=0.1)
 
 
-def test_a_position_depends_on_its_own_hidden_state_only():
+def test_each_position_depends_only_on_its_own_hidden_state():
     hidden, head, targets = inputs(batch=1)
     jacobians = jax.jit(jax.jacobian(chunked(5)))(hidden, head, targets)
     for jacobian in jacobians:
@@ -177,7 +179,7 @@ def test_a_position_depends_on_its_own_hidden_state_only():
 
 
 def array_sizes(jaxpr):
-    """The element counts of every array that a program makes, loops and checkpoints included."""
+    """The number of elements of every array in a program, including those inside loops."""
     for equation in jaxpr.eqns:
         for variable in equation.outvars:
             yield math.prod(variable.aval.shape)
@@ -202,19 +204,19 @@ def test_no_array_of_all_logits_exists_forward_or_backward(chunk):
         lambda f: functools.partial(weighted, f),
         lambda f: functools.partial(both, f),
     ):
-        assert largest_array(program(naive), *inputs()) >= all_logits, "the walk must see it"
+        assert largest_array(program(naive), *inputs()) >= all_logits, "the check sees no logits"
         largest = largest_array(program(chunked(chunk)), *inputs())
         assert largest <= max(B * chunk * V, D * V)
 
 
 def test_compiled_memory_grows_with_the_chunk_and_not_with_the_length():
-    # What XLA really sets aside, because it may undo what the program says.
+    # The memory that XLA allocates, because it may optimise the program's chunks away.
     def temporary_bytes(function, length):
         hidden, head = jnp.zeros((B, length, D)), jnp.zeros((D, 4096))
         targets = jnp.zeros((B, length), int)
         lowered = gradient.lower(function, hidden, head, targets)
         memory = lowered.compile().memory_analysis()
-        assert memory is not None, "this backend does not tell"
+        assert memory is not None, "this backend has no memory analysis"
         return memory.temp_size_in_bytes
 
     logits_bytes = 4 * B * 64 * 4096
@@ -223,6 +225,6 @@ def test_compiled_memory_grows_with_the_chunk_and_not_with_the_length():
 
 
 def test_compiled_and_batched_variants_agree(assert_variants_agree):
-    batches = [jnp.stack(parts) for parts in zip(inputs(0), inputs(1), strict=True)]
+    batches = [jnp.stack(arrays) for arrays in zip(inputs(0), inputs(1), strict=True)]
     for chunk in (5, 12):
         assert_variants_agree(chunked(chunk), *batches)

@@ -1,4 +1,4 @@
-"""The clipped surrogate, the masked objective and the critics' error, and their gradients."""
+"""The clipped surrogate, the masked policy loss and the value loss, and their gradients."""
 
 import functools
 
@@ -25,21 +25,21 @@ def random_tokens(seed=0, shape=(3, 5)):
 @pytest.mark.parametrize(
     ("ratio", "advantage", "expected"),
     [
-        (1.0, 2.0, 2.0),  # the sampling policy itself: the advantage
-        (1.5, 2.0, 2.56),  # min(3, 1.28 * 2): no reward for going further up
-        (1.25, 2.0, 2.5),  # inside the wider upper side
-        (0.5, 2.0, 1.0),  # min(1, 0.8 * 2): a good token made rarer still counts in full
-        (1.5, -2.0, -3.0),  # min(-3, -2.56): a bad token made likelier still counts in full
-        (0.5, -2.0, -1.6),  # min(-1, 0.8 * -2): no reward for going further down
-        (0.9, -2.0, -1.8),  # inside
+        (1.0, 2.0, 2.0),  # ratio 1: the advantage
+        (1.5, 2.0, 2.56),  # min(3, 1.28 * 2): clipped
+        (1.25, 2.0, 2.5),  # within the upper range, which is wider than the lower one
+        (0.5, 2.0, 1.0),  # min(1, 0.8 * 2): a good token became less likely, not clipped
+        (1.5, -2.0, -3.0),  # min(-3, -2.56): a bad token became more likely, not clipped
+        (0.5, -2.0, -1.6),  # min(-1, 0.8 * -2): clipped
+        (0.9, -2.0, -1.8),  # within the range
         (3.0, 0.0, 0.0),
     ],
 )
-def test_the_surrogate_gives_the_numbers_worked_by_hand(ratio, advantage, expected):
+def test_the_surrogate_of_hand_computed_examples(ratio, advantage, expected):
     old = jnp.array([-2.0])
-    value, seen_ratio = surrogate(old + jnp.log(ratio), old, jnp.array([advantage]))
+    value, returned_ratio = surrogate(old + jnp.log(ratio), old, jnp.array([advantage]))
     assert value[0] == pytest.approx(expected, rel=1e-6)
-    assert seen_ratio[0] == pytest.approx(ratio, rel=1e-6)
+    assert returned_ratio[0] == pytest.approx(ratio, rel=1e-6)
 
 
 @settings(max_examples=60, deadline=None)
@@ -48,19 +48,19 @@ def test_the_surrogate_gives_the_numbers_worked_by_hand(ratio, advantage, expect
     old=st.floats(-8, 0, width=32),
     advantage=st.floats(-5, 5, width=32),
 )
-def test_the_surrogate_equals_its_definition_and_never_exceeds_the_plain_one(
+def test_the_surrogate_equals_its_definition_and_never_exceeds_the_unclipped_one(
     log_ratio, old, advantage
 ):
     log_prob = jnp.array([old + log_ratio], jnp.float32)
     old_log_prob, advantages = jnp.array([old]), jnp.array([advantage])
     value, ratio = jitted_surrogate(log_prob, old_log_prob, advantages)
-    exact = float(np.exp(np.float64(log_prob[0]) - np.float64(old)))
-    expected = min(exact * advantage, min(max(exact, 0.8), 1.28) * advantage)
+    exact_ratio = float(np.exp(np.float64(log_prob[0]) - np.float64(old)))
+    expected = min(exact_ratio * advantage, min(max(exact_ratio, 0.8), 1.28) * advantage)
     assert value[0] == pytest.approx(expected, rel=3e-6, abs=1e-6)
     assert value[0] <= ratio[0] * advantage + 1e-6
 
 
-def test_a_clipped_token_has_no_gradient_and_the_others_have_ratio_times_advantage():
+def test_the_gradient_is_zero_for_clipped_tokens_and_else_ratio_times_advantage():
     ratio = jnp.array([1.5, 0.5, 1.5, 0.5, 1.1])
     advantages = jnp.array([2.0, -2.0, -2.0, 2.0, 3.0])
     clipped = np.array([True, True, False, False, False])
@@ -69,15 +69,15 @@ def test_a_clipped_token_has_no_gradient_and_the_others_have_ratio_times_advanta
     np.testing.assert_allclose(gradient, np.where(clipped, 0, ratio * advantages), rtol=1e-6)
 
 
-def test_on_the_sampling_policy_the_gradient_is_the_policy_gradient():
+def test_at_ratio_one_the_gradient_is_the_policy_gradient():
     _, old, advantages = random_tokens()
     gradient = jax.grad(lambda lp: jnp.sum(surrogate(lp, old, advantages)[0]))(old)
     np.testing.assert_allclose(gradient, advantages, rtol=1e-6)
 
 
-def test_each_mask_touches_its_own_term_only():
-    # surrogate 1, 2, 3, 4 and entropy 10, 20, 30, 40 at a coefficient of 0.5:
-    # both kept -(1 + 5); surrogate dropped -(0 + 10); entropy dropped -(3 + 0); both dropped 0
+def test_each_mask_affects_only_its_own_term():
+    # surrogate 1, 2, 3, 4 and entropy 10, 20, 30, 40 with a coefficient of 0.5:
+    # nothing dropped -(1 + 5); surrogate dropped -(0 + 10); entropy dropped -(3 + 0); both 0
     loss = losses.asyppo_loss(
         jnp.array([1.0, 2.0, 3.0, 4.0]),
         jnp.array([10.0, 20.0, 30.0, 40.0]),
@@ -88,18 +88,18 @@ def test_each_mask_touches_its_own_term_only():
     np.testing.assert_array_equal(loss, [-6.0, -10.0, -3.0, 0.0])
 
 
-def test_with_masks_off_the_objective_is_ppo_with_an_entropy_bonus():
+def test_without_dropped_tokens_the_loss_is_ppos_with_an_entropy_bonus():
     log_probs, old, advantages = random_tokens()
     entropy = -log_probs
-    kept = jnp.ones(old.shape, bool)
+    all_tokens = jnp.ones(old.shape, bool)
     value, ratio = surrogate(log_probs, old, advantages)
-    loss = losses.asyppo_loss(value, entropy, kept, kept, entropy_coef=0.01)
-    plain = jnp.minimum(ratio * advantages, jnp.clip(ratio, 0.8, 1.28) * advantages)
-    np.testing.assert_allclose(loss, -plain - 0.01 * entropy, rtol=1e-6, atol=1e-7)
+    loss = losses.asyppo_loss(value, entropy, all_tokens, all_tokens, entropy_coef=0.01)
+    ppo = jnp.minimum(ratio * advantages, jnp.clip(ratio, 0.8, 1.28) * advantages)
+    np.testing.assert_allclose(loss, -ppo - 0.01 * entropy, rtol=1e-6, atol=1e-7)
 
 
-def test_a_dropped_token_still_counts_in_the_length_of_its_answer():
-    # One answer of four real tokens, one of padding; two tokens dropped from the surrogate.
+def test_a_dropped_token_still_counts_in_the_length_of_its_completion():
+    # A completion of four real tokens and one padding token; the surrogate of two is dropped.
     # The formula's 1/|o| is 1/4 and stands outside the mask: -(1 + 3) / 4, not -(1 + 3) / 2.
     completion_mask = jnp.array([[True, True, True, True, False]])
     advantage_mask = jnp.array([[True, False, True, False, False]])
@@ -114,7 +114,7 @@ def test_a_dropped_token_still_counts_in_the_length_of_its_answer():
     assert total / num_sequences == -1.0
 
 
-def test_dropped_tokens_get_no_gradient_from_the_term_they_were_dropped_from():
+def test_dropped_tokens_get_no_gradient_from_the_masked_term():
     advantage_mask = jnp.array([True, False, True, False])
     entropy_mask = jnp.array([True, True, False, False])
 
@@ -123,39 +123,39 @@ def test_dropped_tokens_get_no_gradient_from_the_term_they_were_dropped_from():
             losses.asyppo_loss(value, entropy, advantage_mask, entropy_mask, entropy_coef=0.5)
         )
 
-    by_value, by_entropy = jax.grad(total, argnums=(0, 1))(jnp.ones(4), jnp.ones(4))
-    np.testing.assert_array_equal(by_value, [-1.0, 0.0, -1.0, 0.0])
-    np.testing.assert_array_equal(by_entropy, [-0.5, -0.5, 0.0, 0.0])
+    grad_surrogate, grad_entropy = jax.grad(total, argnums=(0, 1))(jnp.ones(4), jnp.ones(4))
+    np.testing.assert_array_equal(grad_surrogate, [-1.0, 0.0, -1.0, 0.0])
+    np.testing.assert_array_equal(grad_entropy, [-0.5, -0.5, 0.0, 0.0])
 
 
-def test_what_was_dropped_never_enters_the_loss():
-    dropped = jnp.array([True, False])
+def test_dropped_nan_and_inf_do_not_reach_the_loss():
+    mask = jnp.array([True, False])
     loss = losses.asyppo_loss(
-        jnp.array([1.0, jnp.nan]), jnp.array([2.0, jnp.inf]), dropped, dropped, entropy_coef=0.5
+        jnp.array([1.0, jnp.nan]), jnp.array([2.0, jnp.inf]), mask, mask, entropy_coef=0.5
     )
     np.testing.assert_array_equal(loss, [-2.0, 0.0])
 
 
-def test_the_squared_error_is_plain_and_its_returns_are_constants():
-    # (3 - 1)^2 = 4, without a half; the gradient by the value is 2 * (3 - 1), by the return 0.
+def test_the_squared_error_has_no_factor_half_and_no_gradient_to_the_returns():
+    # (3 - 1)^2 = 4; the gradient to the value is 2 * (3 - 1), to the return 0.
     values, returns = jnp.array([3.0, -1.0]), jnp.array([1.0, 0.5])
     np.testing.assert_array_equal(losses.squared_error(values, returns), [4.0, 2.25])
 
     def total(v, r):
         return jnp.sum(losses.squared_error(v, r))
 
-    by_value, by_return = jax.grad(total, argnums=(0, 1))(values, returns)
-    np.testing.assert_array_equal(by_value, [4.0, -3.0])
-    np.testing.assert_array_equal(by_return, 0.0)
+    grad_values, grad_returns = jax.grad(total, argnums=(0, 1))(values, returns)
+    np.testing.assert_array_equal(grad_values, [4.0, -3.0])
+    np.testing.assert_array_equal(grad_returns, 0.0)
 
 
-def test_every_loss_of_a_token_depends_on_that_token_only():
+def test_the_losses_of_a_token_depend_only_on_that_token():
     log_probs, old, advantages = (x[0] for x in random_tokens())
-    kept = jnp.ones(old.shape, bool)
+    all_tokens = jnp.ones(old.shape, bool)
 
     def loss(lp):
         value, _ = surrogate(lp, old, advantages)
-        return losses.asyppo_loss(value, -lp, kept, kept, entropy_coef=0.1)
+        return losses.asyppo_loss(value, -lp, all_tokens, all_tokens, entropy_coef=0.1)
 
     for jacobian in (jax.jacobian(loss)(log_probs), jax.jacobian(losses.squared_error)(old, old)):
         np.testing.assert_array_equal(jacobian, jnp.diag(jnp.diag(jacobian)))

@@ -1,4 +1,4 @@
-"""Reductions over real positions: what is masked never enters, and parts add up to the whole."""
+"""Masked reductions: masked entries are ignored, and sums over microbatches give the total."""
 
 import jax
 import jax.numpy as jnp
@@ -18,22 +18,22 @@ def random_batch(seed=0, shape=(6, 9), offset=0.0):
     return jnp.asarray(offset + rng.standard_normal(shape), jnp.float32), mask
 
 
-def test_reductions_give_the_numbers_worked_by_hand():
+def test_reductions_of_a_hand_computed_example():
     # Real entries: 1, 2, 6. Sum 9, mean 3, population variance (4 + 1 + 9) / 3.
     assert masked.masked_sum(X, MASK) == 9
     assert masked.masked_mean(X, MASK) == 3
     assert masked.masked_variance(X, MASK) == pytest.approx(14 / 3)
-    assert [float(part) for part in masked.token_sum(X, MASK)] == [9, 3]
+    assert [float(number) for number in masked.token_sum(X, MASK)] == [9, 3]
 
 
-def test_the_sequence_mean_gives_the_numbers_worked_by_hand():
+def test_the_sequence_mean_sum_of_a_hand_computed_example():
     # Row means 3/2 and 6: the sum is 7.5 over 2 sequences, while the mean over tokens is 3.
-    assert [float(part) for part in masked.sequence_mean_sum(X, MASK)] == [7.5, 2]
+    assert [float(number) for number in masked.sequence_mean_sum(X, MASK)] == [7.5, 2]
 
 
 def test_a_sequence_without_real_tokens_is_not_counted():
     mask = MASK.at[1].set(False)
-    assert [float(part) for part in masked.sequence_mean_sum(X, mask)] == [1.5, 1]
+    assert [float(number) for number in masked.sequence_mean_sum(X, mask)] == [1.5, 1]
 
 
 def test_every_reduction_equals_a_slow_loop():
@@ -50,7 +50,7 @@ def test_every_reduction_equals_a_slow_loop():
 
 
 @pytest.mark.parametrize("padding", [jnp.nan, jnp.inf, 1e30])
-def test_what_lies_under_a_false_mask_never_enters(padding):
+def test_masked_out_entries_are_ignored(padding):
     dirty = jnp.where(MASK, X, padding)
     for function in (
         masked.masked_sum,
@@ -67,41 +67,40 @@ def test_what_lies_under_a_false_mask_never_enters(padding):
 @pytest.mark.parametrize("function", [masked.masked_sum, masked.masked_mean])
 def test_no_gradient_flows_through_a_false_mask(function):
     gradient = jax.grad(function)(jnp.where(MASK, X, jnp.nan), MASK)
-    share = 1.0 if function is masked.masked_sum else 1 / 3
-    np.testing.assert_allclose(gradient, jnp.where(MASK, share, 0.0), rtol=1e-6)
+    weight = 1.0 if function is masked.masked_sum else 1 / 3
+    np.testing.assert_allclose(gradient, jnp.where(MASK, weight, 0.0), rtol=1e-6)
 
 
-def test_nothing_real_gives_zero_and_not_nan():
-    nothing = jnp.zeros(MASK.shape, bool)
-    assert masked.masked_mean(X, nothing) == 0
-    assert masked.masked_variance(X, nothing) == 0
-    assert masked.masked_quantile(X, nothing, 0.5) == 0
-    assert masked.explained_variance(X, X, nothing) == 0
-    assert [float(part) for part in masked.sequence_mean_sum(X, nothing)] == [0, 0]
-    gradient = jax.grad(lambda x: masked.sequence_mean_sum(x, nothing)[0])(X)
+def test_an_empty_mask_gives_zero_and_not_nan():
+    empty_mask = jnp.zeros(MASK.shape, bool)
+    assert masked.masked_mean(X, empty_mask) == 0
+    assert masked.masked_variance(X, empty_mask) == 0
+    assert masked.masked_quantile(X, empty_mask, 0.5) == 0
+    assert masked.explained_variance(X, X, empty_mask) == 0
+    assert [float(number) for number in masked.sequence_mean_sum(X, empty_mask)] == [0, 0]
+    gradient = jax.grad(lambda x: masked.sequence_mean_sum(x, empty_mask)[0])(X)
     np.testing.assert_array_equal(gradient, 0.0)
 
 
 @pytest.mark.parametrize("function", [masked.sequence_mean_sum, masked.token_sum])
-def test_the_parts_of_a_batch_add_up_to_the_whole(function):
+def test_results_of_microbatches_add_up_to_that_of_the_batch(function):
     x, mask = random_batch()
-    whole = function(x, mask)
+    full = function(x, mask)
     for cuts in ([1, 2, 5], [3], []):
-        parts = [
-            function(*part) for part in zip(jnp.split(x, cuts), jnp.split(mask, cuts), strict=True)
-        ]
-        sums = [sum(float(part[i]) for part in parts) for i in (0, 1)]
-        np.testing.assert_allclose(sums, whole, rtol=1e-6)
+        microbatches = zip(jnp.split(x, cuts), jnp.split(mask, cuts), strict=True)
+        results = [function(*microbatch) for microbatch in microbatches]
+        sums = [sum(float(result[i]) for result in results) for i in (0, 1)]
+        np.testing.assert_allclose(sums, full, rtol=1e-6)
 
 
-def test_the_mean_of_the_parts_means_is_not_the_mean():
-    # Why sums and counts stay apart: the rows hold 2 and 1 real tokens.
+def test_the_mean_of_microbatch_means_is_not_the_mean():
+    # This is why sums and counts are returned separately: the rows have 2 and 1 real tokens.
     means = [float(masked.masked_mean(X[b], MASK[b])) for b in (0, 1)]
     assert np.mean(means) == 3.75
     assert masked.masked_mean(X, MASK) == 3
 
 
-def test_the_variance_keeps_its_digits_far_from_zero():
+def test_the_variance_is_accurate_far_from_zero():
     x, mask = random_batch(offset=1000.0)
     exact = np.var(np.asarray(x, np.float64)[np.asarray(mask)])
     assert masked.masked_variance(x, mask) == pytest.approx(exact, rel=1e-4)
@@ -115,19 +114,19 @@ def test_explained_variance_is_one_for_perfect_values_and_zero_for_constant_ones
     assert masked.explained_variance(constant, returns, mask) == pytest.approx(0, abs=1e-6)
 
 
-def test_explained_variance_gives_the_number_worked_by_hand():
+def test_explained_variance_of_a_hand_computed_example():
     # Returns 0, 2, 4: variance 8/3. Errors 0, -1, 1: variance 2/3. 1 - 1/4 = 0.75.
     returns = jnp.array([[0.0, 2.0, 4.0]])
     values = jnp.array([[0.0, 3.0, 3.0]])
     mask = jnp.ones((1, 3), bool)
     assert masked.explained_variance(values, returns, mask) == pytest.approx(0.75)
-    # Values that point the wrong way explain less than nothing: errors 0, 4, 8, variance 32/3.
+    # Values of the wrong sign give a negative number: errors 0, 4, 8, variance 32/3.
     assert masked.explained_variance(-returns, returns, mask) == pytest.approx(-3)
 
 
 @pytest.mark.parametrize("reward", [0.0, 0.7, 1.0])
-def test_explained_variance_is_zero_when_every_answer_earned_the_same(reward):
-    # lambda-returns A + V of equal rewards are equal up to rounding only; that is no variance.
+def test_explained_variance_is_zero_if_all_rewards_are_equal(reward):
+    # lambda-returns A + V of equal rewards differ by rounding only, which must not count.
     rng = np.random.default_rng(0)
     values = jnp.asarray(rng.standard_normal((64, 50)), jnp.float32)
     returns = (reward - values) + values
@@ -144,7 +143,7 @@ def test_the_quantile_is_the_nearest_real_entry(q):
 
 
 def test_compiled_and_batched_variants_agree(assert_variants_agree):
-    x, mask = (jnp.stack(parts) for parts in zip(*map(random_batch, range(3)), strict=True))
+    x, mask = (jnp.stack(arrays) for arrays in zip(*map(random_batch, range(3)), strict=True))
     for function in (
         masked.masked_sum,
         masked.masked_mean,

@@ -20,31 +20,34 @@ def _draw(*shapes, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize("stacked", [False, True])
-def test_values_and_gradients_are_those_of_autodiff(stacked):
+def test_values_and_gradients_equal_those_of_autodiff(stacked):
     inputs = _draw(*[(3, *s) if stacked else s for s in ((2, 5, 8), (8,))])
 
-    def both(f):
+    def output_and_gradients(f):
         f = jax.vmap(f) if stacked else f
-        out, pull = jax.vjp(f, *inputs)
-        return out, pull(jnp.cos(out))
+        out, vjp = jax.vjp(f, *inputs)
+        return out, vjp(jnp.cos(out))
 
-    ours = jax.jit(both, static_argnums=0)(lambda x, scale: rms_norm(x, scale, EPS))
+    norm = lambda x, scale: rms_norm(x, scale, EPS)  # noqa: E731
+    ours = jax.jit(output_and_gradients, static_argnums=0)(norm)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, both(_plain)
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        ours,
+        output_and_gradients(_plain),
     )
 
 
-def test_bfloat16_rows_keep_nothing_in_float32_but_a_number_each():
+def test_of_bfloat16_rows_only_one_number_per_row_is_stored_in_float32():
     x, scale = *_draw((4, 64), dtype=jnp.bfloat16), jnp.ones(64)
     out: Any
-    out, pull = jax.vjp(lambda x, scale: rms_norm(x, scale, EPS), x, scale)
-    kept = [leaf for leaf in jax.tree.leaves(pull) if leaf.dtype == jnp.float32]
-    assert sum(leaf.size for leaf in kept) == 4 + 64  # the rows' numbers, and the scale
-    by_x, by_scale = pull(jnp.ones_like(out))
-    assert (by_x.dtype, by_scale.dtype) == (jnp.bfloat16, jnp.float32)
+    out, vjp = jax.vjp(lambda x, scale: rms_norm(x, scale, EPS), x, scale)
+    float32_residuals = [leaf for leaf in jax.tree.leaves(vjp) if leaf.dtype == jnp.float32]
+    assert sum(leaf.size for leaf in float32_residuals) == 4 + 64  # one per row, and the scale
+    grad_x, grad_scale = vjp(jnp.ones_like(out))
+    assert (grad_x.dtype, grad_scale.dtype) == (jnp.bfloat16, jnp.float32)
 
 
-def test_its_sums_are_float32s():
-    # In bfloat16 a mean of squares of 4,096 ones would stop growing at 256.
+def test_sums_are_computed_in_float32():
+    # A bfloat16 sum of 4,096 equal squares would stop growing at 256 of them.
     out = rms_norm(jnp.full((1, 4096), 2, jnp.bfloat16), jnp.ones(4096), 0.0)
     np.testing.assert_array_equal(out, 1)

@@ -1,7 +1,7 @@
-"""The same numbers as verl's own functions, on inputs recorded in `fixtures/verl_core_algos.json`.
+"""Equality with verl's functions on inputs and outputs from `fixtures/verl_core_algos.json`.
 
-`fixtures/make_verl_core_algos.py` made the file, which names verl's commit. Where verl means
-something else, the test says so and compares like with like.
+`fixtures/make_verl_core_algos.py` made the file, which names verl's commit. Where verl's definition
+differs from ours, the test explains the difference and corrects for it.
 """
 
 import functools
@@ -38,7 +38,7 @@ def our_gae(case):
 
 
 def bessel(mask):
-    """verl whitens by the sample variance, n - 1; ours is the population's, n."""
+    """The ratio of standard deviations: verl whitens with n - 1 in the variance, we with n."""
     count = int(mask.sum())
     return np.sqrt((count - 1) / count)
 
@@ -50,9 +50,9 @@ def reduced(per_token, case):
 
 @cases("gae")
 def test_returns_equal_verls(case):
-    # verl returns advantages only whitened, so the returns show what its GAE computed. Its values
-    # at padding are around 100 here and enter neither side. On padding itself verl's return is the
-    # padding's value; ours is 0.
+    # verl's function returns only whitened advantages, so GAE is compared by its returns. The
+    # values at padding are around 100 here, and neither implementation uses them. On padding
+    # itself verl's return is the padding's value; ours is 0.
     result = jax.vmap(returns.lambda_returns)(our_gae(case), case["values"], case["mask"])
     expected = np.where(case["mask"], case["returns"], 0.0)
     np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-6)
@@ -75,8 +75,9 @@ def test_whitening_equals_verls_up_to_the_sample_variance(case):
 
 @cases("group")
 def test_group_advantages_equal_verls(case):
-    # verl spreads the advantage over the answer's tokens; ours is one number per answer. A group of
-    # one is another difference, not recorded: verl keeps the raw reward, ours has no advantage.
+    # verl repeats the advantage for each token of the completion; ours is one number per
+    # completion. Groups of one differ too, and are not recorded: verl uses the raw reward, our
+    # advantage is 0.
     index = np.asarray(case["index"])
     for group in np.unique(index):
         rewards = case["rewards"][index == group]
@@ -88,8 +89,8 @@ def test_group_advantages_equal_verls(case):
 
 @cases("policy_loss")
 def test_policy_loss_and_gradient_equal_verls(case):
-    # Recorded with verl's dual clip out of reach (its default bounds the loss of a bad token at
-    # ratio 3, which the paper's objective does not) and with log-ratios below its clamp at 20.
+    # Recorded with verl's dual clip disabled by a large bound (by default it bounds the loss of a
+    # bad token at ratio 3, unlike the paper's objective), and with log-ratios below its clamp, 20.
     def loss(log_probs):
         surrogate, _ = losses.clipped_surrogate(
             log_probs,
@@ -98,9 +99,9 @@ def test_policy_loss_and_gradient_equal_verls(case):
             clip_eps_low=case["clip_eps_low"],
             clip_eps_high=case["clip_eps_high"],
         )
-        everything = jnp.ones(surrogate.shape, bool)
+        all_tokens = jnp.ones(surrogate.shape, bool)
         per_token = losses.asyppo_loss(
-            surrogate, jnp.zeros_like(surrogate), everything, everything, entropy_coef=0.0
+            surrogate, jnp.zeros_like(surrogate), all_tokens, all_tokens, entropy_coef=0.0
         )
         return reduced(per_token, case)
 
@@ -111,7 +112,7 @@ def test_policy_loss_and_gradient_equal_verls(case):
 
 @cases("value_loss")
 def test_value_loss_and_gradient_equal_twice_verls(case):
-    # verl has a factor of 1/2 that the paper's plain MSE lacks; its clip range is out of reach.
+    # verl has a factor of 1/2, the paper's MSE has none. verl's clip range is too wide to matter.
     def loss(values):
         return reduced(losses.squared_error(values, case["returns"]), case)
 
@@ -134,6 +135,6 @@ def test_log_probs_entropy_and_gradients_equal_verls(case, chunk):
     (_, (log_probs, entropy)), gradients = function(case["hidden"], case["head"])
     np.testing.assert_allclose(log_probs, case["log_probs"], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(entropy, case["entropy"], rtol=1e-6, atol=1e-6)
-    # The entropy's gradient cancels p * log p against p * H: a few float32 steps more.
+    # In the entropy's gradient p * log p and p * H nearly cancel, so the tolerance is larger.
     np.testing.assert_allclose(gradients[0], case["hidden_gradient"], rtol=1e-5, atol=2e-6)
     np.testing.assert_allclose(gradients[1], case["head_gradient"], rtol=1e-5, atol=2e-6)

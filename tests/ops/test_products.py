@@ -8,7 +8,7 @@ from asyppo_jax.ops.products import (
     few_rows_dense,
     few_rows_gated_mlp,
     gated_mlp,
-    made_once,
+    materialize,
 )
 
 D, F = 6, 10
@@ -31,16 +31,17 @@ PAIRS = {
 
 @pytest.mark.parametrize("name", list(PAIRS))
 @pytest.mark.parametrize("stacked", [False, True])
-def test_values_and_gradients_are_those_of_autodiff(name, stacked):
+def test_values_and_gradients_equal_those_of_autodiff(name, stacked):
     function, plain, shapes = PAIRS[name]
     inputs = _draw(*[(3, *s) if stacked else s for s in shapes])
 
-    def both(f):
+    def output_and_gradients(f):
         f = jax.vmap(f) if stacked else f
-        out, pull = jax.vjp(f, *inputs)
-        return out, pull(jnp.cos(out))
+        out, vjp = jax.vjp(f, *inputs)
+        return out, vjp(jnp.cos(out))
 
-    ours, expected = jax.jit(both, static_argnums=0)(function), both(plain)
+    ours = jax.jit(output_and_gradients, static_argnums=0)(function)
+    expected = output_and_gradients(plain)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), ours, expected
     )
@@ -54,40 +55,40 @@ def test_gradients_keep_the_dtype_of_their_inputs(name):
     assert {g.dtype for g in gradients(*inputs)} == {jnp.dtype("bfloat16")}
 
 
-def test_only_a_cpu_is_made_to_write_a_value_before_it_is_read():
+def test_materialize_adds_a_barrier_on_cpus_only():
     def lowered(platform):
-        traced = jax.jit(lambda x: made_once(x * 2) + 1).trace(jnp.ones(3))
+        traced = jax.jit(lambda x: materialize(x * 2) + 1).trace(jnp.ones(3))
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
     assert "optimization_barrier" in lowered("cpu")
     assert "optimization_barrier" not in lowered("tpu")
 
 
-def test_the_mlp_keeps_two_wide_arrays_for_its_backward_pass():
+def test_the_mlp_stores_two_wide_arrays_for_its_backward_pass():
     inputs = _draw((2, 5, D), (D, F), (D, F), (F, D))
-    _, pull = jax.vjp(gated_mlp, *inputs)
-    wide = [x for x in jax.tree.leaves(pull) if x.shape == (2, 5, F)]
+    _, vjp = jax.vjp(gated_mlp, *inputs)
+    wide = [residual for residual in jax.tree.leaves(vjp) if residual.shape == (2, 5, F)]
     assert len(wide) == 2
 
 
 @pytest.mark.parametrize("rows", [1, 64, 65, 129])
-def test_products_of_few_rows_are_those_of_any(rows):
+def test_products_of_few_rows_equal_plain_products(rows):
     x, kernel, up, down = _draw((rows, D), (F, D), (F, D), (D, F))
-    few = jax.jit(few_rows_dense)(x, kernel)
-    np.testing.assert_allclose(few, x @ kernel.T, rtol=2e-5, atol=2e-5)
-    few = jax.jit(few_rows_gated_mlp)(x, kernel, up, down)
+    product = jax.jit(few_rows_dense)(x, kernel)
+    np.testing.assert_allclose(product, x @ kernel.T, rtol=2e-5, atol=2e-5)
+    mlp_out = jax.jit(few_rows_gated_mlp)(x, kernel, up, down)
     expected = _plain_mlp(x, kernel.T, up.T, down.T)
-    np.testing.assert_allclose(few, expected, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(mlp_out, expected, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("rows", [3, 65])
-def test_products_of_few_rows_have_the_dtype_asked_for(rows):
+def test_products_of_few_rows_have_the_requested_dtype(rows):
     x, kernel = _draw((rows, D), (F, D), dtype=jnp.bfloat16)
     assert few_rows_dense(x, kernel).dtype == jnp.bfloat16
     assert few_rows_dense(x, kernel, jnp.float32).dtype == jnp.float32
 
 
-def test_the_weights_are_the_left_operand_of_few_rows_alone():
+def test_the_weights_are_the_left_operand_only_for_few_rows():
     def first_operand(rows):
         x, kernel = jnp.zeros((rows, D)), jnp.zeros((F, D))
         text = str(jax.jit(few_rows_dense).lower(x, kernel).compile().as_text())

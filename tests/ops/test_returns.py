@@ -1,4 +1,4 @@
-"""Rewards on tokens, advantages, returns: by hand, by slow loops, and by their identities."""
+"""Token rewards, advantages and returns: hand-computed examples, slow loops and identities."""
 
 import functools
 
@@ -13,7 +13,7 @@ from asyppo_jax.ops import returns
 
 C = 8
 FLOATS = st.floats(-10, 10, width=32)
-# Three real tokens, then padding that holds a value no real token has.
+# Three real tokens, then padding with a value that no real token has.
 MASK = jnp.array([True, True, True, False, False])
 VALUES = jnp.array([0.5, 0.25, 0.75, 9.0, 9.0])
 TOKEN_REWARDS = jnp.array([0.0, 0.0, 1.0, 0.0, 0.0])
@@ -24,26 +24,26 @@ def prefix_mask(length, size=C):
 
 
 def slow_gae(token_rewards, values, length, gamma, gae_lambda):
-    """A_t = Σ_l (γλ)^l δ_{t+l}, as the double sum that the definition is, in float64."""
+    """A_t = Σ_l (γλ)^l δ_{t+l} as a double sum in float64, directly from the definition."""
     token_rewards, values = np.asarray(token_rewards, np.float64), np.asarray(values, np.float64)
     advantages = np.zeros(len(values))
     for t in range(length):
         for s in range(t, length):
-            following = values[s + 1] if s + 1 < length else 0.0
-            delta = token_rewards[s] + gamma * following - values[s]
+            next_value = values[s + 1] if s + 1 < length else 0.0
+            delta = token_rewards[s] + gamma * next_value - values[s]
             advantages[t] += (gamma * gae_lambda) ** (s - t) * delta
     return advantages
 
 
 def naive_gae(token_rewards, values, mask, gamma, gae_lambda):
-    """The common mistake: values are used as they come, and only the result is masked."""
-    advantages, following = np.zeros(len(values)), 0.0
+    """A common mistake: the values of padding are used, and only the result is masked."""
+    advantages, advantage = np.zeros(len(values)), 0.0
     for t in reversed(range(len(values))):
         next_value = values[t + 1] if t + 1 < len(values) else 0.0
-        following = (
-            token_rewards[t] + gamma * next_value - values[t] + gamma * gae_lambda * following
+        advantage = (
+            token_rewards[t] + gamma * next_value - values[t] + gamma * gae_lambda * advantage
         )
-        advantages[t] = following
+        advantages[t] = advantage
     return np.where(mask, advantages, 0.0)
 
 
@@ -60,7 +60,7 @@ def random_sequences(seed=0, batch=4):
     return token_rewards, values, mask
 
 
-def test_gae_gives_the_numbers_worked_by_hand():
+def test_gae_of_a_hand_computed_example():
     # gamma = lambda = 1/2, so gamma * lambda = 1/4, and every number below is exact in binary.
     # delta_2 = 1 + 0.5 * 0    - 0.75 =  0.25     A_2 =  0.25
     # delta_1 = 0 + 0.5 * 0.75 - 0.25 =  0.125    A_1 =  0.125 + 0.25 * 0.25   =  0.1875
@@ -69,15 +69,15 @@ def test_gae_gives_the_numbers_worked_by_hand():
     np.testing.assert_array_equal(advantages, [-0.328125, 0.1875, 0.25, 0.0, 0.0])
 
 
-def test_lambda_returns_give_the_numbers_worked_by_hand():
-    # A + V of the case above: -0.328125 + 0.5, 0.1875 + 0.25, 0.25 + 0.75; the padding's 9 is out
+def test_lambda_returns_of_a_hand_computed_example():
+    # A + V of the case above: -0.328125 + 0.5, 0.1875 + 0.25, 0.25 + 0.75; the 9 is unused
     advantages = jnp.array([-0.328125, 0.1875, 0.25, 0.0, 0.0])
     result = returns.lambda_returns(advantages, VALUES, MASK)
     np.testing.assert_array_equal(result, [0.171875, 0.4375, 1.0, 0.0, 0.0])
 
 
-def test_monte_carlo_returns_give_the_numbers_worked_by_hand():
-    # R_2 = 4;  R_1 = 2 + 0.5 * 4 = 4;  R_0 = 1 + 0.5 * 4 = 3; the padding's reward 8 stays out
+def test_monte_carlo_returns_of_a_hand_computed_example():
+    # R_2 = 4;  R_1 = 2 + 0.5 * 4 = 4;  R_0 = 1 + 0.5 * 4 = 3; the padding's reward 8 is unused
     token_rewards = jnp.array([1.0, 2.0, 4.0, 8.0, 8.0])
     result = returns.monte_carlo_returns(token_rewards, MASK, gamma=0.5)
     np.testing.assert_array_equal(result, [3.0, 4.0, 4.0, 0.0, 0.0])
@@ -98,12 +98,12 @@ def test_gae_equals_the_double_sum_of_its_definition(
         jnp.array(token_rewards), jnp.array(values), prefix_mask(length)
     )
     expected = slow_gae(token_rewards, values, length, gamma, gae_lambda)
-    # Terms of size 10 cancel, so an absolute error of a few float32 steps at 100 is the limit.
+    # Terms of size 10 cancel, so the tolerance is a few float32 rounding errors at 100.
     np.testing.assert_allclose(result, expected, rtol=1e-6, atol=3e-5)
 
 
 @pytest.mark.parametrize("padding", [0.0, 9.0, -1e6, np.inf, np.nan])
-def test_padding_values_never_enter_the_advantages(padding):
+def test_values_and_rewards_of_padding_are_ignored(padding):
     values = jnp.where(MASK, VALUES, padding)
     rewards = jnp.where(MASK, TOKEN_REWARDS, padding)
     advantages = returns.gae(rewards, values, MASK, gamma=1.0, gae_lambda=0.95)
@@ -124,41 +124,41 @@ def test_gae_on_unmasked_values_leaks_padding_and_ours_does_not():
     naive = functools.partial(naive_gae, gamma=1.0, gae_lambda=0.95)
     ours = functools.partial(returns.gae, gamma=1.0, gae_lambda=0.95)
     # The last real token's advantage is reward - value = 0.25. The naive code adds the padding's
-    # value, 9, and 0.95 times the padding's own "advantages", 0 at t = 3 and -9 at t = 4:
+    # value, 9, and 0.95 times the padding's "advantages", 0 at t = 3 and -9 at t = 4:
     # 0.25 + 9 + 0.95 * (0 + 0.95 * -9) = 1.1275.
     assert last_real_advantage(naive, 9.0) == pytest.approx(1.1275)
     assert last_real_advantage(naive, 0.0) == pytest.approx(0.25)
     assert last_real_advantage(ours, 9.0) == last_real_advantage(ours, 0.0) == 0.25
 
 
-def test_the_value_after_a_truncated_answer_is_zero_too():
-    # No padding at all: A_1 = r - V = 1 - 0.5, without a bootstrap from beyond the array.
+def test_the_value_after_a_truncated_completion_is_zero_too():
+    # Without any padding: A_1 = r - V = 1 - 0.5, no bootstrap value after the end of the array.
     advantages = returns.gae(
         jnp.array([0.0, 1.0]), jnp.array([0.25, 0.5]), jnp.ones(2, bool), gamma=1.0, gae_lambda=1.0
     )
     np.testing.assert_array_equal(advantages, [0.75, 0.5])
 
 
-def test_an_empty_sequence_has_neither_advantages_nor_returns():
-    nothing = jnp.zeros(5, bool)
-    advantages = returns.gae(TOKEN_REWARDS, VALUES, nothing, gamma=1.0, gae_lambda=1.0)
+def test_an_empty_sequence_has_zero_advantages_and_returns():
+    empty_mask = jnp.zeros(5, bool)
+    advantages = returns.gae(TOKEN_REWARDS, VALUES, empty_mask, gamma=1.0, gae_lambda=1.0)
     np.testing.assert_array_equal(advantages, 0.0)
-    np.testing.assert_array_equal(returns.lambda_returns(VALUES, VALUES, nothing), 0.0)
+    np.testing.assert_array_equal(returns.lambda_returns(VALUES, VALUES, empty_mask), 0.0)
     np.testing.assert_array_equal(
-        returns.monte_carlo_returns(TOKEN_REWARDS, nothing, gamma=1.0), 0.0
+        returns.monte_carlo_returns(TOKEN_REWARDS, empty_mask, gamma=1.0), 0.0
     )
 
 
 def test_at_gamma_and_lambda_one_every_return_is_the_final_reward():
     _, values, mask = random_sequences()
     rewards = jnp.array([1.0, 0.0, 0.5, 1.0])
-    for reward, value, real in zip(rewards, values, mask, strict=True):
-        token_rewards = returns.place_reward(reward, real)
-        advantages = returns.gae(token_rewards, value, real, gamma=1.0, gae_lambda=1.0)
-        result = returns.lambda_returns(advantages, value, real)
-        np.testing.assert_allclose(result, jnp.where(real, reward, 0.0), atol=1e-6)
-        monte_carlo = returns.monte_carlo_returns(token_rewards, real, gamma=1.0)
-        np.testing.assert_array_equal(monte_carlo, jnp.where(real, reward, 0.0))
+    for reward, row_values, row_mask in zip(rewards, values, mask, strict=True):
+        token_rewards = returns.place_reward(reward, row_mask)
+        advantages = returns.gae(token_rewards, row_values, row_mask, gamma=1.0, gae_lambda=1.0)
+        result = returns.lambda_returns(advantages, row_values, row_mask)
+        np.testing.assert_allclose(result, jnp.where(row_mask, reward, 0.0), atol=1e-6)
+        monte_carlo = returns.monte_carlo_returns(token_rewards, row_mask, gamma=1.0)
+        np.testing.assert_array_equal(monte_carlo, jnp.where(row_mask, reward, 0.0))
 
 
 def test_at_lambda_one_the_lambda_return_is_the_monte_carlo_return():
@@ -171,25 +171,29 @@ def test_at_lambda_one_the_lambda_return_is_the_monte_carlo_return():
         )
 
 
-def test_at_lambda_zero_the_advantage_is_the_one_step_error():
+def test_at_lambda_zero_the_advantage_is_the_one_step_td_error():
     token_rewards, values, mask = (x[2] for x in random_sequences())  # five real tokens
     advantages = returns.gae(token_rewards, values, mask, gamma=0.9, gae_lambda=0.0)
-    following = np.append(values[1:5], 0.0)
-    expected = token_rewards[:5] + 0.9 * following - values[:5]
+    next_values = np.append(values[1:5], 0.0)
+    expected = token_rewards[:5] + 0.9 * next_values - values[:5]
     np.testing.assert_allclose(advantages[:5], expected, atol=1e-6)
 
 
-def test_an_advantage_depends_on_no_earlier_token_and_on_no_padding():
+def test_an_advantage_does_not_depend_on_earlier_tokens_or_padding():
     token_rewards, values, mask = (x[2] for x in random_sequences())  # five real tokens
     function = functools.partial(returns.gae, gamma=0.9, gae_lambda=0.5)
-    by_reward, by_value = jax.jacobian(function, argnums=(0, 1))(token_rewards, values, mask)
+    reward_jacobian, value_jacobian = jax.jacobian(function, argnums=(0, 1))(
+        token_rewards, values, mask
+    )
     for t in range(C):
         for s in range(C):
-            # dA_t / dr_s = (gamma * lambda)^(s - t) from t on, among real tokens; else 0
-            seen = t <= s < 5
-            assert by_reward[t, s] == pytest.approx(0.45 ** (s - t) if seen else 0.0, abs=1e-7)
-            assert seen or by_value[t, s] == 0
-    np.testing.assert_allclose(np.diag(by_value)[:5], -1.0, rtol=1e-6)
+            # dA_t / dr_s = (gamma * lambda)^(s - t) for real tokens s >= t; else 0
+            depends = t <= s < 5
+            assert reward_jacobian[t, s] == pytest.approx(
+                0.45 ** (s - t) if depends else 0.0, abs=1e-7
+            )
+            assert depends or value_jacobian[t, s] == 0
+    np.testing.assert_allclose(np.diag(value_jacobian)[:5], -1.0, rtol=1e-6)
 
 
 def test_the_gradient_stays_finite_with_nan_in_the_padding():
@@ -216,8 +220,8 @@ def test_compiled_and_batched_variants_agree(assert_variants_agree):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-def test_the_reward_lies_on_the_last_real_token_in_float32(dtype):
-    # A buffer of the mask's or an integer dtype would make 0 of the 0.5.
+def test_the_reward_is_on_the_last_real_token_in_float32(dtype):
+    # With a bool or integer dtype the reward 0.5 would become 0.
     for length in range(1, 6):
         placed = returns.place_reward(jnp.array(0.5, dtype), prefix_mask(length, 5))
         assert placed.dtype == jnp.float32
@@ -227,7 +231,7 @@ def test_the_reward_lies_on_the_last_real_token_in_float32(dtype):
     )
 
 
-def test_whitening_counts_real_tokens_only():
+def test_whitening_uses_real_tokens_only():
     # Real: 1, 3, 5, 3 -> mean 3, population variance (4 + 0 + 4 + 0) / 4 = 2.
     x = jnp.array([[1.0, 3.0, 1e6], [5.0, 3.0, jnp.nan]])
     mask = jnp.array([[True, True, False], [True, True, False]])
@@ -236,8 +240,8 @@ def test_whitening_counts_real_tokens_only():
     np.testing.assert_allclose(returns.whiten(x, mask), expected, rtol=1e-6)
 
 
-def test_whitening_keeps_its_digits_far_from_zero():
-    # E[x^2] - E[x]^2 in float32 has no digit left here: 1e6 against a variance of 1e-2.
+def test_whitening_is_accurate_far_from_zero():
+    # E[x^2] - E[x]^2 loses all digits in float32 here: 1e6 against a variance of 1e-2.
     rng = np.random.default_rng(1)
     x = jnp.asarray(1000 + 0.1 * rng.standard_normal((6, 9)), jnp.float32)
     exact = np.asarray(x, np.float64)
@@ -253,31 +257,31 @@ def test_whitening_equal_advantages_gives_zero_and_not_nan():
     )
 
 
-def test_group_advantages_give_the_numbers_worked_by_hand():
+def test_group_advantages_of_a_hand_computed_example():
     # mean 1/4; sample variance (9/16 + 3 * 1/16) / 3 = 1/4, so the standard deviation is 1/2
     advantages = returns.group_advantages(jnp.array([0.0, 1.0, 0.0, 0.0]), jnp.ones(4, bool))
     np.testing.assert_allclose(advantages, np.array([-0.25, 0.75, -0.25, -0.25]) / 0.500001)
 
 
-def test_an_invalid_reward_takes_no_part_in_its_group():
+def test_an_invalid_reward_does_not_affect_its_group():
     rewards = jnp.array([0.0, jnp.nan, 1.0, 1.0])
     valid = jnp.array([True, False, True, True])
-    alone = returns.group_advantages(rewards[valid], jnp.ones(3, bool))
-    together = returns.group_advantages(rewards, valid)
-    np.testing.assert_allclose(together[valid], alone, rtol=1e-6)
-    assert together[1] == 0
+    expected = returns.group_advantages(rewards[valid], jnp.ones(3, bool))
+    advantages = returns.group_advantages(rewards, valid)
+    np.testing.assert_allclose(advantages[valid], expected, rtol=1e-6)
+    assert advantages[1] == 0
 
 
 @pytest.mark.parametrize("num_valid", [0, 1])
-def test_a_group_without_a_comparison_has_no_advantage(num_valid):
+def test_a_group_with_fewer_than_two_valid_rewards_has_zero_advantages(num_valid):
     advantages = returns.group_advantages(jnp.array([0.7, 0.2, 0.9]), prefix_mask(num_valid, 3))
     np.testing.assert_array_equal(advantages, 0.0)
 
 
 @pytest.mark.parametrize("group_size", [3, 8, 16])
 @pytest.mark.parametrize("reward", [0.01, 0.7, 1.0])
-def test_a_group_of_equal_rewards_has_no_advantage(group_size, reward):
-    # A mean that is off by one float32 step, 6e-8, is not small against epsilon = 1e-6.
+def test_a_group_of_equal_rewards_has_zero_advantages(group_size, reward):
+    # A rounding error of 6e-8 in the mean would not be small compared to epsilon = 1e-6.
     rewards = jnp.full((group_size,), reward)
     advantages = returns.group_advantages(rewards, jnp.ones(group_size, bool))
     np.testing.assert_array_equal(advantages, 0.0)

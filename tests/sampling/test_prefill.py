@@ -1,4 +1,4 @@
-"""Prefill in batches of like length: the same numbers, in the order of the prompts."""
+"""Prefill in batches of similar length: the same results, in the order of the prompts."""
 
 import importlib
 from functools import partial
@@ -18,26 +18,28 @@ NETWORKS = make_networks(0)
 @pytest.mark.parametrize(
     ("width", "expected"), [(5, (5,)), (127, (127,)), (128, (64, 128)), (300, (75, 150, 300))]
 )
-def test_widths_halve_down_to_the_narrowest(width, expected):
+def test_widths_are_halved_down_to_the_minimum(width, expected):
     assert bucket_widths(width) == expected
 
 
-def test_batches_of_like_length_give_what_each_prompt_gives_alone(monkeypatch):
+def test_batched_prefill_equals_prefill_of_each_prompt_alone(monkeypatch):
     """Six prompts in three batches; the shortest fit the narrowest width, the longest do not."""
-    # By its full name: in the package, the function's name hides the module's.
+    # Imported by name, because the function `prefill` hides the module in the package.
     module = importlib.import_module("asyppo_jax.sampling.prefill")
-    monkeypatch.setattr(module, "_NARROWEST", 4)
+    monkeypatch.setattr(module, "_MIN_WIDTH", 4)
     width, lengths = 16, np.array([16, 1, 4, 9, 3, 5])
     assert len(bucket_widths(width)) == 3
     tokens = jax.random.randint(jax.random.key(0), (6, width), 0, VOCABULARY)
     prompts = PromptBatch(tokens, jnp.arange(width)[None] >= width - lengths[:, None])
     params = make_actor_params(NETWORKS)
-    found, logits, kept = jax.jit(partial(prefill, networks=NETWORKS))(params, prompts)
-    np.testing.assert_array_equal(found, lengths)
+    batched = jax.jit(partial(prefill, networks=NETWORKS))(params, prompts)
+    batched_lengths, logits, kv_cache = batched
+    np.testing.assert_array_equal(batched_lengths, lengths)
     aligned = jnp.stack([jnp.roll(row, n) for row, n in zip(tokens, lengths, strict=True)])
-    alone = jax.jit(NETWORKS.actor_prefill)
+    prefill_one = jax.jit(NETWORKS.actor_prefill)
     for i, length in enumerate(lengths):
-        own_logits, own = alone(params, aligned[i : i + 1], jnp.array([length]))
-        np.testing.assert_allclose(logits[i], own_logits[0], atol=1e-5)
-        for have, want in zip(kept, own, strict=True):
-            np.testing.assert_allclose(have[:, i, :length], want[:, 0, :length], atol=1e-5)
+        inputs = params, aligned[i : i + 1], jnp.array([length])
+        expected_logits, expected_kv_cache = prefill_one(*inputs)
+        np.testing.assert_allclose(logits[i], expected_logits[0], atol=1e-5)
+        for ours, expected in zip(kv_cache, expected_kv_cache, strict=True):
+            np.testing.assert_allclose(ours[:, i, :length], expected[:, 0, :length], atol=1e-5)

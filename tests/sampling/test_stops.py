@@ -1,4 +1,4 @@
-"""Stop strings: the table finds in tokens what a search finds in their text."""
+"""Stop strings: the table finds a string in tokens exactly if a search finds it in their text."""
 
 import numpy as np
 import pytest
@@ -25,19 +25,19 @@ def _tokenizer(pieces, byte_level=True):
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
 
 
-# "é" is two bytes, Ã and © in GPT-2's letters; Ġ is a space.
+# "é" is two bytes, which GPT-2's alphabet writes as Ã and ©; Ġ is a space.
 TOKENIZER = _tokenizer(["a", "b", "ab", "bb", "Ġa", "Ã", "©", "</", "s>", "aabab"])
 
 
-def test_the_bytes_of_tokens_are_those_of_their_text():
+def test_the_bytes_of_a_token_are_those_of_its_text():
     expected = [b"a", b"b", b"ab", b"bb", b" a", b"\xc3", b"\xa9", b"</", b"s>", b"aabab", b""]
     assert token_bytes(TOKENIZER) == expected
-    other = _tokenizer(["a", "▁b", "<0xC3>", "<0xA9>"], byte_level=False)
-    assert token_bytes(other) == [b"a", b" b", b"\xc3", b"\xa9", b""]
+    byte_fallback = _tokenizer(["a", "▁b", "<0xC3>", "<0xA9>"], byte_level=False)
+    assert token_bytes(byte_fallback) == [b"a", b" b", b"\xc3", b"\xa9", b""]
 
 
 @given(tokens=st.lists(st.integers(0, 10), min_size=1, max_size=8))
-def test_a_string_is_found_with_the_token_that_completes_it(tokens):
+def test_a_string_is_found_at_the_token_that_completes_it(tokens):
     table, texts = make_stop_table(STOPS, TOKENIZER), token_bytes(TOKENIZER)
     state = 0
     for n, token in enumerate(tokens):
@@ -46,11 +46,11 @@ def test_a_string_is_found_with_the_token_that_completes_it(tokens):
         assert (state == len(table) - 1) == any(s.encode() in text for s in STOPS)
 
 
-def test_only_a_rows_own_tokens_count():
+def test_tokens_after_a_rows_length_do_not_count():
     table = make_stop_table(("aba",), TOKENIZER)
     tokens = np.array([[0, 1, 0], [0, 1, 0], [9, 0, 0], [3, 3, 3]])
-    found = holds_stop_string(table, tokens, np.array([3, 2, 1, 3]))
-    np.testing.assert_array_equal(found, [True, False, True, False])
+    has_stop = holds_stop_string(table, tokens, np.array([3, 2, 1, 3]))
+    np.testing.assert_array_equal(has_stop, [True, False, True, False])
 
 
 def test_an_empty_stop_string_is_refused():

@@ -1,1 +1,1 @@
-"""Attention of whole sequences and of one new token per sequence, per backend."""
+"""Causal attention, with several backends: over full sequences, and for decoding one new token."""

@@ -1,4 +1,4 @@
-"""Rotary embedding and grouped-query attention over an explicit key-value cache."""
+"""Grouped-query attention with an explicit mask, and the call of cuDNN's flash attention."""
 
 import math
 from typing import Any, Literal
@@ -14,15 +14,16 @@ def attend(
     values: Float[Array, "B S KV d"],
     visible: Bool[Array, "B T S"],
 ) -> Float[Array, "B T H d"]:
-    """softmax(q·k / √d) · v over the visible keys, softmax in float32; H/KV queries share a key.
+    """softmax(q·k / √d) · v over the visible keys; each key head serves H/KV query heads.
 
-    A query that sees no key (left padding) gets an average of all values, which nothing reads.
+    The softmax is in float32. A query that sees no key (left padding) gets the mean of all values;
+    that output is not used.
     """
     batch, length, num_heads, head_dim = queries.shape
     num_kv = keys.shape[2]
     grouped = queries.reshape(batch, length, num_kv, num_heads // num_kv, head_dim)
     scores = jnp.einsum("btkgd,bskd->bkgts", grouped, keys, preferred_element_type=jnp.float32)
-    # A finite floor, not -inf: a row without a visible key must not become NaN.
+    # A large finite number instead of -inf, because a row of -inf would give NaN.
     scores = jnp.where(visible[:, None, None], scores / math.sqrt(head_dim), -1e30)
     weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
     return jnp.einsum("bkgts,bskd->btkgd", weights, values).reshape(queries.shape)
@@ -33,13 +34,13 @@ def attend_by_cudnn(
     keys: Float[Array, "B S KV d"],
     values: Float[Array, "B S KV d"],
     implementation: Literal["cudnn", "xla"],
-    **seen: Any,
+    **mask_arguments: Any,
 ) -> Float[Array, "B T H d"]:
-    """cuDNN's flash attention, in bfloat16, given in the dtype of the queries.
+    """cuDNN's flash attention, computed in bfloat16 and returned in the dtype of the queries.
 
-    `seen` says which keys, in the words of `jax.nn.dot_product_attention`. "xla" is all of it but
-    the kernel, for any platform.
+    `mask_arguments` are those arguments of `jax.nn.dot_product_attention` that select the visible
+    keys. "xla" runs the same code without the cuDNN kernel, on any platform.
     """
-    arrays = (x.astype(jnp.bfloat16) for x in (queries, keys, values))
-    mixed = jax.nn.dot_product_attention(*arrays, implementation=implementation, **seen)
-    return mixed.astype(queries.dtype)
+    inputs = (array.astype(jnp.bfloat16) for array in (queries, keys, values))
+    out = jax.nn.dot_product_attention(*inputs, implementation=implementation, **mask_arguments)
+    return out.astype(queries.dtype)

@@ -1,4 +1,4 @@
-"""The kernels for causal attention of whole sequences: splash on TPU, cuDNN's on GPU."""
+"""Kernels for causal attention over full sequences: splash attention on TPU, cuDNN on GPU."""
 
 import math
 from functools import partial
@@ -12,8 +12,8 @@ from jaxtyping import Array
 from asyppo_jax.models.attention.attend import attend_by_cudnn
 from asyppo_jax.models.attention.segments import visible
 
-_TILE = 128  # keys of one tile of cuDNN's
-_LANES = 128  # the TPU's vector width: splash wants lengths and head sizes in multiples of it
+_TILE = 128  # keys in one tile of cuDNN's kernel
+_LANES = 128  # the TPU's vector width; splash needs lengths and head sizes that are multiples of it
 
 
 def splash(
@@ -24,10 +24,10 @@ def splash(
     key_segments: Array,
     interpret: bool = False,
 ) -> Array:
-    """Splash attention, the Pallas kernel that ships with jax, block-sparse in the causal mask.
+    """Attention by splash, the Pallas kernel in jax, which skips blocks above the causal diagonal.
 
-    It compares segments and knows no key that is seen by all: behind a shared prompt, one
-    completion a branch.
+    The kernel only compares segment numbers; it has no key that every segment sees. A branch
+    after a shared prompt may therefore hold one completion only.
     """
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as kernel,
@@ -35,18 +35,20 @@ def splash(
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     length, head_dim = queries.shape[1], queries.shape[3]
-    before, width = keys.shape[1] - length, -head_dim % _LANES
+    num_keys_before, head_padding = keys.shape[1] - length, -head_dim % _LANES
 
     def prepare(x):  # [B, n, H, d] -> [B, H, n, d], padded to what the kernel can tile
-        return _in_tiles(jnp.pad(x, (*[(0, 0)] * 3, (0, width))), _LANES).swapaxes(1, 2)
+        return _pad_length(jnp.pad(x, (*[(0, 0)] * 3, (0, head_padding))), _LANES).swapaxes(1, 2)
 
-    def ids(x):
-        return _in_tiles(jnp.abs(x), _LANES)  # EVERY is the only one, 1
+    def segment_ids(x):
+        # With one completion per branch every segment is 1, so EVERY (-1) can become 1 as well.
+        return _pad_length(jnp.abs(x), _LANES)
 
     scaled = prepare(queries) * np.asarray(1 / math.sqrt(head_dim), queries.dtype)
     shape = scaled.shape[2], keys.shape[1] + -keys.shape[1] % _LANES
-    mask = masks.MultiHeadMask([masks.CausalMask(shape, offset=before)] * queries.shape[2])
-    # The largest block that divides a length: fewer, larger tiles keep the matrix unit busy.
+    causal = masks.CausalMask(shape, offset=num_keys_before)
+    mask = masks.MultiHeadMask([causal] * queries.shape[2])
+    # The largest block that divides a length, because few large blocks keep the matrix unit busy.
     q, kv = (next(size for size in (512, 256, _LANES) if n % size == 0) for n in shape)
     sizes = kernel.BlockSizes(
         block_q=q,
@@ -61,17 +63,16 @@ def splash(
     splash = kernel.make_splash_mha(
         mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
     )
-    mixed: Any = jax.vmap(splash)(
-        scaled, prepare(keys), prepare(values), kernel.SegmentIds(ids(segments), ids(key_segments))
-    )
-    return mixed.swapaxes(1, 2)[:, :length, :, :head_dim]
+    ids = kernel.SegmentIds(segment_ids(segments), segment_ids(key_segments))
+    out: Any = jax.vmap(splash)(scaled, prepare(keys), prepare(values), ids)
+    return out.swapaxes(1, 2)[:, :length, :, :head_dim]
 
 
 splash_interpreted = partial(splash, interpret=True)
 
 
-def _in_tiles(x: Array, size: int) -> Array:
-    """[B, n, ...] with zeros behind, until n is a multiple of `size`."""
+def _pad_length(x: Array, size: int) -> Array:
+    """[B, n, ...] padded with zeros at the end until n is a multiple of `size`."""
     return jnp.pad(x, ((0, 0), (0, -x.shape[1] % size), *[(0, 0)] * (x.ndim - 2)))
 
 
@@ -83,18 +84,18 @@ def cudnn(
     key_segments: Array,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Array:
-    """cuDNN's flash attention, in bfloat16, of rows that begin with their one segment.
+    """Attention by cuDNN in bfloat16, for rows that hold one segment followed by padding.
 
-    It knows where a row's tokens end, not where they begin, so the decoder has turned its rows
-    until their padding lies behind; a causal mask and a length then say all that there is to say.
+    The kernel takes a causal mask and each row's length, but no start. The decoder has therefore
+    rolled each row until its padding is at the end.
     """
-    del key_segments  # the same: branches behind a shared prompt take the other form
+    del key_segments  # equal to `segments`: rows with a shared prompt use `cudnn_packed`
     lengths = jnp.maximum(jnp.sum(segments > 0, axis=1, dtype=jnp.int32), 1)
     counts = {"query_seq_lengths": lengths, "key_value_seq_lengths": lengths}
     return attend_by_cudnn(queries, keys, values, implementation, is_causal=True, **counts)
 
 
-cudnn_as_xla = partial(cudnn, implementation="xla")  # all of it but the kernel, for any platform
+cudnn_as_xla = partial(cudnn, implementation="xla")  # the same without the kernel, on any platform
 
 
 def cudnn_packed(
@@ -105,17 +106,17 @@ def cudnn_packed(
     key_segments: Array,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Array:
-    """The same kernel for rows of several segments, whose mask travels as a bias, [B, 1, T, S].
+    """Attention by cuDNN in bfloat16, for rows of several segments; the mask is [B, 1, T, S].
 
-    Lengths are made multiples of 128: of half a tile of keys behind a mask cuDNN's gradients can be
-    NaN (pytorch/pytorch#196678).
+    Lengths are padded to multiples of 128, because cuDNN's gradients can be NaN if a masked tile of
+    keys is only half full (pytorch/pytorch#196678).
     """
     length, size = queries.shape[1], keys.shape[1]
-    seen = jnp.pad(
+    mask = jnp.pad(
         visible(segments, key_segments), ((0, 0), (0, -length % _TILE), (0, -size % _TILE))
     )
-    queries, keys, values = (_in_tiles(x, _TILE) for x in (queries, keys, values))
-    return attend_by_cudnn(queries, keys, values, implementation, mask=seen[:, None])[:, :length]
+    queries, keys, values = (_pad_length(x, _TILE) for x in (queries, keys, values))
+    return attend_by_cudnn(queries, keys, values, implementation, mask=mask[:, None])[:, :length]
 
 
 cudnn_packed_as_xla = partial(cudnn_packed, implementation="xla")

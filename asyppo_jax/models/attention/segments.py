@@ -1,5 +1,6 @@
-"""Which tokens of a row see each other: the earlier ones of their own segment, in plain rows and in
-rows whose completions share a prompt.
+"""Which tokens attend to which: each token sees the earlier tokens of its own segment.
+
+A row may also hold one prompt and several completions that share it (`Branches`).
 """
 
 from typing import Any, TypeAlias
@@ -9,75 +10,76 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Int, Shaped
 
-EVERY = -1  # of a key: seen from every segment
+EVERY = -1  # segment of a key that is visible from every segment
 
 
 class Branches(struct.PyTreeNode):
-    """Segments of rows [P | C | C | …]: a prompt, and behind it `count` branches of C places.
+    """Segments of rows [P | C | C | …]: one prompt, then `count` continuations of C positions each.
 
-    A branch holds one completion, or several packed ones; its tokens see the prompt and the earlier
-    tokens of their own completion. No hidden state of a prompt depends on what follows, nor one of
-    a completion on its neighbours, so that such a row gives its sequences' own numbers, and the
-    prompt is computed once. Prompts are padded on the left.
+    A continuation (a branch) holds one completion or several packed ones. A completion's tokens see
+    the prompt and the earlier tokens of the same completion, nothing else. The hidden states are
+    therefore the same as if each prompt and completion were a row of its own, but the prompt is
+    computed only once. Prompts are padded on the left.
     """
 
-    segments: Int[Array, "R T"]  # 0 is padding; 1 a prompt; 1, 2, … the completions of a branch
+    segments: Int[Array, "R T"]  # 0: padding, 1: the prompt, 1, 2, …: completions in a branch
     prompt: int = struct.field(pytree_node=False)  # P
     count: int = struct.field(pytree_node=False)  # T = P + count · C
 
     def before(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "R n ..."]:
-        """Of every token behind the prompt, `x` of the token that comes before it in its sequence.
+        """`x` at the previous token of the same sequence, for every token after the prompt.
 
-        Before a completion's first token that is the prompt's last, which lies at P − 1.
+        The token before a completion's first token is the prompt's last token, at position P − 1.
         """
         branches = self.queries(self.segments)
-        ahead = jnp.pad(branches[:, :-1], ((0, 0), (1, 0)))
-        first = (branches != ahead).reshape(x.shape[0], -1, *[1] * (x.ndim - 2))
-        return jnp.where(first, x[:, self.prompt - 1 : self.prompt], x[:, self.prompt - 1 : -1])
+        previous = jnp.pad(branches[:, :-1], ((0, 0), (1, 0)))
+        is_first = (branches != previous).reshape(x.shape[0], -1, *[1] * (x.ndim - 2))
+        return jnp.where(is_first, x[:, self.prompt - 1 : self.prompt], x[:, self.prompt - 1 : -1])
 
     def queries(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "branches C ..."]:
-        """Every branch as a row of its own."""
+        """`x` without the prompt, with each continuation as a row of its own."""
         return each_branch(x[:, self.prompt :], self.count)
 
     def keys(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "branches S ..."]:
-        """Every branch behind its prompt, S = P + C."""
+        """`x` with each continuation as a row of its own, after a copy of its prompt; S = P + C."""
         prompts = jnp.repeat(x[:, : self.prompt], self.count, axis=0)
         return jnp.concatenate([prompts, self.queries(x)], axis=1)
 
     def key_segments(self) -> Int[Array, "branches S"]:
-        """The segments of `keys`: a prompt's real tokens are seen by all that lie behind it."""
+        """The segments of `keys`: EVERY for the prompt's real tokens, which all branches see."""
         in_prompt = jnp.arange(self.segments.shape[1])[None] < self.prompt
         return self.keys(jnp.where(in_prompt & (self.segments > 0), EVERY, self.segments))
 
 
 def each_branch(x: Shaped[Array, "R count_C ..."], count: int) -> Shaped[Array, "branches C ..."]:
-    """What lies side by side in `count` branches, every branch as a row of its own."""
+    """`x`, whose rows hold `count` branches side by side, with each branch as a row of its own."""
     return x.reshape(x.shape[0] * count, -1, *x.shape[2:])
 
 
-# The mask of real tokens is the case of one sequence a row.
+# A bool mask of real tokens is the special case of one sequence per row.
 Segments: TypeAlias = Int[Array, "B T"] | Bool[Array, "B T"] | Branches
 
 
 def positions_of(segments: Segments) -> Int[Array, "B T"]:
-    """0, 1, … from the first token of every segment on; segments lie in one piece, padding is 0.
+    """The position of each token in its segment: 0, 1, …; padding gets 0.
 
-    Behind a shared prompt a completion counts on from the prompt's length.
+    The tokens of a segment must be contiguous. The positions of a completion after a shared prompt
+    start at the prompt's length.
     """
     if not isinstance(segments, Branches):
-        return _places(segments)
+        return _positions(segments)
     prompts, branches = segments.segments[:, : segments.prompt], segments.queries(segments.segments)
-    lengths = jnp.sum(prompts > 0, axis=1, dtype=jnp.int32)
-    behind = _places(branches).reshape(len(lengths), -1) + lengths[:, None]
-    behind = jnp.where(segments.segments[:, segments.prompt :] > 0, behind, 0)
-    return jnp.concatenate([_places(prompts), behind], axis=1)
+    prompt_lengths = jnp.sum(prompts > 0, axis=1, dtype=jnp.int32)
+    completions = _positions(branches).reshape(len(prompt_lengths), -1) + prompt_lengths[:, None]
+    completions = jnp.where(segments.segments[:, segments.prompt :] > 0, completions, 0)
+    return jnp.concatenate([_positions(prompts), completions], axis=1)
 
 
 @jax.custom_vjp
 def turn(x: Shaped[Array, "B T ..."], places: Int[Array, " B"]) -> Shaped[Array, "B T ..."]:
-    """Each row from entry `places` on, what lies before that behind its end.
+    """Each row rolled to the left by its entry of `places`, like `jnp.roll` with one shift per row.
 
-    The way back is a turn, too: autodiff's would add the entries up one by one.
+    The gradient is rolled back. Autodiff would use a slow scatter-add instead.
     """
     index = (jnp.arange(x.shape[1])[None] + places[:, None]) % x.shape[1]
     return jnp.take_along_axis(x, index.reshape(*index.shape, *[1] * (x.ndim - 2)), axis=1)
@@ -85,23 +87,24 @@ def turn(x: Shaped[Array, "B T ..."], places: Int[Array, " B"]) -> Shaped[Array,
 
 turn.defvjp(
     lambda x, places: (turn(x, places), places),
-    lambda places, by_out: (turn(by_out, -places), None),
+    lambda places, grad_out: (turn(grad_out, -places), None),
 )
 
 
-def _places(segments: Any) -> Int[Array, "B T"]:
-    places = jnp.arange(segments.shape[-1], dtype=jnp.int32)[None]
-    before = jnp.pad(segments[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-    starts = jax.lax.cummax(jnp.where(segments != before, places, 0), axis=1)
-    return jnp.where(segments > 0, places - starts, 0)
+def _positions(segments: Any) -> Int[Array, "B T"]:
+    index = jnp.arange(segments.shape[-1], dtype=jnp.int32)[None]
+    previous = jnp.pad(segments[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    starts = jax.lax.cummax(jnp.where(segments != previous, index, 0), axis=1)
+    return jnp.where(segments > 0, index - starts, 0)
 
 
 def visible(segments: Int[Array, "B t"], keys: Int[Array, "B S"]) -> Bool[Array, "B t S"]:
-    """Which keys the last t of S tokens see: those up to themselves of their segment or of EVERY.
+    """The attention mask of the last t of S tokens: which of the S keys each of them sees.
 
-    `segments` are theirs, `keys` those of all tokens.
+    A token sees itself and the earlier tokens of its own segment or of segment EVERY. `segments`
+    are the segments of the last t tokens, `keys` those of all S tokens.
     """
     length, size = segments.shape[1], keys.shape[1]
-    earlier = jnp.arange(size)[None] <= jnp.arange(size - length, size)[:, None]
-    same = segments[:, :, None] == keys[:, None, :]
-    return earlier[None] & (same | (keys == EVERY)[:, None, :])
+    is_causal = jnp.arange(size)[None] <= jnp.arange(size - length, size)[:, None]
+    same_segment = segments[:, :, None] == keys[:, None, :]
+    return is_causal[None] & (same_segment | (keys == EVERY)[:, None, :])

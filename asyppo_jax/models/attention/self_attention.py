@@ -1,9 +1,9 @@
-"""Causal attention of whole sequences among themselves, in three forms that agree.
+"""Causal self-attention over full sequences, with several backends that compute the same result.
 
-`segments` says which tokens belong together: token t sees the tokens s <= t of its own segment.
-Padding is segment 0, packed sequences are 1, 2, ...; what padding computes, nobody reads.
-`Branches` of completions also see the prompt that they share: every branch is then a row of its
-own, whose keys begin with the prompt's.
+`segments` gives each token's segment: token t sees the tokens s <= t of its own segment. Padding is
+segment 0, packed sequences are 1, 2, ...; the outputs at padding are not used. In `Branches`,
+completions also see the prompt that they share: each branch becomes a row of its own, and its keys
+start with the keys of the prompt.
 """
 
 from typing import Literal
@@ -19,15 +19,16 @@ from asyppo_jax.models.attention.causal_kernels import cudnn, cudnn_packed, spla
 from asyppo_jax.models.attention.segments import Branches, Segments, visible
 from asyppo_jax.runtime.sharding import by_rows_and_heads
 
-Implementation = Literal["xla", "splash", "cudnn", "cudnn_packed"]
+AttentionBackend = Literal["xla", "splash", "cudnn", "cudnn_packed"]
 
-_BLOCK = 64  # queries whose scores exist at one time in the XLA form, or a sixteenth of them all
+# Minimum number of queries per block of the "xla" backend. Long sequences have sixteen blocks.
+_BLOCK = 64
 
 
-def implementation_for(platform: str) -> Implementation:
-    """The fastest form for a platform: splash on "tpu", cuDNN's on "gpu" or "cuda", else XLA's."""
-    forms: dict[str, Implementation] = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
-    return forms.get(platform, "xla")
+def attention_backend_for(platform: str) -> AttentionBackend:
+    """The fastest backend: "splash" on "tpu", "cudnn" on "gpu" or "cuda", "xla" elsewhere."""
+    backends: dict[str, AttentionBackend] = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
+    return backends.get(platform, "xla")
 
 
 def self_attention(
@@ -35,15 +36,19 @@ def self_attention(
     keys: Float[Array, "B T KV d"],
     values: Float[Array, "B T KV d"],
     segments: Segments,
-    implementation: Implementation,
+    implementation: AttentionBackend,
 ) -> Float[Array, "B T H d"]:
-    """softmax(q·k / √d) · v over the tokens that each sees, softmax in float32."""
+    """softmax(q·k / √d) · v over the tokens that each token sees; the softmax is in float32.
+
+    `implementation` is the backend.
+    """
     if not isinstance(segments, Branches):
         return _attend(queries, keys, values, segments, segments, implementation)
     prompt = (slice(None), slice(segments.prompt))
-    own = segments.segments[prompt]
-    prompts = _attend(queries[prompt], keys[prompt], values[prompt], own, own, implementation)
-    branches = _attend(
+    prompt_segments = segments.segments[prompt]
+    prompt_arrays = queries[prompt], keys[prompt], values[prompt], prompt_segments, prompt_segments
+    prompt_out = _attend(*prompt_arrays, implementation)
+    branch_out = _attend(
         segments.queries(queries),
         segments.keys(keys),
         segments.keys(values),
@@ -51,8 +56,8 @@ def self_attention(
         segments.key_segments(),
         implementation,
     )
-    behind = branches.reshape(len(queries), -1, *queries.shape[2:])
-    return jnp.concatenate([prompts, behind], axis=1)
+    branch_out = branch_out.reshape(len(queries), -1, *queries.shape[2:])
+    return jnp.concatenate([prompt_out, branch_out], axis=1)
 
 
 def _attend(
@@ -61,9 +66,9 @@ def _attend(
     values: Float[Array, "B S KV d"],
     segments: Int[Array, "B T"],
     key_segments: Int[Array, "B S"],
-    implementation: Implementation,
+    implementation: AttentionBackend,
 ) -> Float[Array, "B T H d"]:
-    """Of the last T of S tokens, see `visible`."""
+    """Attention of the last T of S tokens, see `visible`."""
     arrays = queries, keys, values, segments, key_segments
     if implementation in _KERNELS:
         return _sharded(_KERNELS[implementation], *arrays)
@@ -74,23 +79,24 @@ def _attend(
 
 
 def _sharded(
-    form, queries: Array, keys: Array, values: Array, segments: Array, key_segments: Array
+    kernel, queries: Array, keys: Array, values: Array, segments: Array, key_segments: Array
 ) -> Array:
-    """`form` under shard_map: a kernel sees one device's rows and heads, and needs no others.
+    """The result of `kernel` under shard_map: each device computes its own rows and heads.
 
-    Where heads cannot be spread over `model`, every device of that axis computes all of them; where
-    only the key heads cannot, each query head first gets its own.
+    If the size of the mesh axis `model` does not divide the number of query heads, every device on
+    that axis computes all heads. If it divides the query heads but not the key heads, the key heads
+    are repeated, one for each query head.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
-        return form(queries, keys, values, segments, key_segments)
+        return kernel(queries, keys, values, segments, key_segments)
     model = mesh.shape["model"]
     if queries.shape[2] % model == 0 and keys.shape[2] % model:
         repeat = queries.shape[2] // keys.shape[2]
         keys, values = (jnp.repeat(x, repeat, axis=2) for x in (keys, values))
     spec, row = PartitionSpec("rows", None, "heads", None), PartitionSpec("rows", None)
     inputs = (spec, spec, spec, row, row)
-    run = by_rows_and_heads(form, inputs, spec, queries.shape[0], queries.shape[2])
+    run = by_rows_and_heads(kernel, inputs, spec, queries.shape[0], queries.shape[2])
     return run(queries, keys, values, segments, key_segments)
 
 

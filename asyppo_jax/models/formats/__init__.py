@@ -1,1 +1,1 @@
-"""Foreign weight formats: Hugging Face directories and GGUF files."""
+"""Weight formats of other projects: Hugging Face directories and GGUF files."""

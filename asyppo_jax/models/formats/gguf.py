@@ -1,11 +1,11 @@
-"""Turns a GGUF file (llama.cpp's format, quantised or not) into a Hugging Face directory.
+"""Converts a GGUF file (llama.cpp's format, quantised or not) to a Hugging Face directory.
 
-Weights are written as the dequantised values, unchanged in float32. Two things in a GGUF file are
-not what Hugging Face expects, and both are undone here:
+The weights are dequantised; with dtype float32 the values are written unchanged. A GGUF file
+differs from what Hugging Face expects in two ways, and the conversion reverts both:
 
 - In files of the llama architecture, and only in those, the rows of the query and key projections
   are reordered so that rotary pairs are neighbours.
-- A tied embedding may be stored twice, quantised in two ways, as embedding and as output head.
+- A tied embedding may be stored twice with two quantisations, as embedding and as output head.
 """
 
 import dataclasses
@@ -64,16 +64,16 @@ _LAYER_NAMES = {
 def convert_gguf(path: Path, output: Path, *, dtype: str = "float32") -> None:
     """Writes config.json, generation_config.json, model.safetensors and the tokenizer to `output`.
 
-    `dtype` is "float32" or "bfloat16". The directory appears under its name only when it is
-    complete.
+    `dtype` is "float32" or "bfloat16". The files are written to a temporary directory, which is
+    renamed to `output` when it is complete.
 
     Raises:
-        ModelError: `output` is there and not empty; the file is not GGUF, is torn, or is one part
-            of several; its architecture, rotary scaling, tokenizer or quantisation is not
+        ModelError: `output` exists and is not empty; the file is not GGUF, is damaged, or is one
+            part of several; its architecture, rotary scaling, tokenizer or quantisation is not
             supported; a tensor is unknown, missing or of the wrong shape.
     """
     if dtype not in _DTYPES:
-        raise ModelError(f"dtype is {dtype!r}; choose one of {', '.join(_DTYPES)}")
+        raise ModelError(f"dtype {dtype!r} is not supported; choose one of {', '.join(_DTYPES)}")
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ModelError(f"{output} exists and is not an empty directory; choose another output")
     metadata, tensors = read_gguf(path)
@@ -91,7 +91,7 @@ def convert_gguf(path: Path, output: Path, *, dtype: str = "float32") -> None:
         (partial / "config.json").write_text(json.dumps(values, indent=2) + "\n")
         (partial / "generation_config.json").write_text(json.dumps(token_ids, indent=2) + "\n")
         save_file(arrays, partial / "model.safetensors", metadata={"format": "pt"})
-        # safetensors makes its file readable by the owner only, unlike the other files here.
+        # safetensors makes its file readable by the owner only; give it the mode of the others.
         shutil.copymode(partial / "config.json", partial / "model.safetensors")
         tokenizer.save_pretrained(str(partial))
         partial.rename(output)
@@ -100,22 +100,24 @@ def convert_gguf(path: Path, output: Path, *, dtype: str = "float32") -> None:
 
 
 def read_gguf(path: Path) -> tuple[Metadata, dict[str, ReaderTensor]]:
-    """The metadata and the (still quantised, memory-mapped) tensors of a GGUF file, by name."""
+    """The metadata and the tensors of a GGUF file by name; tensors are quantised, memory-mapped."""
     if not path.is_file():
         raise ModelError(f"{path} is not a file; give the path of a .gguf file")
     with path.open("rb") as file:
         magic = file.read(4)
     if magic != GGUF_MAGIC.to_bytes(4, "little"):
-        raise ModelError(f"{path} is not a GGUF file: it does not begin with the bytes 'GGUF'")
+        raise ModelError(
+            f"{path} is not a GGUF file: it does not start with the bytes 'GGUF'; give another file"
+        )
     try:
         reader = GGUFReader(path)
         metadata = {name: field.contents() for name, field in reader.fields.items()}
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-        raise ModelError(f"{path} is torn or damaged ({error}); download it again") from error
-    parts = metadata.get("split.count", 0)
-    if parts > 1:
+        raise ModelError(f"{path} is truncated or damaged ({error}); download it again") from error
+    num_files = metadata.get("split.count", 0)
+    if num_files > 1:
         raise ModelError(
-            f"{path} is one of {parts} parts; merge them with llama-gguf-split --merge"
+            f"{path} is one of {num_files} parts; merge them with llama-gguf-split --merge"
         )
     return metadata, {tensor.name: tensor for tensor in reader.tensors}
 
@@ -123,11 +125,11 @@ def read_gguf(path: Path) -> tuple[Metadata, dict[str, ReaderTensor]]:
 def read_model_config(
     metadata: Metadata, tensors: dict[str, ReaderTensor], path: Path
 ) -> ModelConfig:
-    """The architecture; `tie_embeddings` is true here if there is no separate output matrix."""
+    """The architecture; `tie_embeddings` is true if the file has no separate output matrix."""
     architecture = _field(metadata, "general.architecture", path)
     if architecture not in ("llama", "qwen2", "qwen3"):
         raise ModelError(
-            f"{path}: architecture {architecture!r} is not supported; llama, qwen2 and qwen3 are"
+            f"{path}: architecture {architecture!r} is not supported; use llama, qwen2 or qwen3"
         )
     if "token_embd.weight" not in tensors:
         raise ModelError(f"{path} has no tensor 'token_embd.weight'; is it a language model?")
@@ -138,8 +140,8 @@ def read_model_config(
             raise ModelError(f"{path}: {name} differs between layers, which is not supported")
         return value
 
-    def optional_size(name: str, otherwise: int) -> int:
-        return size(name) if _key(metadata, name) in metadata else otherwise
+    def optional_size(name: str, default: int) -> int:
+        return size(name) if _key(metadata, name) in metadata else default
 
     embed_dim, num_heads = size("embedding_length"), size("attention.head_count")
     head_dim = optional_size("attention.key_length", embed_dim // num_heads)
@@ -152,10 +154,10 @@ def read_model_config(
         num_kv_heads=optional_size("attention.head_count_kv", num_heads),
         head_dim=head_dim,
         mlp_dim=size("feed_forward_length"),
-        norm_eps=_shortest(
+        norm_eps=_shortest_decimal(
             _field(metadata, _key(metadata, "attention.layer_norm_rms_epsilon"), path)
         ),
-        rope_theta=_shortest(metadata.get(_key(metadata, "rope.freq_base"), 10000.0)),
+        rope_theta=_shortest_decimal(metadata.get(_key(metadata, "rope.freq_base"), 10000.0)),
         rope_scaling=_rope_scaling(metadata, tensors, head_dim, path),
         tie_embeddings="output.weight" not in tensors,
         qk_norm=architecture == "qwen3",
@@ -165,7 +167,7 @@ def read_model_config(
 
 def _field(metadata: Metadata, name: str, path: Path) -> Any:
     if name not in metadata:
-        raise ModelError(f"{path} has no field {name!r}; is it a whole language model?")
+        raise ModelError(f"{path} has no field {name!r}; is it a complete language model?")
     return metadata[name]
 
 
@@ -173,32 +175,35 @@ def _key(metadata: Metadata, name: str) -> str:
     return f"{metadata['general.architecture']}.{name}"
 
 
-def _shortest(value: float) -> float:
-    # GGUF holds float32: this gives back the 1e-5 that the author wrote, not 9.99999975e-06.
+def _shortest_decimal(value: float) -> float:
+    # GGUF stores float32. This restores the author's 1e-5 instead of 9.99999975e-06.
     return float(str(np.float32(value)))
 
 
 def _rope_scaling(
     metadata: Metadata, tensors: dict[str, ReaderTensor], head_dim: int, path: Path
 ) -> RopeScaling | None:
-    """Llama-3's scaling, of which a GGUF file keeps only the divisor of each frequency."""
+    """Llama-3's scaling, recovered from the frequency divisors that a GGUF file stores."""
     kind = metadata.get(_key(metadata, "rope.scaling.type"), "none")
     if kind != "none":
         raise ModelError(f"{path}: rotary scaling {kind!r} is not supported; only llama3's is")
     if "rope_freqs.weight" not in tensors:
         return None
     stored = dequantize(tensors["rope_freqs.weight"].data, tensors["rope_freqs.weight"].tensor_type)
-    # All of Llama 3.1 to 3.3 share these; a file made with others is refused, not guessed at.
+    # Llama 3.1, 3.2 and 3.3 all use these constants. Other divisors are an error.
     scaling = RopeScaling(float(stored.max()), 1.0, 4.0, 8192)
     theta = metadata.get(_key(metadata, "rope.freq_base"), 10000.0)
     expected = rope_divisors(scaling, theta, head_dim)
     if stored.shape != expected.shape or not np.allclose(stored, expected, rtol=1e-4):
-        raise ModelError(f"{path}: rope_freqs.weight is not the rotary scaling of Llama 3.1 to 3.3")
+        raise ModelError(
+            f"{path}: rope_freqs.weight is not the rotary scaling of Llama 3.1 to 3.3; "
+            "other scalings are not supported, choose another model"
+        )
     return scaling
 
 
 def rope_divisors(scaling: RopeScaling, theta: float, head_dim: int) -> np.ndarray:
-    """By what Llama-3's scaling divides each rotary frequency, shape [head_dim / 2].
+    """The divisor of each rotary frequency under Llama-3's scaling, shape [head_dim / 2].
 
     1/d = (1 − s)/factor + s,  s = clip((original/wavelength − low)/(high − low), 0, 1)
     """
@@ -209,7 +214,7 @@ def rope_divisors(scaling: RopeScaling, theta: float, head_dim: int) -> np.ndarr
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """GGUF tensor name -> shape (out, in), for every tensor that a model must have."""
+    """GGUF tensor name -> shape (out, in), for every tensor that the model must have."""
     embed, heads = config.embed_dim, config.num_heads * config.head_dim
     kv_heads, mlp = config.num_kv_heads * config.head_dim, config.mlp_dim
     layer: dict[str, tuple[int, ...]] = {
@@ -252,18 +257,22 @@ def check_tensors(tensors: dict[str, ReaderTensor], config: ModelConfig, path: P
         if name not in expected and name != "rope_freqs.weight":
             raise ModelError(
                 f"{path}: tensor {name!r} is unknown in a {config.model_type} model of "
-                f"{config.num_layers} layers, and leaving it out would change the model"
+                f"{config.num_layers} layers, and ignoring it would change the model; "
+                "choose another model"
             )
     for name, shape in expected.items():
         if name not in tensors:
             raise ModelError(f"{path} has no tensor {name!r}; download or quantise the file again")
-        found = tuple(int(n) for n in reversed(tensors[name].shape))
-        if found != shape:
-            raise ModelError(f"{path}: tensor {name!r} has shape {found}; its fields say {shape}")
+        stored = tuple(int(n) for n in reversed(tensors[name].shape))
+        if stored != shape:
+            raise ModelError(
+                f"{path}: tensor {name!r} has shape {stored}, but the file's metadata imply "
+                f"{shape}; download or quantise the file again"
+            )
 
 
 def huggingface_name(name: str) -> str:
-    """'blk.3.attn_q.weight' -> 'model.layers.3.self_attn.q_proj.weight'."""
+    """The Hugging Face name: 'blk.3.attn_q.weight' -> 'model.layers.3.self_attn.q_proj.weight'."""
     if name in _TOP_NAMES:
         return _TOP_NAMES[name]
     _, layer, rest = name.split(".", 2)
@@ -271,7 +280,7 @@ def huggingface_name(name: str) -> str:
 
 
 def unpermute_rotary_rows(weight: np.ndarray, num_heads: int) -> np.ndarray:
-    """Puts rows (heads, half, 2), rotary pairs as neighbours, back to (heads, 2, half)."""
+    """`weight` with its rows reordered from (heads, half, 2), GGUF's order, to (heads, 2, half)."""
     rows = weight.shape[0]
     split = weight.reshape(num_heads, rows // num_heads // 2, 2, *weight.shape[1:])
     return split.swapaxes(1, 2).reshape(weight.shape)
@@ -289,9 +298,9 @@ def _convert_tensors(
     arrays = {}
     for name, tensor in sources.items():
         array = _dequantize(tensor, path)
-        part = name.split(".")[-2]
-        if config.model_type == "llama" and part in rotary_heads:
-            array = unpermute_rotary_rows(array, rotary_heads[part])
+        projection = name.split(".")[-2]
+        if config.model_type == "llama" and projection in rotary_heads:
+            array = unpermute_rotary_rows(array, rotary_heads[projection])
         arrays[huggingface_name(name)] = np.ascontiguousarray(array, dtype=dtype)
     return arrays, config
 
@@ -313,7 +322,7 @@ def _dequantize(tensor: ReaderTensor, path: Path) -> np.ndarray:
     except NotImplementedError as error:
         raise ModelError(
             f"{path}: tensor {tensor.name!r} is quantised as {tensor.tensor_type.name}, which the "
-            "gguf package cannot undo; choose another quantisation of the model"
+            "gguf package cannot dequantise; choose another quantisation of the model"
         ) from error
 
 

@@ -1,7 +1,8 @@
-"""Rebuilds the byte-level BPE tokenizer that a GGUF file carries.
+"""Rebuilds the byte-level BPE tokenizer that is stored in a GGUF file.
 
-transformers can read it too, but (seen with 5.23) only where PyTorch is installed. The rule that
-cuts text before the merges is not in the file, only its name is: hence the table below.
+transformers can do this too, but (as of version 5.23) only if PyTorch is installed. A GGUF file
+stores only the name of its pretokenizer, the rule that splits text before the merges. The table
+`_PRETOKENIZERS` has the rules.
 """
 
 from dataclasses import dataclass
@@ -17,19 +18,19 @@ from asyppo_jax.models.config import ModelError
 # Token types of the GGUF specification.
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = 2, 3, 4, 5
 
-# What a model may write to end its turn or text; GGUF names only one of them.
+# Tokens with which a model ends its message or text. GGUF metadata name only one of them.
 _STOP_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>")
 
 
 @dataclass(frozen=True)
 class _Pretokenizer:
-    """How text is cut before the merges, for one value of `tokenizer.ggml.pre`."""
+    """How text is split before the merges, for one value of `tokenizer.ggml.pre`."""
 
-    pattern: str = ""  # empty: GPT-2's own
+    pattern: str = ""  # empty: GPT-2's pattern
     single_digits: bool = False
-    nfc: bool = False  # Unicode normal form C first
-    ignore_merges: bool = False  # a piece that is a token is taken whole
-    add_bos: bool = False  # where the file does not say
+    nfc: bool = False  # normalise to Unicode NFC first
+    ignore_merges: bool = False  # do not merge within a piece that is itself a token
+    add_bos: bool = False  # used if the file has no add_bos_token
 
 
 def _pattern(digits: str) -> str:
@@ -51,24 +52,28 @@ _PRETOKENIZERS = {
 def tokenizer_from_gguf(metadata: dict[str, Any], path: Path) -> PreTrainedTokenizerFast:
     """The tokenizer with its special tokens and chat template; `path` names the file in errors.
 
-    Tokens of type "unused", which only pad the vocabulary to the embedding's rows, are left out.
+    Tokens of type "unused" are omitted: they only pad the vocabulary to the embedding's rows.
 
     Raises:
-        ModelError: the file has no tokenizer, or one of a kind that is not supported.
+        ModelError: the file has no tokenizer, or its kind is not supported.
     """
     model = metadata.get("tokenizer.ggml.model")
     if model != "gpt2":
         raise ModelError(
-            f"{path}: tokenizer {model!r} is not supported; byte-level BPE, 'gpt2', is"
+            f"{path}: tokenizer {model!r} is not supported; only byte-level BPE ('gpt2') is"
         )
     pre = metadata.get("tokenizer.ggml.pre")
     if pre not in _PRETOKENIZERS:
         raise ModelError(
-            f"{path}: tokenizer.ggml.pre is {pre!r}; supported are {', '.join(_PRETOKENIZERS)}"
+            f"{path}: tokenizer.ggml.pre {pre!r} is not supported; "
+            f"it must be one of {', '.join(_PRETOKENIZERS)}"
         )
     for name in ("tokens", "token_type", "merges"):
         if f"tokenizer.ggml.{name}" not in metadata:
-            raise ModelError(f"{path} has no field 'tokenizer.ggml.{name}', so no whole tokenizer")
+            raise ModelError(
+                f"{path} has no field 'tokenizer.ggml.{name}', so its tokenizer is incomplete; "
+                "choose another file"
+            )
     rule = _PRETOKENIZERS[pre]
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     special_ids = {
@@ -77,7 +82,7 @@ def tokenizer_from_gguf(metadata: dict[str, Any], path: Path) -> PreTrainedToken
         if f"tokenizer.ggml.{key}_token_id" in metadata
     }
     add_bos = metadata.get("tokenizer.ggml.add_bos_token", rule.add_bos)
-    # Even `add_bos_token=False` would make transformers build a post-processor of its own.
+    # Omitted if false, because even `add_bos_token=False` makes transformers add a post-processor.
     options = {"add_bos_token": True} if add_bos else {}
     return PreTrainedTokenizerFast(
         tokenizer_object=_backend(metadata, rule),
@@ -97,13 +102,13 @@ def _backend(metadata: dict[str, Any], rule: _Pretokenizer) -> Tokenizer:
     tokenizer = Tokenizer(BPE(vocab=vocab, merges=merges, ignore_merges=rule.ignore_merges))
     if rule.nfc:
         tokenizer.normalizer = normalizers.NFC()
-    cuts: list[Any] = []
+    steps: list[Any] = []
     if rule.single_digits:
-        cuts.append(pre_tokenizers.Digits(individual_digits=True))
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
     if rule.pattern:
-        cuts.append(pre_tokenizers.Split(Regex(rule.pattern), behavior="isolated"))
-    cuts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not rule.pattern))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cuts)
+        steps.append(pre_tokenizers.Split(Regex(rule.pattern), behavior="isolated"))
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not rule.pattern))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.decoder = decoders.ByteLevel()
     added = [
         AddedToken(token, special=types[i] != _USER_DEFINED, normalized=False)
@@ -115,13 +120,16 @@ def _backend(metadata: dict[str, Any], rule: _Pretokenizer) -> Tokenizer:
 
 
 def stop_token_ids(metadata: dict[str, Any], path: Path) -> list[int]:
-    """The ids that end a completion: the file's end-of-sequence token first, then its others.
+    """The ids of the tokens that end a completion, the file's end-of-sequence token first.
 
     Raises:
         ModelError: the file names no end-of-sequence token.
     """
     if "tokenizer.ggml.eos_token_id" not in metadata:
-        raise ModelError(f"{path} has no field 'tokenizer.ggml.eos_token_id', so no stop token")
+        raise ModelError(
+            f"{path} has no field 'tokenizer.ggml.eos_token_id', so it has no stop token; "
+            "choose another file"
+        )
     ids = [metadata["tokenizer.ggml.eos_token_id"]]
     if "tokenizer.ggml.eot_token_id" in metadata:
         ids.append(metadata["tokenizer.ggml.eot_token_id"])

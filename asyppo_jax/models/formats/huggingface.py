@@ -1,4 +1,4 @@
-"""Hugging Face directories (config.json and safetensors) in and out, without PyTorch."""
+"""Reads and writes Hugging Face directories (config.json and safetensors) without PyTorch."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -29,10 +29,10 @@ _SHARD_BYTES = 4 * 2**30
 
 
 def resolve_directory(path: str) -> Path:
-    """A local directory as it is; a hub name through the hub's cache.
+    """The local directory of a model; a model given by its hub name is downloaded to the hub cache.
 
     Raises:
-        ModelError: neither a directory nor a repository that can be reached.
+        ModelError: `path` is not a directory, and the hub has no such repository or is offline.
     """
     directory = local_directory(path)
     if directory.is_dir() and path:
@@ -48,13 +48,13 @@ def resolve_directory(path: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
-            f"{path!r} is no local directory, and the hub did not give it ({reason}); "
-            "check the name, or download it and give the directory"
+            f"{path!r} is not a local directory, and downloading it from the hub failed "
+            f"({reason}); check the name, or download it yourself and give the directory"
         ) from error
 
 
 def load_config(path: str) -> ModelConfig:
-    """The architecture of a model directory, a hub name, or a file like config.json."""
+    """The architecture of a model; `path` is a directory, a hub name, or a config.json file."""
     is_file = path.endswith(".json")
     file = epath.Path(path) if is_file else resolve_directory(path) / "config.json"
     if is_file and not file.is_file():
@@ -64,7 +64,7 @@ def load_config(path: str) -> ModelConfig:
     try:
         values = json.loads(file.read_text())
     except json.JSONDecodeError as error:
-        raise ModelError(f"{file} is not JSON ({error}); download it again") from error
+        raise ModelError(f"{file} is not valid JSON ({error}); download it again") from error
     return from_huggingface(values, str(file))
 
 
@@ -74,7 +74,8 @@ def first_layers(config: ModelConfig, num_layers: int | None) -> ModelConfig:
         return config
     if not 1 <= num_layers <= config.num_layers:
         raise ModelError(
-            f"num_layers is {num_layers}; the model has {config.num_layers}, choose 1 … that"
+            f"num_layers is {num_layers}, but the model has {config.num_layers} layers; "
+            f"choose a number from 1 to {config.num_layers}"
         )
     return replace(config, num_layers=num_layers)
 
@@ -82,12 +83,13 @@ def first_layers(config: ModelConfig, num_layers: int | None) -> ModelConfig:
 def load_params(path: str, config: ModelConfig, head: Head) -> Params:
     """Parameters of the actor or of one critic, as float32 numpy arrays in a nested dict.
 
-    A `config` with fewer layers than the checkpoint takes the first ones. A critic leaves the
-    language-model head out, and lacks the value head's leaves where the checkpoint has none.
+    If `config` has fewer layers than the checkpoint, the first layers are loaded. For a critic the
+    language-model head is skipped, and the value head's leaves are missing from the result if the
+    checkpoint has no value head.
 
     Raises:
-        ModelError: in words, for a tensor that is ambiguous (two names, one place), unknown,
-            unexpected (not of this architecture), there twice, missing, or of the wrong shape.
+        ModelError: a tensor is unknown, unexpected (not of this architecture), ambiguous (two names
+            for the same parameter), duplicated, missing, or of the wrong shape.
     """
     directory = resolve_directory(path)
     layers, top = layer_table(config), top_table(config, head)
@@ -95,14 +97,14 @@ def load_params(path: str, config: ModelConfig, head: Head) -> Params:
     leaves: dict[Leaf, np.ndarray] = {}
     seen: dict[tuple[int | None, str], str] = {}
     for name, file, read in _tensors(directory):
-        place = parse_name(name)
-        if place is None:
+        key = parse_name(name)
+        if key is None:
             continue
-        _check_unseen(place, name, file, seen)
-        layer, short = place
+        _check_unseen(key, name, file, seen)
+        layer, short = key
         entry = (top if layer is None else layers).get(short)
         if entry is None:
-            _check_may_be_left_out(place, name, file, config, head, read, directory)
+            _check_may_be_ignored(key, name, file, config, head, read, directory)
         elif layer is None:
             leaves[entry.leaf] = _convert(read(), entry, name, file)
         elif layer < config.num_layers:
@@ -111,7 +113,10 @@ def load_params(path: str, config: ModelConfig, head: Head) -> Params:
             )
             stack[layer] = _convert(read(), entry, name, file)
         elif layer >= depth:
-            raise ModelError(f"{file}: unexpected tensor {name}; config.json has {depth} layers")
+            raise ModelError(
+                f"{file}: unexpected tensor {name}, because config.json has {depth} layers; "
+                "check num_hidden_layers"
+            )
     _check_complete(directory, config, layers, top, seen)
     return traverse_util.unflatten_dict(leaves)
 
@@ -119,7 +124,9 @@ def load_params(path: str, config: ModelConfig, head: Head) -> Params:
 def _tensors(directory: Path) -> Iterator[tuple[str, Path, Callable[[], np.ndarray]]]:
     files = sorted(directory.glob("*.safetensors"))
     if not files:
-        raise ModelError(f"{directory} has no .safetensors file; convert the weights first")
+        raise ModelError(
+            f"{directory} has no .safetensors file; convert the weights to safetensors first"
+        )
     for file in files:
         try:
             with safe_open(file, framework="numpy") as tensors:
@@ -131,25 +138,25 @@ def _tensors(directory: Path) -> Iterator[tuple[str, Path, Callable[[], np.ndarr
             if type(error).__name__ != "SafetensorError":
                 raise
             raise ModelError(
-                f"{file} is torn or not safetensors ({error}); fetch it again"
+                f"{file} is truncated or not safetensors ({error}); download it again"
             ) from error
 
 
-def _check_unseen(place, name: str, file: Path, seen: dict) -> None:
-    if place in seen:
-        kind = "twice" if seen[place] == name else f"ambiguous: {seen[place]} is the same place"
-        raise ModelError(f"{file}: tensor {name} is there {kind}; keep one of them")
-    seen[place] = name
+def _check_unseen(key, name: str, file: Path, seen: dict) -> None:
+    if key in seen:
+        problem = "duplicated" if seen[key] == name else f"ambiguous: {seen[key]} is the same one"
+        raise ModelError(f"{file}: tensor {name} is {problem}; keep only one of them")
+    seen[key] = name
 
 
-def _check_may_be_left_out(place, name, file, config, head, read, directory) -> None:
-    """Lets pass what a critic or a tied head does not read; anything else is an error."""
-    layer, short = place
+def _check_may_be_ignored(key, name, file, config, head, read, directory) -> None:
+    """Raises `ModelError` unless the tensor is a head that a critic or a tied model ignores."""
+    layer, short = key
     if layer is None and short == "lm_head.weight":
         if head == "critic":
             return
-        # Some exports write the tied matrix under both names.
-        if np.array_equal(_read_one(directory, _EMBEDDING), read()):
+        # Some exports write a tied matrix under both names.
+        if np.array_equal(_read_tensor(directory, _EMBEDDING), read()):
             return
         raise ModelError(
             f"{file}: unexpected {name}: config.json ties the head to the embedding, "
@@ -160,17 +167,19 @@ def _check_may_be_left_out(place, name, file, config, head, read, directory) -> 
             f"{file}: unexpected tensor {name} in a {config.model_type} model read as {head}; "
             "check model_type in config.json"
         )
-    raise ModelError(f"{file}: unknown tensor {name}; this architecture is not supported")
+    raise ModelError(
+        f"{file}: unknown tensor {name}; this architecture is not supported, choose another model"
+    )
 
 
 _EMBEDDING = (None, "embed_tokens.weight")
 
 
-def _read_one(directory: Path, place: tuple[int | None, str]) -> np.ndarray:
+def _read_tensor(directory: Path, key: tuple[int | None, str]) -> np.ndarray:
     for name, _, read in _tensors(directory):
-        if parse_name(name) == place:
+        if parse_name(name) == key:
             return read()
-    raise ModelError(f"{directory}: tensor {full_name(*place)} is missing")
+    raise ModelError(f"{directory}: tensor {full_name(*key)} is missing; download the model again")
 
 
 def _all_names(config: ModelConfig) -> set[str]:
@@ -182,28 +191,30 @@ def _convert(tensor: np.ndarray, entry: Entry, name: str, file: Path) -> np.ndar
     if tensor.shape != entry.their_shape:
         raise ModelError(
             f"{file}: tensor {name} has shape {tensor.shape}, "
-            f"but config.json asks for {entry.their_shape}"
+            f"but config.json implies {entry.their_shape}; check its sizes"
         )
-    # Not `ascontiguousarray`, which gives a scalar an axis.
+    # Not `ascontiguousarray`, because it turns a scalar into an array of shape (1,).
     return np.array(entry.to_ours(tensor), np.float32, order="C")
 
 
 def _check_complete(directory: Path, config: ModelConfig, layers, top, seen) -> None:
-    wanted = [(None, short) for short in top if not short.startswith("score.")]
-    wanted += [(i, short) for i in range(config.num_layers) for short in layers]
-    missing = [full_name(*place) for place in wanted if place not in seen]
+    required = [(None, short) for short in top if not short.startswith("score.")]
+    required += [(i, short) for i in range(config.num_layers) for short in layers]
+    missing = [full_name(*key) for key in required if key not in seen]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise ModelError(f"{directory}: tensor {missing[0]} is missing{more}")
+        raise ModelError(
+            f"{directory}: tensor {missing[0]} is missing{more}; download the model again"
+        )
 
 
 def save_params(
     directory: str | Path, config: ModelConfig, params: Params, head: Head, dtype: str = "float32"
 ) -> None:
-    """Writes config.json and (sharded) safetensors that transformers loads.
+    """Writes config.json and safetensors (several files if large) that transformers can load.
 
-    An actor becomes a `…ForCausalLM`, a critic a `…ForTokenClassification` with one label, the
-    value. `params` are those of one network, not of the stack of critics.
+    An actor is written as a `…ForCausalLM`, a critic as a `…ForTokenClassification` whose only
+    label is the value. `params` are the parameters of one network, not the stack of all critics.
     """
     out = epath.Path(directory)
     out.mkdir(parents=True, exist_ok=True)
@@ -246,5 +257,6 @@ def _write_shards(out: epath.Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 def _save_shard(tensors: dict[str, np.ndarray], file: epath.Path) -> None:
-    # As bytes: safetensors' own writer knows no buckets, and makes files that only the owner reads.
+    # Written as bytes, because safetensors' `save_file` cannot write to cloud storage, and it makes
+    # files that only the owner can read.
     file.write_bytes(save(tensors, metadata={"format": "pt"}))

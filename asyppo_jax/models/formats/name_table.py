@@ -1,8 +1,8 @@
-"""The one table between Hugging Face tensor names and the leaves of our parameter trees.
+"""The table that maps Hugging Face tensor names to the leaves of our parameter trees.
 
 A leaf is a tuple of keys, such as ("decoder", "layers", "mlp", "up_kernel"). Leaves under "layers"
-are stacked: one array [L, ...] for L tensors. Each entry knows how to turn a tensor around both
-ways, so that reading and writing cannot drift apart.
+are stacked: one array [L, ...] for L tensors. Each entry has the conversions of both directions, so
+that reading and writing stay consistent.
 """
 
 import re
@@ -18,7 +18,7 @@ Leaf = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor's place and form: `shape` is ours, for one layer where the leaf is stacked."""
+    """Leaf, shapes and conversions of one tensor; `shape` is that of one layer in our layout."""
 
     leaf: Leaf
     shape: tuple[int, ...]
@@ -32,7 +32,7 @@ def _same(leaf: Leaf, *shape: int) -> Entry:
 
 
 def _matrix(leaf: Leaf, fan_in: int, fan_out: int) -> Entry:
-    # PyTorch keeps (out, in), we keep (in, out).
+    # PyTorch stores (out, in); we store (in, out).
     return Entry(leaf, (fan_in, fan_out), np.transpose, np.transpose, (fan_out, fan_in))
 
 
@@ -67,12 +67,12 @@ def _head_bias(leaf: Leaf, heads: int, dim: int) -> Entry:
 
 
 def layer_table(c: ModelConfig) -> dict[str, Entry]:
-    """The tensors of one layer: name after "layers.N." -> entry."""
-    at = ("decoder", "layers")
-    attention, mlp = (*at, "attention"), (*at, "mlp")
+    """The entries of one layer's tensors, by the part of the name after "layers.N."."""
+    root = ("decoder", "layers")
+    attention, mlp = (*root, "attention"), (*root, "mlp")
     table = {
-        "input_layernorm.weight": _same((*at, "attention_norm", "scale"), c.embed_dim),
-        "post_attention_layernorm.weight": _same((*at, "mlp_norm", "scale"), c.embed_dim),
+        "input_layernorm.weight": _same((*root, "attention_norm", "scale"), c.embed_dim),
+        "post_attention_layernorm.weight": _same((*root, "mlp_norm", "scale"), c.embed_dim),
         "self_attn.o_proj.weight": _heads_in(
             (*attention, "o_kernel"), c.num_heads, c.head_dim, c.embed_dim
         ),
@@ -92,7 +92,7 @@ def layer_table(c: ModelConfig) -> dict[str, Entry]:
 
 
 def top_table(c: ModelConfig, head: str) -> dict[str, Entry]:
-    """The tensors outside the layers; `head` is "actor" or "critic"."""
+    """The entries of the tensors outside the layers, by name; `head` is "actor" or "critic"."""
     embedding = ("decoder", "embedding")
     table = {
         "embed_tokens.weight": _same(embedding, c.vocab_size, c.embed_dim),
@@ -115,12 +115,12 @@ def top_table(c: ModelConfig, head: str) -> dict[str, Entry]:
 
 
 _LAYER = re.compile(r"layers\.(\d+)\.(.+)")
-# Buffers that old exports hold and that the architecture computes.
+# A buffer in old exports. It is ignored, because we compute these frequencies from the config.
 _COMPUTED = re.compile(r"(.*\.)?rotary_emb\.inv_freq")
 
 
 def parse_name(name: str) -> tuple[int | None, str] | None:
-    """A tensor's layer (None outside the layers) and its short name; None for computed buffers."""
+    """A tensor's layer (None outside the layers) and short name; None for a buffer to ignore."""
     if _COMPUTED.fullmatch(name):
         return None
     short = name.removeprefix("model.")
@@ -129,7 +129,7 @@ def parse_name(name: str) -> tuple[int | None, str] | None:
 
 
 def full_name(layer: int | None, short: str) -> str:
-    """The name that transformers writes."""
+    """The tensor's name in transformers; `layer` is None outside the layers."""
     if layer is not None:
         return f"model.layers.{layer}.{short}"
     return short if short.startswith(("lm_head", "score")) else f"model.{short}"

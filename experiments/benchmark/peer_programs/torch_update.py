@@ -1,7 +1,8 @@
 # pyright: reportMissingImports=false
 """PPO's update in PyTorch on transformers' Qwen3: a peer of `experiments.benchmark update`.
 
-Needs torch and transformers. Eager, or (job "torch_compile") both losses under `torch.compile`.
+Needs torch and transformers. Runs eagerly, or with both losses under `torch.compile` (job
+"torch_compile").
 """
 
 import json
@@ -14,16 +15,16 @@ import torch
 import transformers
 
 
-def say(**values):
+def report(**values):
     print(json.dumps(values), flush=True)
 
 
 def serve(update):
-    """A timed update for every line that comes in."""
+    """Runs a timed update for every line of stdin."""
     for _ in sys.stdin:
         start, processor = time.perf_counter(), time.process_time()
         actor_loss, critic_loss = update()
-        say(
+        report(
             seconds=time.perf_counter() - start,
             cpu_seconds=time.process_time() - processor,
             actor_loss=actor_loss,
@@ -32,7 +33,7 @@ def serve(update):
 
 
 class Critic(torch.nn.Module):
-    """The trunk and a linear value head, without a head over the vocabulary."""
+    """The model's layers with a linear value head instead of the language-model head."""
 
     def __init__(self, directory, kernel):
         super().__init__()
@@ -63,7 +64,7 @@ def main():
     weights = mask / lengths / mask.shape[0]
     count = mask.sum()
 
-    # Right padding under a causal mask needs no other: no real token sees it.
+    # Padding is on the right, so under the causal mask no real token sees it.
     def actor_loss(tokens, targets, old, advantages, weights):
         hidden = actor.model(input_ids=tokens, use_cache=False).last_hidden_state
         logits = actor.lm_head(hidden[:, prompt - 1 : -1])
@@ -102,11 +103,11 @@ def main():
             optimizer.zero_grad(set_to_none=True)
         return losses
 
-    backward(slice(0, size))  # compiles, or warms up
+    backward(slice(0, size))  # compiles and warms up
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    say(ready=True, start_seconds=time.perf_counter() - started, versions=versions)
+    report(ready=True, start_seconds=time.perf_counter() - started, versions=versions)
     serve(update)
 
 

@@ -1,9 +1,9 @@
 # pyright: reportMissingImports=false
 """transformers' `generate`: a peer of `experiments.benchmark sample`.
 
-Needs torch and transformers. Sampling at temperature 1 from the whole vocabulary; a batch runs
-until its longest row has ended, and the caller counts the tokens asked for. The dynamic and the
-static cache are both tried once, and the quicker one is timed.
+Needs torch and transformers. Samples at temperature 1 from the full vocabulary. The batch runs
+until its longest row ends; the caller counts only the tokens that were requested. The dynamic and
+the static cache are both cache_seconds once, and the faster one is timed.
 """
 
 import json
@@ -17,7 +17,7 @@ import torch
 import transformers
 
 
-def say(**values):
+def report(**values):
     print(json.dumps(values), flush=True)
 
 
@@ -54,14 +54,14 @@ def main():
         sample(cache, max(steps // 4, 2))
         return time.perf_counter() - start
 
-    tried = {"dynamic": seconds("dynamic"), "static": seconds("static")}
-    best = min(tried, key=tried.__getitem__)
+    cache_seconds = {"dynamic": seconds("dynamic"), "static": seconds("static")}
+    best = min(cache_seconds, key=cache_seconds.__getitem__)
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    say(ready=True, start_seconds=time.perf_counter() - started, versions=versions)
+    report(ready=True, start_seconds=time.perf_counter() - started, versions=versions)
     for _ in sys.stdin:
         start, processor = time.perf_counter(), time.process_time()
         sample(best, steps)
-        say(
+        report(
             seconds=time.perf_counter() - start,
             cpu_seconds=time.process_time() - processor,
             cache=best,

@@ -1,5 +1,5 @@
 # pyright: reportMissingImports=false
-"""What the peers from tunix share: its Qwen3 from a Hugging Face directory, and a line of JSON."""
+"""Functions of both tunix peers: load its Qwen3 from a Hugging Face directory, print JSON."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from tunix.models.qwen3 import model as qwen3
 from tunix.models.qwen3 import params as qwen3_params
 
 
-def say(**values):
+def report(**values):
     print(json.dumps(values), flush=True)
 
 

@@ -1,8 +1,8 @@
 # pyright: reportMissingImports=false
-"""tunix's own sampler on its Qwen3: a peer of `experiments.benchmark sample`.
+"""tunix's sampler on its Qwen3: a peer of `experiments.benchmark sample`.
 
-Needs google-tunix. Its batch runs until the longest row has ended, so rows of fewer tokens are
-given that many and cost nothing more; the caller counts the tokens asked for.
+Needs google-tunix. The batch runs until its longest row ends, so all rows are sampled to that
+length at no extra cost; the caller counts only the tokens that were requested.
 """
 
 import json
@@ -14,11 +14,11 @@ import jax
 import numpy as np
 import tunix
 from tunix.generate import sampler as sampling
-from tunix_model import load, say
+from tunix_model import load, report
 
 
 class Numbers:
-    """A tokenizer of texts that are numbers already; no token ends a text."""
+    """A tokenizer for texts that are token ids separated by spaces; no token ends a text."""
 
     def __init__(self, pad):
         self._pad = pad
@@ -30,7 +30,7 @@ class Numbers:
         return ""
 
     def bos_id(self):
-        return 0  # none is put in front
+        return 0  # not used: `encode` adds no such token
 
     def eos_id(self):
         return -1
@@ -69,13 +69,13 @@ def main():
 
     sample(0)
     versions = {"tunix": tunix.__version__, "jax": jax.__version__}
-    say(ready=True, start_seconds=time.perf_counter() - started, versions=versions)
+    report(ready=True, start_seconds=time.perf_counter() - started, versions=versions)
     for run, _ in enumerate(sys.stdin):
         start, processor = time.perf_counter(), time.process_time()
         lengths = sample(run + 1)
         seconds = time.perf_counter() - start
         assert min(lengths) >= steps, f"a row ended after {min(lengths)} tokens"
-        say(seconds=seconds, cpu_seconds=time.process_time() - processor)
+        report(seconds=seconds, cpu_seconds=time.process_time() - processor)
 
 
 if __name__ == "__main__":

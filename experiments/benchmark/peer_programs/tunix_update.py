@@ -1,9 +1,9 @@
 # pyright: reportMissingImports=false
-"""PPO's update by tunix's own trainers and losses: a peer of `experiments.benchmark update`.
+"""PPO's update by tunix's trainers and losses: a peer of `experiments.benchmark update`.
 
-Needs google-tunix. One gradient over all rows: its trainer adds up microbatches in
-optax.MultiSteps. Its actor's loss is a mean over tokens, and its critic's is halved and clipped
-(here so wide that nothing is).
+Needs google-tunix. One gradient step over all rows: tunix's trainer accumulates microbatches in
+optax.MultiSteps. Its policy loss is a mean over tokens. Its value loss has a factor ½ and is
+clipped (here with a range so wide that nothing is clipped).
 """
 
 import dataclasses
@@ -21,15 +21,15 @@ from flax import nnx
 from tunix.rl import algo_core, trainer
 from tunix.rl.ppo import ppo_learner
 from tunix.sft import peft_trainer
-from tunix_model import load, say
+from tunix_model import load, report
 
 
 def serve(update, losses):
-    """A timed update for every line that comes in; `losses` are those of the first weights."""
+    """Runs a timed update for every line of stdin; `losses` are those of the first update."""
     for _ in sys.stdin:
         start, processor = time.perf_counter(), time.process_time()
         update()
-        say(
+        report(
             seconds=time.perf_counter() - start,
             cpu_seconds=time.process_time() - processor,
             actor_loss=losses[0],
@@ -38,7 +38,7 @@ def serve(update, losses):
 
 
 def load_critic(directory, kernel):
-    """The model with a linear layer of one output in place of its head, as tunix makes critics."""
+    """The model with a linear layer of one output instead of its head, as tunix makes critics."""
     model = load(directory)
     model.config = dataclasses.replace(model.config, use_tied_embedding=False)
     model.lm_head = nnx.Linear(len(kernel), 1, use_bias=False, rngs=nnx.Rngs(0))
@@ -97,17 +97,17 @@ def main():
 
     def update():
         losses = np.zeros(2)
-        for x in examples:
-            of_actor, of_critic = actor_step(x), critic_step(x)
-            losses += [float(of_actor[0]) / steps, 2 * float(of_critic[0]) / steps]
+        for batch in examples:
+            actor_result, critic_result = actor_step(batch), critic_step(batch)
+            losses += [float(actor_result[0]) / steps, 2 * float(critic_result[0]) / steps]
         jax.block_until_ready(nnx.state(actor.model))
         jax.block_until_ready(nnx.state(critic.model))
         return losses
 
-    first = update()  # compiles; every call after it is one whole update
+    first_losses = update()  # compiles; every later call is one full update
     versions = {"tunix": tunix.__version__, "jax": jax.__version__}
-    say(ready=True, start_seconds=time.perf_counter() - started, versions=versions)
-    serve(update, first)
+    report(ready=True, start_seconds=time.perf_counter() - started, versions=versions)
+    serve(update, first_losses)
 
 
 if __name__ == "__main__":

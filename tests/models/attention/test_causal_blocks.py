@@ -1,4 +1,4 @@
-"""Values and gradients against plain attention: tests/models/test_self_attention.py."""
+"""Blocked attention; values and gradients against plain attention are in test_self_attention.py."""
 
 import jax
 import jax.numpy as jnp
@@ -19,26 +19,26 @@ def _inputs(length, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize("block", [1, 5, 12, 40])
-def test_the_block_does_not_change_the_result(block):
+def test_the_block_size_does_not_change_the_result(block):
     queries, keys, values, segments = _inputs(12)
     expected = attend(queries, keys, values, visible(segments, segments))
     ours = jax.jit(blocked_attention, static_argnums=4)(queries, keys, values, segments, block)
     np.testing.assert_allclose(ours, expected, atol=2e-6)
 
 
-def test_a_later_token_changes_nothing_before_it_forward_or_backward():
+def test_later_tokens_do_not_affect_earlier_outputs_or_their_gradients():
     queries, keys, values, segments = _inputs(12)
 
-    def earlier(k, v):
+    def earlier_outputs(k, v):
         return blocked_attention(queries, k, v, segments, 5)[:, :7]
 
     changed = keys.at[:, 7:].set(9.0), values.at[:, 7:].set(9.0)
-    np.testing.assert_array_equal(earlier(keys, values), earlier(*changed))
-    gradients = jax.grad(lambda *x: jnp.sum(jnp.sin(earlier(*x))), (0, 1))(keys, values)
+    np.testing.assert_array_equal(earlier_outputs(keys, values), earlier_outputs(*changed))
+    gradients = jax.grad(lambda *x: jnp.sum(jnp.sin(earlier_outputs(*x))), (0, 1))(keys, values)
     assert not any(np.asarray(g[:, 7:]).any() for g in gradients)
 
 
-def test_a_padded_row_has_finite_results_and_gradients():
+def test_rows_of_padding_only_have_finite_results_and_gradients():
     *inputs, segments = _inputs(12)
     empty = jnp.zeros_like(segments)
 
@@ -59,10 +59,10 @@ def test_gradients_keep_the_dtype_of_their_inputs():
     assert {g.dtype for g in gradients} == {jnp.dtype("bfloat16")}
 
 
-def test_a_stack_of_critics_is_one_more_axis():
+def test_vmap_over_a_stack_of_critics_equals_separate_calls():
     *inputs, segments = _inputs(12)
     stacked = [jnp.stack([x, 2 * x]) for x in inputs]
     ours = jax.vmap(lambda *x: blocked_attention(*x, segments=segments, block=5))(*stacked)
     for i, scale in enumerate((1, 2)):
-        one = blocked_attention(*(scale * x for x in inputs), segments=segments, block=5)
-        np.testing.assert_allclose(ours[i], one, atol=2e-6)
+        expected = blocked_attention(*(scale * x for x in inputs), segments=segments, block=5)
+        np.testing.assert_allclose(ours[i], expected, atol=2e-6)

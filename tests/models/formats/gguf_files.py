@@ -1,4 +1,4 @@
-"""Small GGUF files, written with the gguf package, and the weights that should come back."""
+"""Small GGUF files, written with the gguf package, and the weights expected after conversion."""
 
 import gguf
 import numpy as np
@@ -26,7 +26,7 @@ TEMPLATE = "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}"
 
 
 def huggingface_weights(architecture):
-    """Random weights by Hugging Face name: what a converted file must give back."""
+    """Random weights by Hugging Face name, as a converted file must have them."""
     rng = np.random.default_rng(0)
 
     def matrix(*shape):
@@ -65,8 +65,8 @@ def gguf_tensors(architecture):
     tensors = {}
     for name, array in huggingface_weights(architecture).items():
         stem, suffix = name.rsplit(".", 1)
-        for part, heads in (("q_proj", HEADS), ("k_proj", KV_HEADS)):
-            if architecture == "llama" and part in name:
+        for projection, heads in (("q_proj", HEADS), ("k_proj", KV_HEADS)):
+            if architecture == "llama" and projection in name:
                 split = array.reshape(heads, 2, HEAD_DIM // 2, EMBED)
                 array = split.swapaxes(1, 2).reshape(array.shape)
         tensors[f"{names.get_name(stem)}.{suffix}"] = array
@@ -74,7 +74,7 @@ def gguf_tensors(architecture):
 
 
 def write_gguf(path, architecture="llama", *, tensors=None, stored_as=None, **changes):
-    """Writes a small model; `changes` replace fields ("." as "__"), and None leaves one out."""
+    """Writes a small model; `changes` replace fields ("." as "__"), None removes a field."""
     fields = {
         "context_length": 128,
         "embedding_length": EMBED,
@@ -102,7 +102,7 @@ def write_gguf(path, architecture="llama", *, tensors=None, stored_as=None, **ch
         "tokenizer__ggml__add_bos_token": False,
         "tokenizer__chat_template": TEMPLATE,
     }
-    assert changes.keys() <= fields.keys(), "a misspelt field would change nothing"
+    assert changes.keys() <= fields.keys(), f"unknown fields in {sorted(changes)}"
     writer = gguf.GGUFWriter(path, architecture)
     for name, value in (fields | changes).items():
         key = name.replace("__", ".")

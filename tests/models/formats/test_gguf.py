@@ -30,26 +30,26 @@ from tests.models.formats.gguf_files import (
 )
 
 
-def assert_same_tensors(found, expected):
-    assert found.keys() == expected.keys()
+def assert_same_tensors(tensors, expected):
+    assert tensors.keys() == expected.keys()
     for name, array in expected.items():
-        assert found[name].dtype == array.dtype, name
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
+        assert tensors[name].dtype == array.dtype, name
+        np.testing.assert_array_equal(tensors[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
-def test_float32_weights_come_back_to_the_bit(tmp_path, architecture):
+def test_float32_weights_are_converted_exactly(tmp_path, architecture):
     convert_gguf(write_gguf(tmp_path / "m.gguf", architecture), tmp_path / "out")
-    found = load_file(tmp_path / "out" / "model.safetensors")
-    assert_same_tensors(found, huggingface_weights(architecture))
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert_same_tensors(tensors, huggingface_weights(architecture))
 
 
-def test_rotary_rows_are_put_back_as_worked_by_hand():
+def test_unpermuting_rotary_rows_of_a_hand_made_example():
     # One head of 6 rows: pairs (0, 3), (1, 4), (2, 5) are neighbours in the file.
     weight = np.array([0, 3, 1, 4, 2, 5])[:, None]
     np.testing.assert_array_equal(unpermute_rotary_rows(weight, 1)[:, 0], [0, 1, 2, 3, 4, 5])
-    both = np.concatenate([weight, weight + 6])
-    np.testing.assert_array_equal(unpermute_rotary_rows(both, 2)[:, 0], np.arange(12))
+    two_heads = np.concatenate([weight, weight + 6])
+    np.testing.assert_array_equal(unpermute_rotary_rows(two_heads, 2)[:, 0], np.arange(12))
 
 
 @pytest.mark.parametrize("kind", [Quantization.Q8_0, Quantization.Q5_0, Quantization.F16])
@@ -72,7 +72,7 @@ def test_bfloat16_rounds_the_same_weights(tmp_path):
 
 
 @pytest.mark.parametrize("finer", ["output.weight", "token_embd.weight"])
-def test_a_matrix_stored_twice_is_tied_and_the_finer_copy_kept(tmp_path, finer):
+def test_a_matrix_stored_twice_is_tied_and_the_more_precise_copy_is_used(tmp_path, finer):
     tensors = gguf_tensors("qwen2")
     matrix = tensors["token_embd.weight"]
     tensors["output.weight"] = matrix
@@ -84,25 +84,25 @@ def test_a_matrix_stored_twice_is_tied_and_the_finer_copy_kept(tmp_path, finer):
         stored_as=stored | {finer: Quantization.Q8_0},
     )
     convert_gguf(path, tmp_path / "out")
-    found = load_file(tmp_path / "out" / "model.safetensors")
+    converted = load_file(tmp_path / "out" / "model.safetensors")
     expected = dequantize(quantize(matrix, Quantization.Q8_0), Quantization.Q8_0)
-    np.testing.assert_array_equal(found["model.embed_tokens.weight"], expected)
-    assert "lm_head.weight" not in found
+    np.testing.assert_array_equal(converted["model.embed_tokens.weight"], expected)
+    assert "lm_head.weight" not in converted
     assert AutoConfig.from_pretrained(tmp_path / "out").tie_word_embeddings
 
 
-def test_a_head_of_its_own_stays_untied(tmp_path):
+def test_a_separate_head_stays_untied(tmp_path):
     tensors = gguf_tensors("qwen2")
     head = np.random.default_rng(1).normal(size=(len(TOKENS), EMBED)).astype(np.float32)
     tensors["output.weight"] = head
     convert_gguf(write_gguf(tmp_path / "m.gguf", "qwen2", tensors=tensors), tmp_path / "out")
-    found = load_file(tmp_path / "out" / "model.safetensors")
-    np.testing.assert_array_equal(found["lm_head.weight"], head)
+    converted = load_file(tmp_path / "out" / "model.safetensors")
+    np.testing.assert_array_equal(converted["lm_head.weight"], head)
     assert not AutoConfig.from_pretrained(tmp_path / "out").tie_word_embeddings
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
-def test_config_is_read_alike_by_transformers_and_by_us(tmp_path, architecture):
+def test_transformers_and_we_read_the_same_config(tmp_path, architecture):
     convert_gguf(write_gguf(tmp_path / "m.gguf", architecture), tmp_path / "out")
     theirs = AutoConfig.from_pretrained(tmp_path / "out")
     assert theirs.model_type == architecture
@@ -138,7 +138,7 @@ def without(path, name):
     return write_gguf(path, tensors=tensors)
 
 
-def torn(path, share):
+def truncated(path, share):
     content = write_gguf(path).read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     return path
@@ -179,7 +179,7 @@ ERRORS = {
         lambda p: write_gguf(p, llama__rope__scaling__type="yarn"),
         "rotary scaling 'yarn' is not supported",
     ),
-    "unfamiliar divisors": (
+    "unknown divisors": (
         lambda p: write_gguf(p, tensors=llama3_tensors(8.0, 2048)),
         "rope_freqs.weight is not the rotary scaling",
     ),
@@ -188,9 +188,9 @@ ERRORS = {
         lambda p: write_gguf(p, tokenizer__ggml__model="llama"),
         "tokenizer 'llama' is not supported",
     ),
-    "unfamiliar tokenizer": (
+    "unknown pretokenizer": (
         lambda p: write_gguf(p, tokenizer__ggml__pre="jais"),
-        "tokenizer.ggml.pre is 'jais'",
+        "tokenizer.ggml.pre 'jais' is not supported",
     ),
     "no stop token": (
         lambda p: write_gguf(p, tokenizer__ggml__eos_token_id=None),
@@ -198,13 +198,13 @@ ERRORS = {
     ),
     "not GGUF": (text_file, "is not a GGUF file"),
     "no file": (lambda p: p, "is not a file"),
-    "torn in the fields": (lambda p: torn(p, 0.01), "torn or damaged"),
-    "torn in the tensors": (lambda p: torn(p, 0.6), "torn or damaged"),
+    "truncated in the fields": (lambda p: truncated(p, 0.01), "truncated or damaged"),
+    "truncated in the tensors": (lambda p: truncated(p, 0.6), "truncated or damaged"),
 }
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_a_bad_file_is_one_sentence_and_leaves_nothing_behind(tmp_path, case):
+def test_a_bad_file_gives_a_one_line_error_and_leaves_no_output(tmp_path, case):
     write, message = ERRORS[case]
     path = write(tmp_path / "m.gguf")
     (tmp_path / "models").mkdir()
@@ -218,7 +218,7 @@ def test_a_bad_file_is_one_sentence_and_leaves_nothing_behind(tmp_path, case):
 def test_an_output_that_is_not_empty_is_refused_and_unchanged(tmp_path):
     path = write_gguf(tmp_path / "m.gguf")
     (tmp_path / "out").mkdir()
-    convert_gguf(path, tmp_path / "out")  # an empty one is fine
+    convert_gguf(path, tmp_path / "out")  # an empty directory is allowed
     files = {file: file.read_bytes() for file in (tmp_path / "out").iterdir()}
     with pytest.raises(ModelError, match="exists and is not an empty directory"):
         convert_gguf(path, tmp_path / "out", dtype="bfloat16")
@@ -227,7 +227,7 @@ def test_an_output_that_is_not_empty_is_refused_and_unchanged(tmp_path):
     assert {file: file.read_bytes() for file in (tmp_path / "out").iterdir()} == files
 
 
-def test_a_full_disk_leaves_no_half_written_model(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_incomplete_model(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError("no space left on device")
 
@@ -237,7 +237,7 @@ def test_a_full_disk_leaves_no_half_written_model(tmp_path, monkeypatch):
     assert not list((tmp_path / "models").iterdir())
 
 
-def test_the_command_ends_with_one_sentence_and_a_non_zero_status(tmp_path):
+def test_the_command_prints_a_one_line_error_and_exits_with_status_one(tmp_path):
     command = [sys.executable, "-m", "experiments.convert", f"--output={tmp_path / 'out'}"]
     root = Path(__file__).parents[3]
 

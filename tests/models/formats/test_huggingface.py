@@ -1,4 +1,4 @@
-"""Hugging Face directories in and out: no bit changes, and six loud errors."""
+"""Hugging Face directories: exact round trips, and clear errors for files that do not fit."""
 
 import json
 from dataclasses import replace
@@ -31,19 +31,19 @@ def saved(request, tmp_path):
 
 @pytest.fixture
 def tensors(tmp_path):
-    """A saved Qwen3 whose tensors a test may spoil, and the function that writes them back."""
+    """The tensors of a saved Qwen3, for a test to change, and a function that saves and loads."""
     save_params(tmp_path, QWEN3, make_actor_params(make_networks(0)), "actor")
     file = tmp_path / "model.safetensors"
     contents = load_file(file)
 
-    def write():
+    def save_and_load():
         save_file(contents, file)
         return load_params(str(tmp_path), QWEN3, "actor")
 
-    return contents, write
+    return contents, save_and_load
 
 
-def test_a_round_trip_changes_no_bit(saved):
+def test_a_round_trip_is_exact(saved):
     directory, architecture, params = saved
     assert load_config(str(directory)) == architecture
     assert_trees_equal(load_params(str(directory), architecture, "actor"), params)
@@ -53,14 +53,14 @@ def test_a_round_trip_of_a_critic_keeps_its_value_head(tmp_path):
     networks = make_networks()
     assert networks.critic is not None
     stack = meta.unbox(init_critics(networks.critic, jax.random.key(0), 2))
-    one = jax.tree.map(lambda x: np.asarray(x[1]), stack)
-    save_params(tmp_path, networks.critic.config, one, "critic")
+    critic = jax.tree.map(lambda x: np.asarray(x[1]), stack)
+    save_params(tmp_path, networks.critic.config, critic, "critic")
     values = json.loads((tmp_path / "config.json").read_text())
     assert values["architectures"] == ["Qwen3ForTokenClassification"] and values["num_labels"] == 1
-    assert_trees_equal(load_params(str(tmp_path), networks.critic.config, "critic"), one)
+    assert_trees_equal(load_params(str(tmp_path), networks.critic.config, "critic"), critic)
 
 
-def test_shards_are_read_as_one(saved, monkeypatch):
+def test_a_model_in_several_files_is_loaded_in_full(saved, monkeypatch):
     directory, architecture, params = saved
     (directory / "model.safetensors").unlink()
     monkeypatch.setattr(huggingface, "_SHARD_BYTES", 20_000)
@@ -83,77 +83,76 @@ def test_the_first_layers_make_a_mini_critic(saved):
     directory, architecture, params = saved
     small = first_layers(load_config(str(directory)), 2)
     critic = load_params(str(directory), small, "critic")
-    whole = params["decoder"]["layers"]
-    first_two = jax.tree.map(lambda x: x[:2], whole)
+    first_two = jax.tree.map(lambda x: x[:2], params["decoder"]["layers"])
     assert_trees_equal(critic["decoder"]["layers"], first_two)
     assert "lm_head" not in critic
-    with pytest.raises(ModelError, match="num_layers is 4; the model has 3"):
+    with pytest.raises(ModelError, match="num_layers is 4, but the model has 3 layers"):
         first_layers(architecture, 4)
 
 
 def test_a_missing_tensor_is_named(tensors):
-    contents, write = tensors
+    contents, save_and_load = tensors
     del contents["model.layers.1.mlp.up_proj.weight"]
     with pytest.raises(ModelError, match=r"model\.layers\.1\.mlp\.up_proj\.weight is missing"):
-        write()
+        save_and_load()
 
 
 def test_an_unknown_tensor_is_named(tensors):
-    contents, write = tensors
+    contents, save_and_load = tensors
     contents["model.layers.0.mlp.router.weight"] = np.zeros((2, 2), np.float32)
     with pytest.raises(ModelError, match=r"unknown tensor model\.layers\.0\.mlp\.router"):
-        write()
+        save_and_load()
 
 
 def test_a_tensor_of_another_architecture_is_unexpected(tensors):
-    contents, write = tensors
+    contents, save_and_load = tensors
     contents["model.layers.0.self_attn.q_proj.bias"] = np.zeros(64, np.float32)
     with pytest.raises(ModelError, match=r"unexpected tensor .*q_proj\.bias in a qwen3 model"):
-        write()
+        save_and_load()
 
 
-def test_a_layer_too_many_is_unexpected(tensors):
-    contents, write = tensors
+def test_an_extra_layer_is_unexpected(tensors):
+    contents, save_and_load = tensors
     contents["model.layers.3.input_layernorm.weight"] = np.zeros(32, np.float32)
     with pytest.raises(ModelError, match=r"unexpected tensor .*config\.json has 3 layers"):
-        write()
+        save_and_load()
 
 
-def test_two_names_for_one_place_are_ambiguous(tensors):
-    contents, write = tensors
+def test_two_names_for_one_parameter_are_ambiguous(tensors):
+    contents, save_and_load = tensors
     contents["norm.weight"] = contents["model.norm.weight"]
     with pytest.raises(ModelError, match="ambiguous"):
-        write()
+        save_and_load()
 
 
-def test_a_tensor_in_two_files_is_there_twice(tensors, tmp_path):
-    contents, write = tensors
+def test_a_tensor_in_two_files_is_duplicated(tensors, tmp_path):
+    contents, save_and_load = tensors
     save_file({"model.norm.weight": contents["model.norm.weight"]}, tmp_path / "z.safetensors")
-    with pytest.raises(ModelError, match=r"model\.norm\.weight is there twice"):
-        write()
+    with pytest.raises(ModelError, match=r"model\.norm\.weight is duplicated"):
+        save_and_load()
 
 
-def test_a_wrong_shape_names_both(tensors):
-    contents, write = tensors
+def test_the_error_for_a_wrong_shape_names_both_shapes(tensors):
+    contents, save_and_load = tensors
     contents["model.norm.weight"] = np.zeros(31, np.float32)
-    with pytest.raises(ModelError, match=r"shape \(31,\).*asks for \(32,\)"):
-        write()
+    with pytest.raises(ModelError, match=r"shape \(31,\).*implies \(32,\)"):
+        save_and_load()
 
 
 def test_a_tied_head_that_differs_is_refused_and_an_equal_one_is_not(tensors):
-    contents, write = tensors
+    contents, save_and_load = tensors
     contents["lm_head.weight"] = contents["model.embed_tokens.weight"].copy()
-    write()
+    save_and_load()
     contents["lm_head.weight"][0, 0] += 1
     with pytest.raises(ModelError, match="set tie_word_embeddings to false"):
-        write()
+        save_and_load()
 
 
-def test_a_torn_file_is_named(saved):
+def test_the_error_for_a_truncated_file_names_it(saved):
     directory, architecture, _ = saved
     file = directory / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ModelError, match=r"model\.safetensors is torn or not safetensors"):
+    with pytest.raises(ModelError, match=r"model\.safetensors is truncated or not safetensors"):
         load_params(str(directory), architecture, "actor")
 
 
@@ -163,11 +162,11 @@ def test_a_directory_without_config_or_weights_is_refused(tmp_path):
     with pytest.raises(ModelError, match="does not exist"):
         load_config(str(tmp_path / "nowhere"))
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ModelError, match="is not JSON"):
+    with pytest.raises(ModelError, match="is not valid JSON"):
         load_config(str(tmp_path))
 
 
-def test_config_refuses_what_it_would_compute_wrongly(tmp_path):
+def test_a_config_with_unsupported_features_is_refused(tmp_path):
     save_params(tmp_path, QWEN3, make_actor_params(make_networks(0)), "actor")
     file = tmp_path / "config.json"
     values = json.loads(file.read_text())
@@ -184,7 +183,7 @@ def test_config_refuses_what_it_would_compute_wrongly(tmp_path):
             load_config(str(tmp_path))
 
 
-def test_the_older_form_of_rope_settings_is_read_too(tmp_path):
+def test_the_older_format_of_rope_settings_is_read_too(tmp_path):
     save_params(tmp_path, QWEN3, make_actor_params(make_networks(0)), "actor")
     file = tmp_path / "config.json"
     values = json.loads(file.read_text())

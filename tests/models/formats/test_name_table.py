@@ -1,4 +1,4 @@
-"""The name table: every leaf has one name, and each turn is undone by its counterpart."""
+"""The name table: every leaf has one name, and both conversions are inverse to each other."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def test_the_table_covers_every_parameter_once(name):
 
 
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
-def test_turning_a_tensor_there_and_back_changes_nothing(name):
+def test_converting_a_tensor_to_our_layout_and_back_changes_nothing(name):
     architecture = ARCHITECTURES[name]
     rng = np.random.default_rng(0)
     tables = layer_table(architecture) | top_table(architecture, "critic")
@@ -35,7 +35,7 @@ def test_turning_a_tensor_there_and_back_changes_nothing(name):
         np.testing.assert_array_equal(entry.to_theirs(ours), tensor)
 
 
-def test_names_with_and_without_the_prefix_are_the_same_place():
+def test_names_with_and_without_the_prefix_are_the_same_parameter():
     for name in ("model.layers.12.mlp.up_proj.weight", "layers.12.mlp.up_proj.weight"):
         assert parse_name(name) == (12, "mlp.up_proj.weight")
     assert full_name(12, "mlp.up_proj.weight") == "model.layers.12.mlp.up_proj.weight"
