@@ -1,14 +1,17 @@
 """Generates pages of docs/ from the code: `python -m experiments.make_docs`.
 
 docs/configs.md lists every setting, from the dataclasses and comments of `config/settings.py`.
-docs/api.md lists every public function and class, from signatures and docstrings. A test checks
-that both are up to date. The source files are parsed, not imported.
+docs/api.md lists the names that `asyppo_jax` exports, by module, with signatures and docstrings. A
+test checks that both are up to date. The source files are parsed; only the list of names is
+imported.
 """
 
 import ast
 import io
 import tokenize
 from pathlib import Path
+
+import asyppo_jax
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "asyppo_jax"
@@ -29,18 +32,15 @@ def pages() -> dict[str, str]:
 def _configs_page() -> str:
     source = (PACKAGE / "config/settings.py").read_text()
     comments = _comments(source)
-    classes = {
-        node.name: node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.ClassDef) and node.name.endswith("Config")
-    }
+    classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
     blocks = [
         _MADE,
         "# Every setting",
         "A file in `configs/` starts from `default_config()` and changes what it needs; the\n"
         "command line changes more: `--config.section.field=value`. A name that is not here is an\n"
         "error. [P]: the paper states it; [S]: a summary of it does; [R]: ROLL's default; [D]: the"
-        "\npaper is silent and this is our choice.",
+        "\npaper is silent and this is our choice. Settings marked *may change* may differ when a\n"
+        "run is resumed.",
     ]
     run = classes.pop("Config")
     plain, sections = [], []
@@ -55,7 +55,7 @@ def _configs_page() -> str:
         blocks.append("## " + ", ".join(names))
         if doc := ast.get_docstring(classes[kind]):
             blocks.append(doc)
-        blocks.append(_table(_fields(classes[kind]), comments))
+        blocks.append(_table(_with_inherited(classes[kind], classes), comments))
     blocks.append(
         "Where two sections share a table they share its defaults, but for the critics' learning\n"
         "rate: `config.critic_optimizer.learning_rate` = 1e-5 [R]."
@@ -67,6 +67,14 @@ def _fields(cls: ast.ClassDef) -> list[ast.AnnAssign]:
     return [node for node in cls.body if isinstance(node, ast.AnnAssign)]
 
 
+def _with_inherited(cls: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[ast.AnnAssign]:
+    """A class's fields and those of its bases that it does not override."""
+    fields = {}
+    for base in cls.bases:
+        fields |= {_name(f): f for f in _with_inherited(classes[ast.unparse(base)], classes)}
+    return list((fields | {_name(field): field for field in _fields(cls)}).values())
+
+
 def _name(field: ast.AnnAssign) -> str:
     return ast.unparse(field.target)
 
@@ -74,11 +82,15 @@ def _name(field: ast.AnnAssign) -> str:
 def _table(fields: list[ast.AnnAssign], comments: dict[int, tuple[str, bool]]) -> str:
     lines = ["| field | type | default | |", "|---|---|---|---|"]
     for field in fields:
+        kind, comment = ast.unparse(field.annotation), _comment_of(field, comments)
+        if kind.startswith("MayChange["):
+            kind = kind.removeprefix("MayChange[").removesuffix("]")
+            comment = f"{comment} *May change.*".strip()
         cells = [
             f"`{_name(field)}`",
-            f"`{ast.unparse(field.annotation)}`",
+            f"`{kind}`",
             f"`{ast.unparse(field.value)}`" if field.value else "",
-            _comment_of(field, comments),
+            comment,
         ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
@@ -108,23 +120,30 @@ def _comments(source: str) -> dict[int, tuple[str, bool]]:
 def _api_page() -> str:
     blocks = [
         _MADE,
-        "# The public functions and classes",
-        "Listed by module, from signatures and docstrings. The letters of shapes are those of\n"
-        "`asyppo_jax/types.py`: B sequences, N prompts, G responses per prompt, K critics,\n"
-        "P prompt and C completion positions, T = P + C, V vocabulary size, D embedding size.",
+        "# The exported names",
+        "What `from asyppo_jax import NAME` gives, by the module that defines it. `train` is in\n"
+        "`asyppo_jax.train`. Shapes are in the signatures. Letters: B sequences, N prompts, G\n"
+        "responses per prompt, K critics, P prompt and C completion positions, T = P + C,\n"
+        "V vocabulary, D embed.\n"
+        "Settings are in [configs.md](configs.md); everything else is documented in its module.",
     ]
-    for path in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(path.read_text())
-        public = [
-            _entry(node)
-            for node in tree.body
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-        ]
-        if not public:
-            continue
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        blocks += [f"## {module.removesuffix('.__init__')}", ast.get_docstring(tree) or "", *public]
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    for module, names in sorted(asyppo_jax._MODULES.items()):
+        path = PACKAGE / (module.replace(".", "/") + ".py")
+        entries = []
+        for name in sorted(names.split()):
+            entries.append(_entry(_definition(name, path)))
+        blocks += [f"## asyppo_jax.{module}", *entries]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _definition(name: str, path: Path) -> ast.FunctionDef | ast.ClassDef:
+    """The definition of a name in a module, or in the modules of a package."""
+    paths = [path] if path.is_file() else sorted(path.with_suffix("").glob("*.py"))
+    for file in paths:
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+                return node
+    raise LookupError(f"{path} does not define {name}")
 
 
 def _entry(node: ast.FunctionDef | ast.ClassDef) -> str:
