@@ -44,13 +44,15 @@ def test_no_name_hides_a_module():
 
 def test_type_checkers_are_told_the_same_names():
     tree = ast.parse(Path(asyppo_jax.__file__).read_text())
-    told = {
+    declared = {
         alias.name: node.module
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("asyppo_jax.")
         for alias in node.names
     }
-    assert told == {name: f"asyppo_jax.{place}" for name, place in asyppo_jax._MODULE_OF.items()}
+    assert declared == {
+        name: f"asyppo_jax.{place}" for name, place in asyppo_jax._MODULE_OF.items()
+    }
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():

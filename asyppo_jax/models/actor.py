@@ -98,9 +98,8 @@ def decoding_step(
     x = constrain(x, ("batch", None, None))
     angles = jax.tree.map(lambda a: jnp.take(a[0], lengths[:, None], 0), decoder["rotation"])
     in_cache = lengths if prompts is None else lengths - prompts.prompt_index.prompt_lengths
-    attend = partial(_attend, in_cache=in_cache, longest=longest)
     run = _layers_one_by_one if actor.decode.per_layer else _layers_in_a_loop
-    x, cache = run(actor, decoder["layers"], x, angles, cache, attend, prompts)
+    x, cache = run(actor, decoder["layers"], x, angles, cache, (in_cache, longest), prompts)
     norm: Any = final_norm(actor.config)
     x = norm.apply({"params": decoder["final_norm"]}, x)
     if actor.decode.for_few_rows:
@@ -108,36 +107,43 @@ def decoding_step(
     return last_logits(actor, params, x), cache
 
 
-def _attend(backend_attend, queries, keys, values, *, in_cache, longest):
-    return backend_attend(queries, keys, values, in_cache, longest)
+def _block(
+    actor: Actor,
+    layer: Params,
+    x: Array,
+    angles: Rotation,
+    attend: Any,
+    lengths: tuple[Array, Array],
+) -> Any:
+    """One layer; `attend` is the backend's, given its cache; `lengths` are (in cache, longest)."""
 
+    def mix(queries, keys, values):
+        return attend(queries, keys, values, *lengths)
 
-def _block(actor: Actor, layer: Params, x: Array, angles: Rotation, mix: Any) -> Any:
     block = Block(actor.config, actor.attention, outputs_first=actor.decode.for_few_rows)
     return block.apply({"params": layer}, x, angles, None, mix)
 
 
-def _layers_one_by_one(actor, layers, x, angles, cache, attend, prompts):
+def _layers_one_by_one(actor, layers, x, angles, cache, lengths, prompts):
     """Each layer with its own cache, compiled by itself."""
     caches = []
     for i, (layer, layer_cache) in enumerate(zip(layers, cache, strict=True)):
-        backend_attend = partial(actor.decode.attend, layer_cache)
+        attend = partial(actor.decode.attend, layer_cache)
         if prompts is not None:
-            shared = prompts.layers[i], prompts.prompt_index
-            backend_attend = partial(backend_attend, prompts=shared)
-        x, layer_cache = _block(actor, layer, x, angles, partial(attend, backend_attend))
+            attend = partial(attend, prompts=(prompts.layers[i], prompts.prompt_index))
+        x, layer_cache = _block(actor, layer, x, angles, attend, lengths)
         caches.append(layer_cache)
     return x, tuple(caches)
 
 
-def _layers_in_a_loop(actor, layers, x, angles, cache, attend, prompts):
+def _layers_in_a_loop(actor, layers, x, angles, cache, lengths, prompts):
     """All layers in one loop over a cache of all layers."""
     assert prompts is None, f"{actor.decode.name} has no shared prompts"
 
     def one_layer(carry, layer_and_index):
         (x, cache), (layer, index) = carry, layer_and_index
-        backend_attend = partial(actor.decode.attend, cache, index)
-        return _block(actor, layer, x, angles, partial(attend, backend_attend)), None
+        attend = partial(actor.decode.attend, cache, index)
+        return _block(actor, layer, x, angles, attend, lengths), None
 
     index = jnp.arange(actor.config.num_layers, dtype=jnp.int32)
     (x, cache), _ = jax.lax.scan(one_layer, (x, cache), (layers, index))
