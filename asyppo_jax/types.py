@@ -3,6 +3,18 @@
 Letters (used in every shape of this project): B sequences, N prompts, G responses per prompt
 (B = N*G, the responses of a prompt are neighbours), K critics, P prompt positions, C completion
 positions, T = P + C.
+
+Masks, all bool, and who makes them:
+
+| mask | true on | made by |
+|---|---|---|
+| `prompt_mask` [B, P] | the prompt's tokens | `tasks.prompts.pad_prompts` |
+| `completion_mask` [B, C] | the completion, with its end-of-sequence token | `sampling.engine` |
+| `reward_valid` [B] | answers that could be scored | `tasks.rewards.pool.RewardPool.score` |
+| `loss_mask` [B, C] | the completions of those answers | `algorithm.experience` |
+| `advantage_mask` [B, C] | all but the k·n tokens of lowest σ | `ops.ensemble.disagreement_masks` |
+| `entropy_mask` [B, C] | all but the h·n tokens of highest σ | `ops.ensemble.disagreement_masks` |
+| `critic_shards` [K, B] | the answers that critic k learns from | `ops.ensemble.critic_shards` |
 """
 
 from typing import Any
@@ -49,8 +61,8 @@ class Experience(struct.PyTreeNode):
     advantages: jax.Array  # [B, C] float32
     returns: jax.Array  # [B, C] float32
     loss_mask: jax.Array  # [B, C] bool, completion_mask of the rows with a valid reward
-    advantage_mask: jax.Array  # [B, C] bool, false = dropped from the surrogate
-    entropy_mask: jax.Array  # [B, C] bool, false = dropped from the entropy bonus
+    advantage_mask: jax.Array  # [B, C] bool, false = masked out of the policy loss
+    entropy_mask: jax.Array  # [B, C] bool, false = masked out of the entropy bonus
     critic_shards: jax.Array  # [K, B] bool, which responses each critic learns from
 
 

@@ -1,25 +1,44 @@
 """Flags and config files for the command lines, with one-line errors."""
 
 import os
+import re
 import runpy
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from absl import app
+from absl import flags
 
 from asyppo_jax.config import Config, ConfigError, from_config_dict
+from asyppo_jax.config.reading import setting_names, unknown_setting
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the flags; exits with a one-line error if a --config flag cannot be set."""
+    """Parses the flags; exits with a one-line error if one is unknown or cannot be set."""
+    for flag in argv[1:]:
+        name = flag.lstrip("-").partition("=")[0]
+        if name.startswith("config.") and name.removeprefix("config.") not in setting_names():
+            sys.exit(f"error: {unknown_setting(name.removeprefix('config.'))}")
     try:
-        return app.parse_flags_with_usage(argv)
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(f"error: {error}; --help lists the flags")
+    except BrokenPipeError:  # `--help | head`
+        sys.exit(1)
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        # ml_collections raises KeyErrors, whose text has quotes and escaped newlines.
-        reason = " ".join(str(error).replace("\\n", " ").replace("\\", "").split())
-        sys.exit(f"error: a --config flag cannot be set: {reason}; see config/settings.py")
+        sys.exit(f"error: --config cannot be read: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """What ml_collections found wrong, in one line, after the line of the config file."""
+    # KeyErrors and AttributeErrors of ml_collections have quotes and escaped newlines.
+    text = " ".join(str(error).replace("\\n", " ").replace("\\", "").split())
+    if missing := re.match(r"""["']*(?:Key ")?([\w.]+)["']""", text):
+        text = unknown_setting(missing.group(1))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "get_config"]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}: {text}" if frames else text
 
 
 def read_config(settings: Any) -> Config:
@@ -41,16 +60,20 @@ def read_config_file(file: str, changes: Mapping[str, Any] | None = None) -> Con
     """The config in a file, with `changes` {"section.field": value} applied to it.
 
     Raises:
-        ConfigError: the file does not exist, or it has no `get_config`.
+        ConfigError: the file does not exist, has no `get_config`, or sets what is not a setting.
     """
     try:
-        settings = runpy.run_path(file)["get_config"]()
-        settings.update_from_flattened_dict(dict(changes or {}))
-        return from_config_dict(settings)
+        get_config = runpy.run_path(file)["get_config"]
     except (OSError, KeyError) as error:
         raise ConfigError(
             f"{file} is not a config file with a get_config function: {error}"
         ) from None
+    try:
+        settings = get_config()
+        settings.update_from_flattened_dict(dict(changes or {}))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ConfigError(f"a config file cannot be read: {_reason(error)}") from error
+    return from_config_dict(settings)
 
 
 def read_step(text: str) -> int | Literal["latest", "best"]:

@@ -1,9 +1,9 @@
 """Samples and takes two steps on however many devices there are, of one process or several.
 
 Run by test_multi_device.py and test_multi_host.py: MODEL SETTING OUT [ADDRESS PROCESSES INDEX],
-where SETTING is plain, packed (rows), branched (packed, prompts shared), offloaded (idle state on
-the host), gathered (parameters whole over data for all microbatches of a gradient) or apart (and
-gradients added up once for them all).
+where SETTING is plain, packed (rows), shared_prompts (packed as well), offloaded (idle state on the
+host), gathered (parameters all-gathered once per minibatch: ZeRO stage 2) or local (gradients
+accumulated per shard as well: stage 1).
 """
 
 import json
@@ -31,8 +31,8 @@ def main(model: int, setting: str, out: str) -> None:
         mesh__model=model,
         mesh__offload="idle" if setting == "offloaded" else "none",
         mesh__zero_stage={"gathered": 2, "local": 1}.get(setting, 3),
-        batching__packing=setting in ("packed", "branched"),
-        batching__rows_per_prompt=2 if setting == "branched" else 1,
+        batching__packing=setting in ("packed", "shared_prompts"),
+        batching__rows_per_prompt=2 if setting == "shared_prompts" else 1,
         sampling__num_prompts=8,
         sampling__group_size=4,
         actor_optimizer__eps=1e-3,  # Adam's sign-like first steps would blow up rounding

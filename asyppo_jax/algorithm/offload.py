@@ -18,7 +18,7 @@ from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.runtime.sharding import batch_sharding, replicated
 from asyppo_jax.types import Metrics, Params, Rollout, TrainState
 
-# Host memory that a device reads and writes by itself.
+# Host memory that devices read and write directly.
 _HOST = "pinned_host"
 # The large fields of the state, and those that are offloaded while a phase does not need them.
 FIELDS = ("actor_params", "actor_opt_state", "critic_params", "critic_opt_state")

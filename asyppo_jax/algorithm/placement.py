@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import Networks, actor_shapes, critic_shapes, in_compute_dtype
-from asyppo_jax.runtime.sharding import gather_params, spread_params
+from asyppo_jax.runtime.sharding import gather_params, shard_params
 from asyppo_jax.types import Params
 
 
@@ -34,12 +34,12 @@ class Placement(NamedTuple):
     def for_accumulation(self, grads: Params) -> Params:
         """One microbatch's gradients, in float32 so that small terms are not lost in the sum."""
         if self.zero_stage < 3:
-            grads = spread_params(grads, self.shapes)
+            grads = shard_params(grads, self.shapes)
         return jax.tree.map(lambda grad: grad.astype(jnp.float32), grads)
 
     def for_optimizer(self, grads: Params) -> Params:
         """The summed gradients, sharded as the parameters and the optimizer state are."""
-        return spread_params(grads, self.shapes) if self.accumulates_locally else grads
+        return shard_params(grads, self.shapes) if self.accumulates_locally else grads
 
 
 def actor_placement(networks: Networks, config: Config) -> Placement:

@@ -1,6 +1,7 @@
 """From editable settings, or from the settings of an old run, to a checked `Config`."""
 
 import dataclasses
+import difflib
 import types
 import typing
 from collections.abc import Callable
@@ -99,19 +100,34 @@ def _split(name: str) -> tuple[str, str]:
     return section, field
 
 
-def new_name(name: str) -> str | None:
-    """The field that replaced "section.field", if one did."""
-    return next((new for old, new, _ in RENAMED if name in old), None)
+def unknown_setting(name: str) -> str:
+    """One sentence on a name "section.field" that is not a setting: its new name, or the nearest.
+
+    A name without its section, all that an error of a config file gives, may be an earlier field.
+    """
+    for olds, new, _ in RENAMED:
+        for old in olds:
+            if name in (old, _split(old)[1]):
+                return f"config.{old} is now config.{new}; docs/configs.md has its values"
+    nearest = difflib.get_close_matches(name, setting_names(), n=1)
+    hint = f"did you mean config.{nearest[0]}?" if nearest else "docs/configs.md lists all settings"
+    return f"config.{name} is not a setting; {hint}"
+
+
+def setting_names(cls: Any = Config, prefix: str = "") -> tuple[str, ...]:
+    """The names "section.field" of all settings."""
+    names: list[str] = []
+    for name, hint in typing.get_type_hints(cls).items():
+        is_section = dataclasses.is_dataclass(hint)
+        names += setting_names(hint, f"{prefix}{name}.") if is_section else [prefix + name]
+    return tuple(names)
 
 
 def _from_config_dict(cls: type, values: ConfigDict | dict[str, Any], where: str) -> Any:
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        name = f"{where}.{unknown[0]}"
-        if new := new_name(name.removeprefix("config.")):
-            raise ConfigError(f"{name} is now config.{new}; use that name")
-        raise ConfigError(f"{name} is not a setting; known here: {', '.join(hints)}")
+        raise ConfigError(unknown_setting(f"{where}.{unknown[0]}".removeprefix("config.")))
     arguments = {}
     for name, hint in hints.items():
         if name not in values:

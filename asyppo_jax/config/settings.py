@@ -156,7 +156,7 @@ class AlgorithmConfig:
     critic_warmup_steps: int = 10
     # [D] False: all critics start from one value head, so the std is 0 until their data differ.
     distinct_value_heads: bool = True
-    # [D] "joint": one clipped optimiser over the stack, which couples the critics' updates.
+    # [D] "joint": one clipped optimizer over the stack, which couples the critics' updates.
     critic_optimizer: Literal["per_critic", "joint"] = "per_critic"
     # [D] "rollout": the sampler's log-probs, whose gap to the learner's is measured per step;
     # "recompute": one more forward pass of the actor before its update.

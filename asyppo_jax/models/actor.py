@@ -19,7 +19,7 @@ from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.decoder import Decoder, embed, final_norm, trunk_fields
 from asyppo_jax.models.layers import Block, param, with_outputs_first
 from asyppo_jax.models.rotary import Rotation, rotation_at
-from asyppo_jax.ops.products import few_rows_dense
+from asyppo_jax.ops.products import small_batch_dense
 from asyppo_jax.runtime.sharding import constrain
 from asyppo_jax.types import Params
 
@@ -71,7 +71,7 @@ def decoding_step_params(actor: Actor, params: Params, length: int) -> Params:
         stacked, count = decoder["layers"], actor.config.num_layers
         layers = (jax.tree.map(lambda p, i=i: p[i], stacked) for i in range(count))
         decoder["layers"] = tuple(layers)
-    if not backend.for_few_rows:
+    if not backend.for_small_batch:
         return params | {"decoder": decoder}
     decoder["layers"] = tuple(with_outputs_first(layer) for layer in decoder["layers"])
     head = head_kernel(actor, params).T.astype(actor.dtype)
@@ -102,8 +102,8 @@ def decoding_step(
     x, cache = run(actor, decoder["layers"], x, angles, cache, (in_cache, longest), prompts)
     norm: Any = final_norm(actor.config)
     x = norm.apply({"params": decoder["final_norm"]}, x)
-    if actor.decode.for_few_rows:
-        return few_rows_dense(x[:, 0], params["head"], jnp.float32), cache
+    if actor.decode.for_small_batch:
+        return small_batch_dense(x[:, 0], params["head"], jnp.float32), cache
     return last_logits(actor, params, x), cache
 
 
@@ -120,7 +120,7 @@ def _block(
     def mix(queries, keys, values):
         return attend(queries, keys, values, *lengths)
 
-    block = Block(actor.config, actor.attention, outputs_first=actor.decode.for_few_rows)
+    block = Block(actor.config, actor.attention, outputs_first=actor.decode.for_small_batch)
     return block.apply({"params": layer}, x, angles, None, mix)
 
 

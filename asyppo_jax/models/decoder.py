@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from asyppo_jax.models.attention.segments import Branches, Segments, turn
+from asyppo_jax.models.attention.segments import Segments, SharedPrompts, roll_rows
 from asyppo_jax.models.attention.self_attention import AttentionBackend
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.layers import Block, RMSNorm, param
@@ -65,11 +65,13 @@ class Decoder(nn.Module):
         c = self.config
         first = None
         if self.attention == "cudnn":
-            assert not isinstance(segments, Branches), "branches take the form cudnn_packed"
+            assert not isinstance(segments, SharedPrompts), "shared prompts use cudnn_packed"
             first = jnp.argmax(segments > 0, axis=1)
-            tokens, positions, segments = (turn(x, first) for x in (tokens, positions, segments))
+            tokens, positions, segments = (
+                roll_rows(x, first) for x in (tokens, positions, segments)
+            )
         embedding = param(self, "embedding", ("vocab", "embed"), (c.vocab_size, c.embed_dim))
-        x = constrain(embed(embedding, tokens, self.dtype), ("batch", "kept_time", None))
+        x = constrain(embed(embedding, tokens, self.dtype), ("batch", "residual_time", None))
         block = Block
         if self.remat != "none":
             # Inside a scan, preventing CSE gains nothing and costs fusion.
@@ -86,4 +88,4 @@ class Decoder(nn.Module):
         )(c, self.attention, self.keep_kv, name="layers")
         x, kv = layers(x, rotation_at(positions, c), segments)
         hidden = final_norm(c, "final_norm")(x)
-        return hidden if first is None else turn(hidden, -first), kv
+        return hidden if first is None else roll_rows(hidden, -first), kv

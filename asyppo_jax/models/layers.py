@@ -15,10 +15,10 @@ from asyppo_jax.models.rotary import Rotation, rotate
 from asyppo_jax.ops.norm import rms_norm
 from asyppo_jax.ops.products import (
     dense,
-    few_rows_dense,
-    few_rows_gated_mlp,
     gated_mlp,
-    without_ones,
+    small_batch_dense,
+    small_batch_gated_mlp,
+    squeeze_leading,
 )
 from asyppo_jax.runtime.sharding import constrain
 
@@ -49,7 +49,7 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         scale = param(self, "scale", (self.axis,), x.shape[-1:], nn.initializers.ones)
-        scaled: Any = rms_norm(without_ones(x), jnp.asarray(scale), self.eps)
+        scaled: Any = rms_norm(squeeze_leading(x), jnp.asarray(scale), self.eps)
         return scaled.reshape(x.shape)
 
 
@@ -73,7 +73,7 @@ class _Products(nn.Module):
     def times(self, x: Float[Array, "B T D"], kernel: Any) -> Float[Array, "B T F"]:
         """x · W for a `kernel` of this module."""
         if self.outputs_first:
-            return few_rows_dense(x[:, 0], kernel)[:, None]
+            return small_batch_dense(x[:, 0], kernel)[:, None]
         return dense(x, kernel)
 
 
@@ -133,7 +133,7 @@ class GatedMLP(_Products):
         up = self.kernel("up", x.dtype, embed, mlp)
         down = self.kernel("down", x.dtype, mlp, embed)
         if self.outputs_first:
-            return few_rows_gated_mlp(x[:, 0], gate, up, down)[:, None]
+            return small_batch_gated_mlp(x[:, 0], gate, up, down)[:, None]
         return gated_mlp(x, gate, up, down)
 
 
@@ -163,4 +163,4 @@ class Block(nn.Module):
         mlp = GatedMLP(self.config, self.outputs_first, name="mlp")
         x = x + mlp(RMSNorm(eps, name="mlp_norm")(x))
         # At every layer, so that the partitioner all-gathers weights and not activations.
-        return constrain(x, ("batch", "kept_time", None)), kv
+        return constrain(x, ("batch", "residual_time", None)), kv

@@ -14,7 +14,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from asyppo_jax.ops.masked import sequence_weights
+from asyppo_jax.ops.masked import inverse_length
 
 Aggregation = Literal["sequence", "token", "constant"]
 
@@ -27,7 +27,7 @@ def length_normalizer(
     A token keeps its factor when it is packed into another row or falls into another microbatch.
     """
     if aggregation == "sequence":
-        return sequence_weights(mask)
+        return inverse_length(mask)
     weight = 1.0 if aggregation == "token" else 1.0 / mask.shape[-1]
     return mask * jnp.float32(weight)
 

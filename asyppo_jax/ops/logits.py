@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from asyppo_jax.ops.products import grad_kernel, materialize, without_ones
+from asyppo_jax.ops.products import grad_kernel, materialize, squeeze_leading
 
 
 def log_probs_and_entropy(
@@ -105,7 +105,7 @@ _in_chunks.defvjp(_forward, _backward)
 def _log_prob_and_entropy(
     hidden: Float[Array, "B c D"], head: Float[Array, "D V"], targets: Int[Array, "B c"]
 ) -> tuple[Float[Array, "B c"], Float[Array, "B c"]]:
-    squeezed = without_ones(hidden)
+    squeezed = squeeze_leading(hidden)
     log_prob, entropy = _from_logits(squeezed, head, targets.reshape(squeezed.shape[:-1]))
     return log_prob.reshape(targets.shape), entropy.reshape(targets.shape)
 

@@ -23,11 +23,11 @@ def masked_variance(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[A
     return masked_mean(jnp.square(x - masked_mean(x, mask)), mask)
 
 
-def sequence_weights(mask: Bool[Array, "B C"]) -> Float[Array, "B C"]:
+def inverse_length(mask: Bool[Array, "B C"]) -> Float[Array, "B C"]:
     """The weight of each token in the loss: 1/|o| on real tokens and 0 elsewhere.
 
     |o| is the number of real tokens of the completion. It includes tokens that the advantage or
-    entropy mask drops, because 1/|o| stands outside the masks in the objective (arXiv 2510.01656).
+    entropy mask drops, because 1/|o| is outside the masks in the objective (arXiv 2510.01656).
     With its weight, a token can be moved to another row or microbatch without changing the loss.
     """
     lengths = jnp.sum(mask, axis=-1, keepdims=True)
@@ -39,7 +39,7 @@ def sequence_mean_sum(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The sum over sequences of (1/|o|) Σ_t x_t, and the number of non-empty sequences."""
     count = jnp.sum(jnp.any(mask, axis=-1)).astype(jnp.float32)
-    return masked_sum(sequence_weights(mask) * x, mask), count
+    return masked_sum(inverse_length(mask) * x, mask), count
 
 
 def token_sum(

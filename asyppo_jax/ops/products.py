@@ -8,7 +8,7 @@ other platforms XLA fuses such work into the products themselves, so nothing is 
 
 Decoding. A step multiplies few rows with weights that are read from memory again for every token.
 A CPU reads the left operand sequentially and the right operand by columns. W · xᵀ therefore takes
-50% to 90% of the time of x · W (`few_rows_dense`).
+50% to 90% of the time of x · W (`small_batch_dense`).
 """
 
 import jax
@@ -19,8 +19,8 @@ from jaxtyping import Array, Float
 
 # Largest number of rows for which W · xᵀ is faster than x · W. The limit of the gated MLP is higher
 # because its output is narrow; the output of a wide product has to be transposed.
-_FEW_ROWS = 64
-_FEW_ROWS_OF_MLP = 128
+_SMALL_BATCH = 64
+_SMALL_BATCH_MLP = 128
 
 # The arrays that remat "dots" stores. They are marked by name because JAX's own policy for products
 # without batch dimensions finds none in a stack of critics.
@@ -32,7 +32,7 @@ def materialize(x: Array) -> Array:
     return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda y: y)
 
 
-def without_ones(x: Array) -> Array:
+def squeeze_leading(x: Array) -> Array:
     """`x` without its axes of length 1, except for the last axis.
 
     On a CPU, products with a leading axis of length 1 are 4 to 9 times slower.
@@ -92,23 +92,23 @@ def _gated_backward(residuals, grad_out):
 gated_mlp.defvjp(_gated_forward, _gated_backward)
 
 
-def few_rows_dense(
+def small_batch_dense(
     x: Float[Array, "R D"], kernel: Float[Array, "F D"], dtype: DTypeLike | None = None
 ) -> Float[Array, "R F"]:
     """x · Wᵀ for a decoding step; the kernel's output axis is first. `dtype` None: that of x."""
-    if x.shape[0] > _FEW_ROWS:
+    if x.shape[0] > _SMALL_BATCH:
         return jnp.einsum("rd,fd->rf", x, kernel, preferred_element_type=dtype)
     return _features_first(x, kernel, dtype).T
 
 
-def few_rows_gated_mlp(
+def small_batch_gated_mlp(
     x: Float[Array, "R D"],
     gate: Float[Array, "F D"],
     up: Float[Array, "F D"],
     down: Float[Array, "D F"],
 ) -> Float[Array, "R D"]:
     """`gated_mlp` for a decoding step; the kernels' output axes are first."""
-    if x.shape[0] > _FEW_ROWS_OF_MLP:
+    if x.shape[0] > _SMALL_BATCH_MLP:
         return (jax.nn.silu(x @ gate.T) * (x @ up.T)) @ down.T
     hidden = jax.nn.silu(_features_first(x, gate)) * _features_first(x, up)
     return jax.lax.optimization_barrier(down @ hidden).T

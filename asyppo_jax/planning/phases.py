@@ -1,7 +1,7 @@
 """The phases of a step as separate programs, from shapes alone: what `plan` compiles.
 
-Each takes only the fields of the `TrainState` that it reads; the others are `held` on the chips, or
-`offloaded` to the host where `config.mesh.offload` says so.
+Each takes only the fields of the `TrainState` that it reads; the others are `resident` on the
+chips, or `offloaded` to the host where `config.mesh.offload` says so.
 """
 
 import math
@@ -21,7 +21,7 @@ from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.models.attention.decode_attention import PAGES
 from asyppo_jax.models.attention.decode_kernels import PAGE, positions_read_at_once
 from asyppo_jax.planning.flops import sizes_of
-from asyppo_jax.runtime.sharding import batch_sharding, by_data_shard, placed
+from asyppo_jax.runtime.sharding import batch_sharding, map_data_shards, placed
 from asyppo_jax.sampling import decoding_params, prefill, sample
 from asyppo_jax.sampling.sampler import training_options
 from asyppo_jax.types import Experience, PromptBatch, Rollout, TrainState
@@ -36,7 +36,7 @@ class PhaseProgram:
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]  # shapes with shardings
-    held: tuple[Any, ...] = ()  # fields of the state on the chips that are no argument
+    resident: tuple[Any, ...] = ()  # fields of the state on the chips that are no argument
     offloaded: tuple[Any, ...] = ()  # fields of the state in host memory
     runs: int = 1  # per step
     trips: Mapping[str, float] = field(default_factory=dict)  # see `hlo.read_program`
@@ -66,12 +66,12 @@ def phase_programs(
         "actor": (*clock, experience),
     }
     trips = _packed_trips(config)
-    found = _sampling_programs(config, networks, mesh, state)
+    phases = _sampling_programs(config, networks, mesh, state)
     for name, more in inputs.items():
         if name == "actor" or networks.critic is not None:
             program = after_sampling[name]
             arguments = tuple(getattr(state, field) for field in program.fields)
-            found[name] = PhaseProgram(
+            phases[name] = PhaseProgram(
                 program.function,
                 (*arguments, *more),
                 *_idle(config, state, program.fields),
@@ -81,18 +81,18 @@ def phase_programs(
     if config.mesh.offload == "none":
         step = after_sampling["step"]
         # Both updates name their loop over microbatches alike; the actor's is the longer one.
-        found["step"] = PhaseProgram(
+        phases["step"] = PhaseProgram(
             step.function, (state, rollout), jit=step.jit, trips=trips["actor"]
         )
-    return found, state
+    return phases, state
 
 
 def _idle(config: Config, state: TrainState, needed: tuple[str, ...]) -> tuple[Any, Any]:
     """The fields of the state that a phase does not read, as (on the chips, on the host)."""
     on_host = OFFLOADED[config.mesh.offload]
     idle = [field for field in FIELDS if field not in needed]
-    held = tuple(getattr(state, field) for field in idle if field not in on_host)
-    return held, tuple(getattr(state, field) for field in idle if field in on_host)
+    resident = tuple(getattr(state, field) for field in idle if field not in on_host)
+    return resident, tuple(getattr(state, field) for field in idle if field in on_host)
 
 
 def _sampling_programs(
@@ -115,18 +115,20 @@ def _sampling_programs(
             lengths, logits, kv = prefill(params, prompts, networks)
             return lengths, logits, jax.tree.map(lambda x: x.swapaxes(0, 1), kv)
 
-        run = by_data_shard(by_row, num_prompts)
+        run = map_data_shards(by_row, num_prompts)
         return run(decoding_params(actor_params, networks), prompts)
 
     def loop(actor_params, prompts, key_data):
         key = jax.random.wrap_key_data(key_data)
         return sample(actor_params, prompts, key, networks=networks, options=options)
 
-    held, offloaded = _idle(config, state, ("actor_params",))
+    resident, offloaded = _idle(config, state, ("actor_params",))
     iterations = sizes.completion * batch / sizes.slots
     # In the worst case every answer has the greatest length, and all slots are in use to the end.
     trips = {"decode": iterations, "decode_tail": 0.0, "refill": batch / iterations}
-    program = partial(PhaseProgram, held=held, offloaded=offloaded, trips=trips, runs=chunks)
+    program = partial(
+        PhaseProgram, resident=resident, offloaded=offloaded, trips=trips, runs=chunks
+    )
     return {
         "prefill": program(first, (state.actor_params, prompts)),
         "decode": program(

@@ -22,7 +22,7 @@ from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.planning.flops import Cost, phase_costs
 from asyppo_jax.planning.hlo import collectives, read_program
 from asyppo_jax.planning.hlo_traffic import moved_bytes
-from asyppo_jax.planning.phases import PhaseProgram, bytes_per_chip, phase_programs
+from asyppo_jax.planning.phases import PHASES, PhaseProgram, bytes_per_chip, phase_programs
 from asyppo_jax.runtime.sharding import make_mesh
 
 
@@ -52,7 +52,6 @@ TOPOLOGIES = (
     *("v5p:2x2x1", "v5p:2x2x2", "v5p:2x2x4", "v5p:2x4x4", "v5p:4x4x4", "v5p:4x4x8", "v5p:4x8x8"),
 )
 GIB = 2**30
-PHASES = ("prefill", "decode", "values", "critics", "actor", "step")
 # Fractions of the peak rates that the time estimate assumes.
 FLOPS_SHARE, BANDWIDTH_SHARE, NETWORK_SHARE = 0.5, 0.8, 0.5
 
@@ -62,10 +61,10 @@ class PhasePlan:
     """One phase: memory per chip, and FLOPs and moved bytes of the full slice."""
 
     fits: bool
-    peak_bytes: float  # arguments, results and temporaries of the program, plus `held_bytes`
+    peak_bytes: float  # arguments, results and temporaries of the program, plus `resident_bytes`
     argument_bytes: float
     temp_bytes: float
-    held_bytes: float  # state that is on the chip but is no argument of this program
+    resident_bytes: float  # state that is on the chip but is no argument of this program
     host_bytes: float  # state that is offloaded to the memory of the host
     flops: float  # per step, by formula
     moved_bytes: float  # per step, by formula: the least possible
@@ -162,7 +161,7 @@ def plan(
 
 def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> PhasePlan:
     started = time.perf_counter()
-    held_bytes = bytes_per_chip(program.held)
+    resident_bytes = bytes_per_chip(program.resident)
     traffic, compiled_bytes = {}, 0.0
     with jax.set_mesh(mesh):
         lowered = jax.jit(program.function, **program.jit).lower(*program.arguments)
@@ -170,13 +169,13 @@ def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> Ph
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         arguments, temporaries = bytes_per_chip(program.arguments), 0.0
-        peak = _used_when_out_of_memory(str(error), arguments) + held_bytes
+        peak = _used_when_out_of_memory(str(error), arguments) + resident_bytes
     else:
         memory: Any = compiled.memory_analysis()
         arguments = float(memory.argument_size_in_bytes)
         # Not `temp_size_in_bytes`: for loops inside a branch it sums more than is live at a time.
         temporaries = memory.peak_memory_in_bytes - arguments
-        peak = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes + held_bytes
+        peak = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes + resident_bytes
         parsed = read_program(compiled.as_text() or "", unknown_trips=program.trips)
         traffic = {
             kind: {"count": t.count * program.runs, "bytes": t.bytes * program.runs}
@@ -189,7 +188,7 @@ def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> Ph
         peak_bytes=peak,
         argument_bytes=arguments,
         temp_bytes=temporaries,
-        held_bytes=held_bytes,
+        resident_bytes=resident_bytes,
         host_bytes=bytes_per_chip(program.offloaded),
         flops=cost.flops,
         moved_bytes=cost.bytes,
@@ -230,8 +229,8 @@ def table(planned: Plan) -> str:
         f"{planned.config} on {planned.topology} ({planned.chips} chips of "
         f"{planned.hbm_bytes / GIB:.0f} GiB): {verdict}; "
         f"the state is {planned.state_bytes / GIB:.2f} GiB per chip",
-        f"{'phase':9}{'peak':>8}{'args':>8}{'temps':>8}{'held':>8}{'PFLOP':>10}{'TB moved':>10}"
-        f"{'est. s':>8}{'compile s':>10}  collectives (count, GB sent per chip)",
+        f"{'phase':9}{'peak':>8}{'args':>8}{'temps':>8}{'resident':>10}{'PFLOP':>10}"
+        f"{'TB moved':>10}{'est. s':>8}{'compile s':>10}  collectives (count, GB sent per chip)",
     ]
     for name, p in planned.phases.items():
         sent = ", ".join(
@@ -240,7 +239,7 @@ def table(planned: Plan) -> str:
         )
         lines.append(
             f"{name:9}{p.peak_bytes / GIB:8.2f}{p.argument_bytes / GIB:8.2f}"
-            f"{p.temp_bytes / GIB:8.2f}{p.held_bytes / GIB:8.2f}{p.flops / 1e15:10.2f}"
+            f"{p.temp_bytes / GIB:8.2f}{p.resident_bytes / GIB:10.2f}{p.flops / 1e15:10.2f}"
             f"{p.moved_bytes / 1e12:10.2f}{p.seconds:8.1f}{p.compile_seconds:10.0f}  {sent}"
         )
     for name, p in planned.phases.items():
@@ -253,7 +252,7 @@ def table(planned: Plan) -> str:
     if on_host:
         lines.append(f"up to {on_host / GIB:.2f} GiB of state per chip are offloaded to the host")
     lines.append(
-        "peak, args, temps, held: GiB per chip. est. s: the larger of the times for FLOPs (at "
+        "peak, args, temps, resident: GiB per chip. est. s: the larger of the times for FLOPs (at "
         f"{FLOPS_SHARE:.0%} of the chip's rate) and bytes (at {BANDWIDTH_SHARE:.0%}), plus the "
         f"time for collectives (at {NETWORK_SHARE:.0%}), not overlapped."
     )

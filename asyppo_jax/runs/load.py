@@ -1,6 +1,6 @@
 """Loading the actor or the critics of a run, a Hugging Face directory, or a hub name.
 
-Only parameters are read, never optimiser state. They are read directly into their shards on any
+Only parameters are read, never optimizer state. They are read directly into their shards on any
 mesh: a checkpoint written on many devices loads on one.
 """
 

@@ -127,7 +127,7 @@ def describe_sizes(config: Config) -> str:
             "microbatch (one forward)": microbatch // num_shares,
             "minibatches per epoch": batch // minibatch,
             "epochs per step": epochs,
-            "optimiser updates per step": batch // minibatch * epochs,
+            "optimizer updates per step": batch // minibatch * epochs,
         }
         for label, size in sizes.items():
             rows.setdefault(label, []).append(f"{size:,}")

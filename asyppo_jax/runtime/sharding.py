@@ -21,7 +21,7 @@ RULES: tuple[tuple[str, str | None], ...] = (
     ("time", None),
     # Time axis of the activations that each layer saves for the backward pass. Replicated over
     # `model`, they would be the largest arrays in memory (sequence parallelism, arXiv 2205.05198).
-    ("kept_time", "model"),
+    ("residual_time", "model"),
     ("embed", "data"),
     ("heads", "model"),
     ("kv_heads", "model"),
@@ -84,7 +84,7 @@ def gather_params(params: Params, boxed: Params) -> Params:
     return _constrain_params(params, boxed, replicate="embed")
 
 
-def spread_params(params: Params, boxed: Params) -> Params:
+def shard_params(params: Params, boxed: Params) -> Params:
     """Inside jit: parameters, or gradients of gathered parameters, sharded by `RULES`."""
     return _constrain_params(params, boxed)
 
@@ -127,7 +127,7 @@ def _partition_spec(names: Sequence[str | None], shape: tuple[int, ...], mesh) -
 
 
 def like_params(tree, params: Params, shardings: Params, mesh: Mesh):
-    """Shardings for optimiser state: moments are sharded as their parameter, the rest replicated.
+    """Shardings for optimizer state: moments are sharded as their parameter, the rest replicated.
 
     A leaf is the moment of a parameter if its path ends in the parameter's path and the shapes are
     equal.
@@ -175,7 +175,7 @@ def constrain_batch(tree, axis: int = 0):
     return jax.tree.map(constrain_leaf, tree)
 
 
-def by_data_shard(
+def map_data_shards(
     function: Callable[..., Any], num_rows: int, *, axis: int = 0
 ) -> Callable[..., Any]:
     """Inside jit: function(params, *arrays) under `shard_map`, so each `data` shard runs its rows.
@@ -183,7 +183,7 @@ def by_data_shard(
     The rows are along `axis` of the inputs and along the first axis of the outputs. `params` are
     replicated over `data`; the other mesh axes are left to the partitioner. Returns `function`
     itself without a mesh, or if `num_rows` is no multiple of `data`. Conditions of loops and
-    branches in `function` must go through `largest_of_shards`.
+    branches in `function` must go through `max_over_data_shards`.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape["data"] == 1 or num_rows % mesh.shape["data"]:
@@ -202,7 +202,7 @@ def by_data_shard(
     return run
 
 
-def by_rows_and_heads(
+def map_rows_and_heads(
     function: Callable[..., Any], in_specs: Any, out_specs: Any, num_rows: int, num_heads: int
 ) -> Callable[..., Any]:
     """Inside jit: `function`, a kernel, under `shard_map` over rows (`data`) and heads (`model`).
@@ -236,8 +236,8 @@ def by_rows_and_heads(
     )
 
 
-def largest_of_shards(x: jax.Array) -> jax.Array:
-    """Inside `by_data_shard`: the maximum of a number or flag over `data`, equal on all shards.
+def max_over_data_shards(x: jax.Array) -> jax.Array:
+    """Inside `map_data_shards`: the maximum of a number or flag over `data`, equal on all shards.
 
     Loop and branch conditions must use it if there is a `model` axis. Otherwise shards would
     disagree on control flow, and a collective that the partitioner inserts for `model`, which may

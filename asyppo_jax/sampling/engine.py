@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from asyppo_jax.models.actor_critic import Networks, actor_shapes, in_compute_dtype
-from asyppo_jax.runtime.sharding import by_data_shard, gather_params, largest_of_shards
+from asyppo_jax.runtime.sharding import gather_params, map_data_shards, max_over_data_shards
 from asyppo_jax.sampling.draw import DecodingOptions, Draw, draw
 from asyppo_jax.sampling.prefill import prefill
 from asyppo_jax.sampling.slots import (
@@ -22,9 +22,9 @@ from asyppo_jax.sampling.slots import (
     Requests,
     all_at_once,
     fewer,
-    in_turn,
     refill,
     while_any,
+    with_free_slots,
 )
 from asyppo_jax.types import Params, PromptBatch, Rollout
 
@@ -69,7 +69,7 @@ def sample(
         slots = -(-(options.slots or batch) * len(rows[-1]) // batch)
         return _sample_shard(*replicated, *rows, networks=networks, options=options, slots=slots)
 
-    run = by_data_shard(one_shard, prompts.tokens.shape[0])
+    run = map_data_shards(one_shard, prompts.tokens.shape[0])
     return run((params, stop_table), prompts, row_keys, limits)
 
 
@@ -106,7 +106,7 @@ def _sample_shard(
         progress = all_at_once(backend, kv, requests, answers)
     else:
         requests = requests._replace(prompts=backend.make(*kv, length, part=width))
-        progress = in_turn(backend, kv[0], requests, answers, min(slots, batch), length)
+        progress = with_free_slots(backend, kv[0], requests, answers, min(slots, batch), length)
     answers = _decode(networks.step_params(params, length), progress, requests, networks, options)
     return _to_rollout(prompts, answers, options)
 
@@ -177,7 +177,9 @@ def _decode(
     batch, backend = requests.keys.shape[0], networks.actor.decode
     step = partial(_step, params, networks=networks, options=options)
     sizes = [progress.slots.request.shape[0]]
-    if backend.for_few_rows:  # an accelerator reads all weights per token, for any number of rows
+    if (
+        backend.for_small_batch
+    ):  # an accelerator reads all weights per token, for any number of rows
         sizes = _program_sizes(sizes[0], options.max_completion_length)
     for i, smaller in enumerate([*sizes[1:], 0]):
 
@@ -224,7 +226,7 @@ def _step(
     backend, group = networks.actor.decode, options.group_size
     next_request, slots, answers = refill(progress, requests, backend, group)
     request, live = slots.request, slots.request < batch
-    longest = largest_of_shards(jnp.max(slots.in_cache()))
+    longest = max_over_data_shards(jnp.max(slots.in_cache()))
     logits, cache = networks.actor_step(
         params, slots.token, slots.length, longest, slots.cache, slots.shared
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from asyppo_jax.models.actor_critic import Networks
-from asyppo_jax.runtime.sharding import constrain_batch, largest_of_shards
+from asyppo_jax.runtime.sharding import constrain_batch, max_over_data_shards
 from asyppo_jax.types import Params, PromptBatch
 
 _MIN_WIDTH = 64  # tokens; a narrower program would save less time than its compilation takes
@@ -39,7 +39,7 @@ def prefill(
     def prefill_batch(batch):
         tokens, lengths = batch
         bucket = jnp.searchsorted(jnp.asarray(widths), jnp.max(lengths))
-        bucket = largest_of_shards(bucket)
+        bucket = max_over_data_shards(bucket)
         programs = [partial(prefill_at_width, width) for width in widths]
         return jax.lax.switch(bucket, programs, tokens, lengths)
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from asyppo_jax.models.attention.decode_attention import Cache, DecodeBackend
 from asyppo_jax.models.attention.decode_blocks import SharedPrompts, share_prompts
-from asyppo_jax.runtime.sharding import largest_of_shards
+from asyppo_jax.runtime.sharding import max_over_data_shards
 
 
 class Requests(NamedTuple):
@@ -74,8 +74,8 @@ def all_at_once(
     batch, lengths = answers.tokens.shape[0], requests.prompt_lengths
     width, completion = kv[0].shape[2], answers.tokens.shape[1]
     group = batch // len(lengths)
-    if backend.for_few_rows and group > 1:
-        longest = largest_of_shards(jnp.max(lengths))
+    if backend.for_small_batch and group > 1:
+        longest = max_over_data_shards(jnp.max(lengths))
         shared = share_prompts(*kv, lengths, longest, group)
         cache = _empty(backend, kv[0], batch, completion)
     else:
@@ -91,7 +91,7 @@ def all_at_once(
     return Progress(jnp.int32(batch), slots, answers)
 
 
-def in_turn(
+def with_free_slots(
     backend: DecodeBackend,
     keys: Float[Array, "L N P KV d"],
     requests: Requests,
@@ -166,7 +166,7 @@ def while_any(
 
     def iteration(carry):
         progress = step(carry[0])
-        return progress, largest_of_shards(more(progress))
+        return progress, max_over_data_shards(more(progress))
 
-    first = progress, largest_of_shards(more(progress))
+    first = progress, max_over_data_shards(more(progress))
     return jax.lax.while_loop(lambda carry: carry[1], iteration, first)[0]

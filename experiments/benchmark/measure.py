@@ -134,7 +134,7 @@ def _rates(
     rates: dict[str, Any] = {"gflops_by_phase": {n: 1e-9 * flops[n] / s for n, s in least.items()}}
     sheet = DATA_SHEETS.get(jax.devices()[0].device_kind)
     if "sample" in phase_works:
-        shared = networks.actor.decode.for_few_rows
+        shared = networks.actor.decode.for_small_batch
         read = work.decode_work(networks.actor.config, setting, shared=shared).bytes
         rates["decode_gb_per_s"] = 1e-9 * read / least["sample"]
     if sheet is None or setting.dtype != "bfloat16":

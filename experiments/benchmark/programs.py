@@ -39,7 +39,7 @@ class Program:
     compile_seconds: Seconds
     run: Callable[[], Seconds]
     tokens: int  # real ones that a run samples or learns from
-    notes: Callable[[], dict[str, float]]  # what to tell besides, once it has run
+    notes: Callable[[], dict[str, float]]  # further figures to print after the runs
 
 
 def compiled(function: Callable[..., Any], *arguments: Any, **options: Any):

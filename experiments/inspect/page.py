@@ -16,7 +16,7 @@ _DIGITS = 4  # significant digits; the page shows no more
 
 
 def read_rollouts(places: Sequence[str]) -> list[SavedAnswer]:
-    """The answers in rollout files; a directory stands for its files in the order of their names.
+    """The answers in rollout files; a directory means its files in the order of their names.
 
     Raises:
         RolloutFileError: a directory has no such files, or a file cannot be read.

@@ -91,5 +91,4 @@ def packed_rows(documents: Iterator[tuple[list[int], list[int]]], rows: int, len
         packed.positions[row, span] = range(len(tokens))
         packed.is_completion[row, start + len(prompt) : span.stop] = True
         start, number = span.stop, number + 1
-    return packed
     raise ValueError(f"the documents ended in row {row} of {rows}; give more of them")

@@ -1,4 +1,4 @@
-"""The phases of a step apart, with what is idle on the host: the numbers of one program."""
+"""The phases as separate programs, with idle state on the host: the numbers of one program."""
 
 import functools
 
@@ -28,7 +28,7 @@ def _begin(num_critics=2, **changes):
 
 
 @functools.cache
-def _apart(networks, config):
+def _offloaded(networks, config):
     return make_train_step(networks, config, make_mesh(config.mesh))
 
 
@@ -56,11 +56,11 @@ def test_two_steps_apart_are_two_steps_in_one_program(offload, num_critics, valu
         num_critics, mesh__offload=offload, algorithm__value_timing=values
     )
     rollout = make_rollout(config)
-    apart, whole = _apart(networks, config), jit_step(config, networks)
+    offloaded, one_program = _offloaded(networks, config), jit_step(config, networks)
     for _ in range(2):
-        plain, expected = whole(plain, rollout)
+        plain, expected = one_program(plain, rollout)
         with jax.transfer_guard("disallow"):  # nothing crosses unseen, as in a run
-            state, metrics = apart(state, rollout)
+            state, metrics = offloaded(state, rollout)
         assert metrics.keys() == expected.keys()
         for name, value in expected.items():
             np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
@@ -69,7 +69,7 @@ def test_two_steps_apart_are_two_steps_in_one_program(offload, num_critics, valu
 
 def test_between_steps_the_host_holds_what_sampling_does_not_read():
     config, networks, _, state = _begin(mesh__offload="idle")
-    for now in (state, _apart(networks, config)(state, make_rollout(config))[0]):
+    for now in (state, _offloaded(networks, config)(state, make_rollout(config))[0]):
         assert _kinds(now.actor_params) == {"device"}
         waiting = now.critic_params, now.critic_opt_state, now.actor_opt_state
         assert _kinds(waiting) == {"pinned_host"}
@@ -77,6 +77,6 @@ def test_between_steps_the_host_holds_what_sampling_does_not_read():
 
 def test_optimizers_alone_leave_the_networks_on_the_devices():
     config, networks, _, state = _begin(mesh__offload="optimizers")
-    state, _ = _apart(networks, config)(state, make_rollout(config))
+    state, _ = _offloaded(networks, config)(state, make_rollout(config))
     assert _kinds((state.actor_params, state.critic_params)) == {"device"}
     assert _kinds((state.actor_opt_state, state.critic_opt_state)) == {"pinned_host"}

@@ -1,4 +1,4 @@
-"""One optimiser per critic: what one critic's gradient does must not depend on another's."""
+"""One optimizer per critic: what one critic's gradient does must not depend on another's."""
 
 from typing import Any
 

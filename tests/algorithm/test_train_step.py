@@ -127,7 +127,7 @@ def test_the_size_of_the_logits_chunk_changes_no_number():
     assert_trees_close(small.actor_params, large.actor_params, atol=2e-5)
 
 
-def test_what_lies_under_a_false_mask_changes_no_parameter():
+def test_what_a_false_mask_hides_changes_no_parameter():
     config = make_config()
     rollout = make_rollout(config)
     real = jnp.concatenate([rollout.prompt_mask, rollout.completion_mask], axis=1)

@@ -64,7 +64,7 @@ from tests.tiny import make_config
         ),
     ],
 )
-def test_what_cannot_work_is_refused_with_its_field_and_the_mend(changes, sentence):
+def test_what_cannot_work_is_refused_with_its_field_and_the_fix(changes, sentence):
     with pytest.raises(ConfigError, match=sentence):
         with_changes(**changes)
 

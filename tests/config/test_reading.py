@@ -7,7 +7,7 @@ import typing
 import pytest
 
 from asyppo_jax.config import Config, ConfigError, default_config, from_config_dict, from_dict
-from asyppo_jax.config.reading import RENAMED, may_change, new_name
+from asyppo_jax.config.reading import RENAMED, may_change, setting_names, unknown_setting
 from asyppo_jax.config.settings import AlgorithmConfig
 
 
@@ -56,24 +56,34 @@ def test_an_old_run_without_critics_was_grpo():
     assert config.algorithm.advantages == "gae"
 
 
-@pytest.mark.parametrize("old", ["algorithm.values", "sampling.parts", "mesh.reduce"])
-def test_an_old_name_in_new_settings_is_refused_with_the_new_one(old):
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("algorithm.values", "algorithm.value_timing"),
+        ("sampling.parts", "sampling.chunks"),
+        ("mesh.reduce", "mesh.zero_stage"),
+    ],
+)
+def test_an_old_name_in_new_settings_is_refused_with_the_new_one(old, new):
     values = default_config()
     section, field = old.split(".")
     with values.unlocked():
         values[section][field] = 1
-    sentence = rf"config\.{old} is now config\.{new_name(old)}; use that name"
-    with pytest.raises(ConfigError, match=sentence):
+    with pytest.raises(ConfigError, match=rf"config\.{old} is now config\.{new}; docs/configs.md"):
         from_config_dict(values)
+    assert unknown_setting(field) == unknown_setting(
+        old
+    )  # of a config file only the field is known
 
 
-def test_new_names_are_settings():
-    known = {
-        f"{f.name}.{g.name}"
-        for f in dataclasses.fields(Config)
-        if dataclasses.is_dataclass(section := getattr(Config(), f.name))
-        for g in dataclasses.fields(section)
-    }
+def test_a_name_that_never_was_a_setting_gives_the_nearest_or_the_list_of_all():
+    assert unknown_setting("samplng.chunks").endswith("did you mean config.sampling.chunks?")
+    assert "docs/configs.md" in unknown_setting("zzz")
+
+
+def test_new_names_are_settings_and_old_names_are_not():
+    known = set(setting_names())
+    assert {"seed", "sampling.temperature", "critic.num_layers"} <= known
     assert {new for _, new, _ in RENAMED} <= known
     assert not {name for old, _, _ in RENAMED for name in old} & known
 

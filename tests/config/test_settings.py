@@ -32,7 +32,9 @@ def test_an_unknown_setting_is_an_error_at_every_depth():
         values.algorithm.gama = 0.9
     with values.unlocked():
         values.algorithm.gama = 0.9
-    with pytest.raises(ConfigError, match=r"config\.algorithm\.gama is not a setting; .*gamma"):
+    with pytest.raises(
+        ConfigError, match=r"config\.algorithm\.gama is not a setting; .*algorithm\.gamma"
+    ):
         from_config_dict(values)
 
 

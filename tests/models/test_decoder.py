@@ -94,7 +94,7 @@ def test_decoding_token_by_token_equals_the_whole_sequence(model, backend):
         np.testing.assert_allclose(logits, whole[jnp.arange(2), lengths], atol=1e-5)
 
 
-def test_rows_turned_for_cudnn_agree_with_rows_as_they_are(monkeypatch):
+def test_rows_rolled_for_cudnn_agree_with_rows_as_they_are(monkeypatch):
     """A backend that knows lengths only; padding on both sides, on neither, and no token at all."""
 
     def by_length(queries, keys, values, segments, _):

@@ -5,10 +5,10 @@ import pytest
 
 from asyppo_jax.ops.products import (
     dense,
-    few_rows_dense,
-    few_rows_gated_mlp,
     gated_mlp,
     materialize,
+    small_batch_dense,
+    small_batch_gated_mlp,
 )
 
 D, F = 6, 10
@@ -72,26 +72,26 @@ def test_the_mlp_stores_two_wide_arrays_for_its_backward_pass():
 
 
 @pytest.mark.parametrize("rows", [1, 64, 65, 129])
-def test_products_of_few_rows_equal_plain_products(rows):
+def test_products_of_a_small_batch_equal_plain_products(rows):
     x, kernel, up, down = _draw((rows, D), (F, D), (F, D), (D, F))
-    product = jax.jit(few_rows_dense)(x, kernel)
+    product = jax.jit(small_batch_dense)(x, kernel)
     np.testing.assert_allclose(product, x @ kernel.T, rtol=2e-5, atol=2e-5)
-    mlp_out = jax.jit(few_rows_gated_mlp)(x, kernel, up, down)
+    mlp_out = jax.jit(small_batch_gated_mlp)(x, kernel, up, down)
     expected = _plain_mlp(x, kernel.T, up.T, down.T)
     np.testing.assert_allclose(mlp_out, expected, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("rows", [3, 65])
-def test_products_of_few_rows_have_the_requested_dtype(rows):
+def test_products_of_a_small_batch_have_the_requested_dtype(rows):
     x, kernel = _draw((rows, D), (F, D), dtype=jnp.bfloat16)
-    assert few_rows_dense(x, kernel).dtype == jnp.bfloat16
-    assert few_rows_dense(x, kernel, jnp.float32).dtype == jnp.float32
+    assert small_batch_dense(x, kernel).dtype == jnp.bfloat16
+    assert small_batch_dense(x, kernel, jnp.float32).dtype == jnp.float32
 
 
-def test_the_weights_are_the_left_operand_only_for_few_rows():
+def test_the_weights_are_the_left_operand_only_for_a_small_batch():
     def first_operand(rows):
         x, kernel = jnp.zeros((rows, D)), jnp.zeros((F, D))
-        text = str(jax.jit(few_rows_dense).lower(x, kernel).compile().as_text())
+        text = str(jax.jit(small_batch_dense).lower(x, kernel).compile().as_text())
         return next(line for line in text.splitlines() if " dot(" in line)
 
     assert f"f32[{F},64]" in first_operand(64)

@@ -40,7 +40,7 @@ def test_every_part_of_the_state_is_an_argument_or_held():
     assert programs.pop("step").arguments[0] is state
     for program in programs.values():
         of_state = [x for x in program.arguments if isinstance(x, dict | tuple)]
-        assert bytes_per_chip(of_state) + bytes_per_chip(program.held) == whole
+        assert bytes_per_chip(of_state) + bytes_per_chip(program.resident) == whole
 
 
 def test_the_shapes_are_those_of_a_rollout():
@@ -55,4 +55,4 @@ def test_grpo_has_no_phase_of_critics():
     config, networks = make_config(0), make_networks(0)
     programs, _ = phase_programs(config, networks, make_mesh(config.mesh))
     assert list(programs) == ["prefill", "decode", "actor", "step"]
-    assert bytes_per_chip(programs["actor"].held) == 0
+    assert bytes_per_chip(programs["actor"].resident) == 0

@@ -68,9 +68,9 @@ def test_the_bytes_used_are_read_from_the_out_of_memory_message():
         read("INVALID: something else", 9.0)
 
 
-def _plan(name, peaks, held=0.0):
+def _plan(name, peaks, resident=0.0):
     phases = {
-        phase: PhasePlan(True, float(peak * GIB), 1.0, 1.0, held, 0.0, 1e15, 1e12, 2.0, 3.0, {})
+        phase: PhasePlan(True, float(peak * GIB), 1.0, 1.0, resident, 0.0, 1e15, 1e12, 2.0, 3.0, {})
         for phase, peak in peaks.items()
     }
     peak = max(p.peak_bytes for p in phases.values())
@@ -93,7 +93,7 @@ def test_every_phase_is_compiled_for_a_slice_without_tpus():
     assert planned.fits and planned.chips == 4
     assert list(planned.phases) == ["prefill", "decode", "values", "critics", "actor"]
     for phase in planned.phases.values():
-        on_chip = phase.argument_bytes + phase.held_bytes
+        on_chip = phase.argument_bytes + phase.resident_bytes
         assert planned.state_bytes * 0.99 < on_chip < planned.state_bytes * 1.2
         assert phase.temp_bytes > 0 and phase.seconds > 0 and phase.collectives
     decode = planned.phases["decode"]

@@ -55,8 +55,8 @@ def test_the_critics_of_a_run_equal_the_saved_ones_and_value_every_token(run):
         np.testing.assert_allclose(values[k][MASK], expected[MASK], atol=1e-5)
 
 
-def test_the_optimiser_state_is_not_read(run, tmp_path):
-    """A checkpoint without optimiser state loads equally, so only parameters are read."""
+def test_the_optimizer_state_is_not_read(run, tmp_path):
+    """A checkpoint without optimizer state loads equally, so only parameters are read."""
     path, config, _, state = run
     bare = tmp_path / "bare"
     checkpoint.write_settings(str(bare), dataclasses.asdict(config))

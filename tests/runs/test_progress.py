@@ -99,7 +99,7 @@ def test_sizes_of_the_default_run_by_hand():
     assert table["minibatch (one gradient)"] == ["128", "128", "64"]
     assert table["microbatch (one forward)"] == ["16", "16", "8"]
     assert table["minibatches per epoch"] == ["8", "8", "8"]
-    assert table["optimiser updates per step"] == ["32", "8", "8"]
+    assert table["optimizer updates per step"] == ["32", "8", "8"]
     assert "the first 10 steps update the critics only" in text
 
 
@@ -114,7 +114,7 @@ def test_sizes_without_critics_have_no_critic_column():
     text = describe_sizes(_with_critics(0))
     assert text.startswith("method    GRPO (no critics)\n")
     assert "critics only" not in text
-    assert "optimiser updates per step" in text and text.splitlines()[-1].split()[-1] == "32"
+    assert "optimizer updates per step" in text and text.splitlines()[-1].split()[-1] == "32"
 
 
 def test_the_columns_of_the_sizes_are_aligned():

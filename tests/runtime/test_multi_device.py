@@ -38,7 +38,7 @@ def one_device(tmp_path_factory):
     [
         pytest.param(1, "packed", marks=pytest.mark.slow),
         pytest.param(2, "gathered", marks=pytest.mark.slow),
-        pytest.param(2, "apart", marks=pytest.mark.slow),
+        pytest.param(2, "local", marks=pytest.mark.slow),
         pytest.param(2, "offloaded", marks=pytest.mark.slow),
         (2, "plain"),
     ],
@@ -50,7 +50,7 @@ def test_eight_devices_equal_one(one_device, model, setting, tmp_path):
 @pytest.mark.slow
 def test_eight_devices_equal_one_if_rows_share_prompts(tmp_path):
     """Complete groups per row give other minibatches, so the single device uses them too."""
-    _assert_equal(_run(1, 1, "branched", tmp_path), _run(8, 2, "branched", tmp_path))
+    _assert_equal(_run(1, 1, "shared_prompts", tmp_path), _run(8, 2, "shared_prompts", tmp_path))
 
 
 def _assert_equal(one: dict, eight: dict) -> None:

@@ -53,10 +53,12 @@ def _teacher_forced(params, rollout):
 @pytest.mark.parametrize("slots", [1, 3, 8, 12, 100])
 def test_the_number_of_slots_changes_no_token(params, prompts, sampler, slots):
     together = sampler(params, prompts, jax.random.key(0), options=OPTIONS)
-    in_turn = sampler(params, prompts, jax.random.key(0), options=replace(OPTIONS, slots=slots))
-    np.testing.assert_array_equal(together.tokens, in_turn.tokens)
-    np.testing.assert_array_equal(together.completion_mask, in_turn.completion_mask)
-    np.testing.assert_allclose(together.log_probs, in_turn.log_probs, atol=1e-5)
+    with_free_slots = sampler(
+        params, prompts, jax.random.key(0), options=replace(OPTIONS, slots=slots)
+    )
+    np.testing.assert_array_equal(together.tokens, with_free_slots.tokens)
+    np.testing.assert_array_equal(together.completion_mask, with_free_slots.completion_mask)
+    np.testing.assert_allclose(together.log_probs, with_free_slots.log_probs, atol=1e-5)
 
 
 def test_ever_smaller_programs_change_no_token(params, prompts, sampler, monkeypatch):
@@ -97,15 +99,15 @@ def test_each_request_is_served_once_and_by_one_slot(params, prompts, monkeypatc
     program = jax.jit(partial(sample, networks=NETWORKS, options=options))
     rollout = program(params, prompts, jax.random.key(0), limits=jnp.asarray(limits))
     np.testing.assert_array_equal(rollout.completion_mask.sum(axis=1), limits)
-    at = np.stack(seen)  # [turns, slots]
+    at = np.stack(seen)  # [iterations, slots]
     for request, limit in enumerate(limits):
-        turns, slots = np.nonzero(at == request)
-        assert len(turns) == limit - 1  # the first token is drawn from the prompt's logits
+        iterations, slots = np.nonzero(at == request)
+        assert len(iterations) == limit - 1  # the first token is drawn from the prompt's logits
         assert len(set(slots)) <= 1
-        np.testing.assert_array_equal(np.diff(turns), 1)
+        np.testing.assert_array_equal(np.diff(iterations), 1)
     busy = (at < 12).sum(axis=1)
-    waiting = np.array([at[turn].max() < 11 for turn in range(len(at))])
-    assert (busy[waiting[:-1].nonzero()] == 3).all()  # none idles while one waits
+    waiting = np.array([at[i].max() < 11 for i in range(len(at))])
+    assert (busy[waiting[:-1].nonzero()] == 3).all()  # no slot idles while a request waits
 
 
 def test_limits_cut_each_answer_and_change_no_token(params, prompts, sampler):

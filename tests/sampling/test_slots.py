@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asyppo_jax.models.attention.decode_attention import BACKENDS
-from asyppo_jax.sampling.slots import Answers, Requests, all_at_once, fewer, in_turn, refill
+from asyppo_jax.sampling.slots import Answers, Requests, all_at_once, fewer, refill, with_free_slots
 
 LAYERS, N, GROUP, PROMPT, KV, WIDTH, LENGTH = 2, 2, 3, 5, 2, 4, 7
 BATCH = N * GROUP
@@ -97,7 +97,7 @@ def test_in_turn_free_slots_take_the_next_requests_that_are_not_over(
 ):
     length = PROMPT + LENGTH
     requests = requests._replace(prompts=BACKENDS[backend].make(*kept, length=length, part=PROMPT))
-    progress = in_turn(BACKENDS[backend], kept[0], requests, answers, 3, length)
+    progress = with_free_slots(BACKENDS[backend], kept[0], requests, answers, 3, length)
     assert (progress.slots.request == BATCH).all() and progress.next == 0
     filled = jax.jit(lambda p: refill(p, requests, BACKENDS[backend], GROUP))(progress)
     np.testing.assert_array_equal(filled.slots.request, [0, 2, 3])  # 1 is over
@@ -112,7 +112,7 @@ def test_in_turn_free_slots_take_the_next_requests_that_are_not_over(
 def test_a_slot_has_its_own_copy_of_its_prompt(kept, requests, answers):
     length = PROMPT + LENGTH
     requests = requests._replace(prompts=BACKENDS["dense"].make(*kept, length=length, part=PROMPT))
-    progress = in_turn(BACKENDS["dense"], kept[0], requests, answers, 3, length)
+    progress = with_free_slots(BACKENDS["dense"], kept[0], requests, answers, 3, length)
     cache = refill(progress, requests, BACKENDS["dense"], GROUP).slots.cache
     for have, prompt in zip(cache, kept, strict=True):
         np.testing.assert_array_equal(have[:, :, :PROMPT], prompt[:, jnp.array([0, 0, 1])])

@@ -1,7 +1,8 @@
 """How sequences are laid out in the rows that a network computes.
 
-One sequence per row; packed (`packing`); or as several completions behind a prompt that they share
-(`models.attention.segments.Branches`), packed or not. No layout changes a result beyond rounding.
+One sequence per row; packed (`packing`); or several completions behind a prompt that they share
+(`models.attention.segments.SharedPrompts`), packed or not. No layout changes a result beyond
+rounding.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from jaxtyping import Array
 from asyppo_jax.algorithm.batching.packing import pack, plan_rows, unpack
 from asyppo_jax.algorithm.batching.rows import AnyRows, Rows
 from asyppo_jax.config import BatchingConfig
-from asyppo_jax.models.attention.segments import Branches, each_branch
+from asyppo_jax.models.attention.segments import SharedPrompts, split_continuations
 
 # [R, n, …] of the rows laid out -> [m, C, …] of the sequences
 Restore = Callable[[Array], Array]
@@ -29,10 +30,10 @@ def lay_out(
     """
     count = batching.rows_per_prompt
     if count > 1 and batching.packing:
-        return _packed_branches(rows, count, group_size)
+        return _packed_behind_prompts(rows, count, group_size)
     if count > 1:
-        laid_out = _branches(rows, _completions(rows), count)
-        return laid_out, laid_out.tokens.shape[0], lambda x: each_branch(x, count)
+        laid_out = _behind_prompts(rows, _completions(rows), count)
+        return laid_out, laid_out.tokens.shape[0], lambda x: split_continuations(x, count)
     if not batching.packing:
         return rows, rows.tokens.shape[0], lambda x: x
     packing = plan_rows(rows)
@@ -41,7 +42,7 @@ def lay_out(
 
 def before_completions(x: Array, rows: Rows) -> Array:
     """`x` [R, L, …] at the position before each of the n scored tokens of a row: [R, n, …]."""
-    if isinstance(rows.segments, Branches):
+    if isinstance(rows.segments, SharedPrompts):
         return rows.segments.before(x)
     return x[:, -rows.mask.shape[1] - 1 : -1]
 
@@ -50,34 +51,36 @@ def _completions(rows: AnyRows) -> AnyRows:
     return jax.tree.map(lambda x: x[:, -rows.mask.shape[1] :], rows)
 
 
-def _branches(rows: AnyRows, completions: AnyRows, count: int) -> AnyRows:
+def _behind_prompts(rows: AnyRows, completions: AnyRows, count: int) -> AnyRows:
     """Rows [P | count · C]: every `count` neighbouring completions behind their prompt."""
     prompt = rows.tokens.shape[1] - completions.tokens.shape[1]
 
     def joined(x: Array) -> Array:
         return x.reshape(-1, count * x.shape[1])
 
-    def behind_prompts(sequences: Array, x: Array) -> Array:
+    def with_prompts(sequences: Array, x: Array) -> Array:
         return jnp.concatenate([sequences[::count, :prompt], joined(x)], axis=1)
 
     return jax.tree.map(joined, completions).replace(
-        tokens=behind_prompts(rows.tokens, completions.tokens),
-        segments=Branches(behind_prompts(rows.segments, completions.segments), prompt, count),
+        tokens=with_prompts(rows.tokens, completions.tokens),
+        segments=SharedPrompts(with_prompts(rows.segments, completions.segments), prompt, count),
     )
 
 
-def _packed_branches(rows: AnyRows, count: int, group_size: int) -> tuple[AnyRows, Array, Restore]:
+def _packed_behind_prompts(
+    rows: AnyRows, count: int, group_size: int
+) -> tuple[AnyRows, Array, Restore]:
     """The completions of each group, packed by first-fit; rows in use come first."""
     completions = _in_groups(_completions(rows), group_size)
     plan = jax.vmap(plan_rows)(completions)
     packed = _joined(jax.vmap(pack)(completions, plan))
     used = jnp.arange(0, group_size, count)[None] < plan.num_rows[:, None]
     order = jnp.argsort(~used.reshape(-1), stable=True)
-    laid_out = jax.tree.map(lambda x: x[order], _branches(rows, packed, count))
+    laid_out = jax.tree.map(lambda x: x[order], _behind_prompts(rows, packed, count))
 
     def restore(x: Array) -> Array:
-        branches = _in_groups(each_branch(x[jnp.argsort(order)], count), group_size)
-        return _joined(jax.vmap(unpack)(branches, completions, plan))
+        continuations = _in_groups(split_continuations(x[jnp.argsort(order)], count), group_size)
+        return _joined(jax.vmap(unpack)(continuations, completions, plan))
 
     return laid_out, jnp.sum(used, dtype=jnp.int32), restore
 

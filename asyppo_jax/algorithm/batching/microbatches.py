@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from asyppo_jax.runtime.sharding import by_data_shard, constrain_batch
+from asyppo_jax.runtime.sharding import constrain_batch, map_data_shards
 
 
 def actor_minibatches(
@@ -93,7 +93,7 @@ def _reduced_over_shards(loop: Callable[..., Any], size: int, axis: int) -> Call
         return jax.tree.map(lambda x: x[None], loop(replicated, microbatches))
 
     def run(replicated, microbatches):
-        sums, maxima = by_data_shard(on_shard, size, axis=axis + 1)(replicated, microbatches)
+        sums, maxima = map_data_shards(on_shard, size, axis=axis + 1)(replicated, microbatches)
         total = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
         return total, jax.tree.map(lambda x: jnp.max(x, axis=0), maxima)
 

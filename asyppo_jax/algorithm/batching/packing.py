@@ -46,7 +46,7 @@ def first_fit(
 
 def plan_packing(lengths: Int[Array, " m"], capacity: int) -> Packing:
     """`first_fit`, and the token at each of the m · L positions."""
-    # On a mesh every device searches by itself: that is cheap, one message per sequence is not.
+    # On a mesh every device does the full search, because one message per sequence costs more.
     lengths = constrain(lengths, (None,))
     count = lengths.shape[0]
     row, start, num_rows, order = first_fit(lengths, capacity)

@@ -20,7 +20,7 @@ class Rows(struct.PyTreeNode):
 
     tokens: Array  # [R, L] int32
     # [R, L] int32: 0 on padding, a different positive number for each sequence of the row.
-    # `Branches` of such numbers where sequences share their prompt.
+    # `SharedPrompts` of such numbers where sequences share their prompt.
     segments: Any
     mask: Array  # [R, n] bool, the completion tokens that count
 

@@ -51,9 +51,9 @@ class DecodeBackend(NamedTuple):
     attend: Callable[..., tuple[Array, Any]]
     # Each layer has arrays of its own, and the layers are compiled one by one.
     per_layer: bool
-    # For CPUs: kernels are stored with their outputs first (`few_rows_dense`), a prompt is stored
-    # once for its group, and decoding continues in smaller programs as rows end.
-    for_few_rows: bool
+    # For CPUs: kernels are stored with their outputs first (`small_batch_dense`), a prompt is
+    # stored once for its group, and decoding continues in smaller programs as rows end.
+    for_small_batch: bool
     # Why it cannot serve a model, "" where it can.
     lacks: Callable[[ModelConfig, jnp.dtype], str] = lambda config, dtype: ""
 
@@ -163,7 +163,7 @@ BLOCKS = DecodeBackend(
     copy=copy_blocks,
     attend=attend_to_blocks,
     per_layer=True,
-    for_few_rows=True,
+    for_small_batch=True,
 )
 # For any device: all layers in one array and one loop, so that a deep model compiles once.
 DENSE = DecodeBackend(
@@ -173,7 +173,7 @@ DENSE = DecodeBackend(
     copy=partial(_copy, 1),
     attend=attend_to_dense,
     per_layer=False,
-    for_few_rows=False,
+    for_small_batch=False,
 )
 # For TPUs and GPUs, see `decode_kernels`.
 PAGES = DecodeBackend(
@@ -183,7 +183,7 @@ PAGES = DecodeBackend(
     copy=partial(_copy, 2),
     attend=attend_to_pages,
     per_layer=False,
-    for_few_rows=False,
+    for_small_batch=False,
     lacks=_pages_lack,
 )
 LAYERS = DecodeBackend(
@@ -193,7 +193,7 @@ LAYERS = DecodeBackend(
     copy=partial(_copy, 0),
     attend=attend_with_cudnn,
     per_layer=True,
-    for_few_rows=False,
+    for_small_batch=False,
     lacks=_layers_lack,
 )
 BACKENDS = {backend.name: backend for backend in (BLOCKS, DENSE, PAGES, LAYERS)}

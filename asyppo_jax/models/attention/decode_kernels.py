@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from asyppo_jax.models.attention.attend import attend_by_cudnn
-from asyppo_jax.runtime.sharding import by_rows_and_heads
+from asyppo_jax.runtime.sharding import map_rows_and_heads
 
 PAGE = 256  # positions of a row that a TPU copies at once
 _PAGES = 4  # pages that are attended to at once, at most
@@ -127,7 +127,7 @@ def _on_each_device(
     `kv` is the spec of the cache's arrays, with "rows" and "heads" for those axes.
     """
     token = PartitionSpec("rows", None, "heads", None)
-    run = by_rows_and_heads(
+    run = map_rows_and_heads(
         attend,
         (
             (kv, kv),

@@ -1,6 +1,6 @@
 """Which tokens attend to which: each token sees the earlier tokens of its own segment.
 
-A row may also hold one prompt and several completions that share it (`Branches`).
+A row may also hold one prompt and several completions that share it (`SharedPrompts`).
 """
 
 from typing import Any, TypeAlias
@@ -13,16 +13,16 @@ from jaxtyping import Array, Bool, Int, Shaped
 EVERY = -1  # segment of a key that is visible from every segment
 
 
-class Branches(struct.PyTreeNode):
+class SharedPrompts(struct.PyTreeNode):
     """Segments of rows [P | C | C | …]: one prompt, then `count` continuations of C positions each.
 
-    A continuation (a branch) holds one completion or several packed ones. A completion's tokens see
-    the prompt and the earlier tokens of the same completion, nothing else. The hidden states are
-    therefore the same as if each prompt and completion were a row of its own, but the prompt is
-    computed only once. Prompts are padded on the left.
+    A continuation holds one completion or several packed ones. A completion's tokens see the prompt
+    and the earlier tokens of the same completion, nothing else. The hidden states are therefore the
+    same as if each prompt and completion were a row of its own, but the prompt is computed only
+    once. Prompts are padded on the left.
     """
 
-    segments: Int[Array, "R T"]  # 0: padding, 1: the prompt, 1, 2, …: completions in a branch
+    segments: Int[Array, "R T"]  # 0: padding, 1: the prompt, 1, 2, …: completions of a continuation
     prompt: int = struct.field(pytree_node=False)  # P
     count: int = struct.field(pytree_node=False)  # T = P + count · C
 
@@ -31,33 +31,35 @@ class Branches(struct.PyTreeNode):
 
         The token before a completion's first token is the prompt's last token, at position P − 1.
         """
-        branches = self.queries(self.segments)
-        previous = jnp.pad(branches[:, :-1], ((0, 0), (1, 0)))
-        is_first = (branches != previous).reshape(x.shape[0], -1, *[1] * (x.ndim - 2))
+        continuations = self.queries(self.segments)
+        previous = jnp.pad(continuations[:, :-1], ((0, 0), (1, 0)))
+        is_first = (continuations != previous).reshape(x.shape[0], -1, *[1] * (x.ndim - 2))
         return jnp.where(is_first, x[:, self.prompt - 1 : self.prompt], x[:, self.prompt - 1 : -1])
 
-    def queries(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "branches C ..."]:
+    def queries(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "continuations C ..."]:
         """`x` without the prompt, with each continuation as a row of its own."""
-        return each_branch(x[:, self.prompt :], self.count)
+        return split_continuations(x[:, self.prompt :], self.count)
 
-    def keys(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "branches S ..."]:
+    def keys(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "continuations S ..."]:
         """`x` with each continuation as a row of its own, after a copy of its prompt; S = P + C."""
         prompts = jnp.repeat(x[:, : self.prompt], self.count, axis=0)
         return jnp.concatenate([prompts, self.queries(x)], axis=1)
 
-    def key_segments(self) -> Int[Array, "branches S"]:
-        """The segments of `keys`: EVERY for the prompt's real tokens, which all branches see."""
+    def key_segments(self) -> Int[Array, "continuations S"]:
+        """The segments of `keys`: EVERY on the prompt's real tokens, which every row sees."""
         in_prompt = jnp.arange(self.segments.shape[1])[None] < self.prompt
         return self.keys(jnp.where(in_prompt & (self.segments > 0), EVERY, self.segments))
 
 
-def each_branch(x: Shaped[Array, "R count_C ..."], count: int) -> Shaped[Array, "branches C ..."]:
-    """`x`, whose rows hold `count` branches side by side, with each branch as a row of its own."""
+def split_continuations(
+    x: Shaped[Array, "R count_C ..."], count: int
+) -> Shaped[Array, "continuations C ..."]:
+    """`x`, whose rows hold `count` continuations side by side, with each as a row of its own."""
     return x.reshape(x.shape[0] * count, -1, *x.shape[2:])
 
 
 # A bool mask of real tokens is the special case of one sequence per row.
-Segments: TypeAlias = Int[Array, "B T"] | Bool[Array, "B T"] | Branches
+Segments: TypeAlias = Int[Array, "B T"] | Bool[Array, "B T"] | SharedPrompts
 
 
 def positions_of(segments: Segments) -> Int[Array, "B T"]:
@@ -66,28 +68,33 @@ def positions_of(segments: Segments) -> Int[Array, "B T"]:
     The tokens of a segment must be contiguous. The positions of a completion after a shared prompt
     start at the prompt's length.
     """
-    if not isinstance(segments, Branches):
+    if not isinstance(segments, SharedPrompts):
         return _positions(segments)
-    prompts, branches = segments.segments[:, : segments.prompt], segments.queries(segments.segments)
+    prompts, continuations = (
+        segments.segments[:, : segments.prompt],
+        segments.queries(segments.segments),
+    )
     prompt_lengths = jnp.sum(prompts > 0, axis=1, dtype=jnp.int32)
-    completions = _positions(branches).reshape(len(prompt_lengths), -1) + prompt_lengths[:, None]
+    completions = (
+        _positions(continuations).reshape(len(prompt_lengths), -1) + prompt_lengths[:, None]
+    )
     completions = jnp.where(segments.segments[:, segments.prompt :] > 0, completions, 0)
     return jnp.concatenate([_positions(prompts), completions], axis=1)
 
 
 @jax.custom_vjp
-def turn(x: Shaped[Array, "B T ..."], places: Int[Array, " B"]) -> Shaped[Array, "B T ..."]:
-    """Each row rolled to the left by its entry of `places`, like `jnp.roll` with one shift per row.
+def roll_rows(x: Shaped[Array, "B T ..."], shifts: Int[Array, " B"]) -> Shaped[Array, "B T ..."]:
+    """Each row rolled to the left by its entry of `shifts`, like `jnp.roll` with one shift per row.
 
     The gradient is rolled back. Autodiff would use a slow scatter-add instead.
     """
-    index = (jnp.arange(x.shape[1])[None] + places[:, None]) % x.shape[1]
+    index = (jnp.arange(x.shape[1])[None] + shifts[:, None]) % x.shape[1]
     return jnp.take_along_axis(x, index.reshape(*index.shape, *[1] * (x.ndim - 2)), axis=1)
 
 
-turn.defvjp(
-    lambda x, places: (turn(x, places), places),
-    lambda places, grad_out: (turn(grad_out, -places), None),
+roll_rows.defvjp(
+    lambda x, shifts: (roll_rows(x, shifts), shifts),
+    lambda shifts, grad_out: (roll_rows(grad_out, -shifts), None),
 )
 
 

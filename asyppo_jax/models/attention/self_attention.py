@@ -1,9 +1,9 @@
 """Causal self-attention over full sequences, with several backends that compute the same result.
 
 `segments` gives each token's segment: token t sees the tokens s <= t of its own segment. Padding is
-segment 0, packed sequences are 1, 2, ...; the outputs at padding are not used. In `Branches`,
-completions also see the prompt that they share: each branch becomes a row of its own, and its keys
-start with the keys of the prompt.
+segment 0, packed sequences are 1, 2, ...; the outputs at padding are not used. In `SharedPrompts`,
+completions also see the prompt that they share: each continuation becomes a row of its own, and its
+keys start with the keys of the prompt.
 """
 
 from typing import Literal
@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Int
 from asyppo_jax.models.attention.attend import attend
 from asyppo_jax.models.attention.causal_blocks import blocked_attention
 from asyppo_jax.models.attention.causal_kernels import cudnn, cudnn_packed, splash
-from asyppo_jax.models.attention.segments import Branches, Segments, visible
-from asyppo_jax.runtime.sharding import by_rows_and_heads
+from asyppo_jax.models.attention.segments import Segments, SharedPrompts, visible
+from asyppo_jax.runtime.sharding import map_rows_and_heads
 
 AttentionBackend = Literal["xla", "splash", "cudnn", "cudnn_packed"]
 
@@ -42,13 +42,13 @@ def self_attention(
 
     `implementation` is the backend.
     """
-    if not isinstance(segments, Branches):
+    if not isinstance(segments, SharedPrompts):
         return _attend(queries, keys, values, segments, segments, implementation)
     prompt = (slice(None), slice(segments.prompt))
     prompt_segments = segments.segments[prompt]
     prompt_arrays = queries[prompt], keys[prompt], values[prompt], prompt_segments, prompt_segments
     prompt_out = _attend(*prompt_arrays, implementation)
-    branch_out = _attend(
+    continuation_out = _attend(
         segments.queries(queries),
         segments.keys(keys),
         segments.keys(values),
@@ -56,8 +56,8 @@ def self_attention(
         segments.key_segments(),
         implementation,
     )
-    branch_out = branch_out.reshape(len(queries), -1, *queries.shape[2:])
-    return jnp.concatenate([prompt_out, branch_out], axis=1)
+    continuation_out = continuation_out.reshape(len(queries), -1, *queries.shape[2:])
+    return jnp.concatenate([prompt_out, continuation_out], axis=1)
 
 
 def _attend(
@@ -96,7 +96,7 @@ def _sharded(
         keys, values = (jnp.repeat(x, repeat, axis=2) for x in (keys, values))
     spec, row = PartitionSpec("rows", None, "heads", None), PartitionSpec("rows", None)
     inputs = (spec, spec, spec, row, row)
-    run = by_rows_and_heads(kernel, inputs, spec, queries.shape[0], queries.shape[2])
+    run = map_rows_and_heads(kernel, inputs, spec, queries.shape[0], queries.shape[2])
     return run(queries, keys, values, segments, key_segments)
 
 

@@ -9,15 +9,15 @@ import pytest
 
 from asyppo_jax.algorithm.batching.layout import before_completions, lay_out
 from asyppo_jax.config import BatchingConfig
-from asyppo_jax.models.attention.segments import Branches, positions_of
+from asyppo_jax.models.attention.segments import SharedPrompts, positions_of
 from tests.algorithm.batching.test_packing import make_rows
 
 GROUP, PROMPT, COMPLETION = 4, 5, 9
 LAYOUTS = {
     "as they come": {},
     "packed": {"packing": True},
-    "branches": {"rows_per_prompt": 2},
-    "packed branches": {"rows_per_prompt": 2, "packing": True},
+    "continuations": {"rows_per_prompt": 2},
+    "packed continuations": {"rows_per_prompt": 2, "packing": True},
 }
 
 
@@ -55,14 +55,14 @@ def test_tokens_positions_and_neighbours_come_back_as_they_were(name):
         assert not np.asarray(back)[~at].any()
 
 
-def test_short_completions_share_branches_and_rows_in_use_come_first():
+def test_short_completions_share_continuations_and_rows_in_use_come_first():
     rows = grouped(longest=4)
     batching = BatchingConfig(packing=True, rows_per_prompt=2)
     laid, num_rows = jax.jit(lambda r: lay_out(r, batching, GROUP)[:2])(rows)
-    assert isinstance(laid.segments, Branches)
+    assert isinstance(laid.segments, SharedPrompts)
     assert laid.tokens.shape == (8, PROMPT + 2 * COMPLETION)
     used = np.asarray(laid.mask.any(axis=1))
-    # Four completions of at most four tokens fit into two branches of nine.
+    # Four completions of at most four tokens fit into two continuations of nine.
     assert num_rows == 4 and used[:4].all() and not used[4:].any()
     for group in range(4):
         np.testing.assert_array_equal(laid.tokens[group, :PROMPT], rows.tokens[4 * group, :PROMPT])

@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 
-from asyppo_jax.models.attention.segments import EVERY, Branches, positions_of, visible
+from asyppo_jax.models.attention.segments import EVERY, SharedPrompts, positions_of, visible
 
 # A prompt of three positions (the first is padding) and two continuations of four positions: the
 # first with a completion of three tokens, the second with completions of two tokens and of one.
 SEGMENTS = jnp.array([[0, 1, 1, 1, 1, 1, 0, 1, 1, 2, 0]])
-BRANCHES = Branches(SEGMENTS, prompt=3, count=2)
+SHARED = SharedPrompts(SEGMENTS, prompt=3, count=2)
 
 
 def test_positions_count_from_the_first_token_of_every_segment():
@@ -19,15 +19,15 @@ def test_positions_count_from_the_first_token_of_every_segment():
 
 def test_positions_of_completions_start_at_the_length_of_their_prompt():
     expected = [[0, 0, 1, 2, 3, 4, 0, 2, 3, 2, 0]]
-    np.testing.assert_array_equal(positions_of(BRANCHES), expected)
+    np.testing.assert_array_equal(positions_of(SHARED), expected)
 
 
 def test_the_token_before_a_completion_is_its_prompts_last_token():
     index = jnp.arange(11.0)[None]
-    before = np.asarray(BRANCHES.before(index))[0]
+    before = np.asarray(SHARED.before(index))[0]
     real = np.asarray(SEGMENTS[0, 3:] > 0)
     np.testing.assert_array_equal(before[real], [2, 3, 4, 2, 7, 2])
-    with_features = BRANCHES.before(jnp.stack([index, -index], axis=-1))
+    with_features = SHARED.before(jnp.stack([index, -index], axis=-1))
     np.testing.assert_array_equal(with_features, np.stack([before, -before], axis=-1)[None])
 
 
@@ -38,7 +38,7 @@ def test_a_token_sees_its_own_segment_up_to_itself():
 
 
 def test_a_continuation_sees_its_prompt_but_not_the_prompts_padding():
-    queries, keys = BRANCHES.queries(SEGMENTS), BRANCHES.key_segments()
+    queries, keys = SHARED.queries(SEGMENTS), SHARED.key_segments()
     np.testing.assert_array_equal(keys[1], [0, EVERY, EVERY, 1, 1, 2, 0])
     mask = np.asarray(visible(queries, keys), int)
     np.testing.assert_array_equal(mask[0, 2], [0, 1, 1, 1, 1, 1, 0])
@@ -49,7 +49,7 @@ def test_a_continuation_sees_its_prompt_but_not_the_prompts_padding():
 
 def test_the_keys_of_a_continuation_start_with_its_prompts():
     rows = jnp.stack([jnp.arange(11), jnp.arange(100, 111)])
-    branches = Branches(jnp.concatenate([SEGMENTS, SEGMENTS]), prompt=3, count=2)
+    continuations = SharedPrompts(jnp.concatenate([SEGMENTS, SEGMENTS]), prompt=3, count=2)
     expected = [[0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 7, 8, 9, 10]]
-    np.testing.assert_array_equal(branches.keys(rows)[:2], expected)
-    np.testing.assert_array_equal(branches.keys(rows)[2:], np.add(expected, 100))
+    np.testing.assert_array_equal(continuations.keys(rows)[:2], expected)
+    np.testing.assert_array_equal(continuations.keys(rows)[2:], np.add(expected, 100))

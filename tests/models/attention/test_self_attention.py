@@ -12,7 +12,7 @@ from asyppo_jax.models.attention.causal_kernels import (
     cudnn_packed_as_xla,
     splash_interpreted,
 )
-from asyppo_jax.models.attention.segments import Branches, visible
+from asyppo_jax.models.attention.segments import SharedPrompts, visible
 from asyppo_jax.models.attention.self_attention import attention_backend_for, self_attention
 from tests.models.attention.inputs import attention_inputs, output_and_gradients, plain_attention
 
@@ -63,34 +63,36 @@ def test_the_xla_backend_is_plain_attention_for_short_sequences():
     np.testing.assert_array_equal(self_attention(*inputs, "xla"), plain_attention(*inputs))
 
 
-def _branched(completions, count=2, prompt=70, width=80):
-    """Two rows of `count` branches, each of `completions` completions of equal length, padded."""
+def _shared_prompts(completions, count=2, prompt=70, width=80):
+    """Two rows of `count` continuations, each of `completions` completions of one length."""
     index = jnp.arange(width)
-    branch = jnp.where(index < width - 3, 1 + index * completions // width, 0)
+    continuation = jnp.where(index < width - 3, 1 + index * completions // width, 0)
     padded = (jnp.arange(prompt)[None] >= jnp.array([[0], [7]])).astype(jnp.int32)
-    segments = jnp.concatenate([padded, jnp.tile(branch, (2, count))], axis=1)
+    segments = jnp.concatenate([padded, jnp.tile(continuation, (2, count))], axis=1)
     queries, keys, values, _ = attention_inputs(segments.shape[1])
-    return queries, keys, values, Branches(segments.astype(jnp.int32), prompt, count)
+    return queries, keys, values, SharedPrompts(segments.astype(jnp.int32), prompt, count)
 
 
-def _branch_by_branch(queries, keys, values, branches):
-    """Plain attention of each branch with its own copy of the prompt."""
-    segments = branches.segments
-    width = (queries.shape[1] - branches.prompt) // branches.count
-    prompt = jnp.arange(branches.prompt)
+def _one_by_one(queries, keys, values, continuations):
+    """Plain attention of each continuation with its own copy of the prompt."""
+    segments = continuations.segments
+    width = (queries.shape[1] - continuations.prompt) // continuations.count
+    prompt = jnp.arange(continuations.prompt)
     prompt_segments = segments[:, prompt]
     prompt_mask = visible(prompt_segments, prompt_segments)
     outputs = [attend(queries[:, prompt], keys[:, prompt], values[:, prompt], prompt_mask)]
-    for i in range(branches.count):
-        branch = jnp.arange(branches.prompt + i * width, branches.prompt + (i + 1) * width)
-        prompt_and_branch = jnp.concatenate([prompt, branch])
-        in_branch = segments[:, branch, None] == segments[:, None, branch]
-        in_branch = in_branch & jnp.tril(jnp.ones((1, width, width), bool))
+    for i in range(continuations.count):
+        continuation = jnp.arange(
+            continuations.prompt + i * width, continuations.prompt + (i + 1) * width
+        )
+        prompt_and_continuation = jnp.concatenate([prompt, continuation])
+        in_continuation = segments[:, continuation, None] == segments[:, None, continuation]
+        in_continuation = in_continuation & jnp.tril(jnp.ones((1, width, width), bool))
         in_prompt = (prompt_segments > 0)[:, None]
-        in_prompt = jnp.broadcast_to(in_prompt, (2, width, branches.prompt))
-        mask = jnp.concatenate([in_prompt, in_branch], axis=2)
-        key_values = keys[:, prompt_and_branch], values[:, prompt_and_branch]
-        outputs.append(attend(queries[:, branch], *key_values, mask))
+        in_prompt = jnp.broadcast_to(in_prompt, (2, width, continuations.prompt))
+        mask = jnp.concatenate([in_prompt, in_continuation], axis=2)
+        key_values = keys[:, prompt_and_continuation], values[:, prompt_and_continuation]
+        outputs.append(attend(queries[:, continuation], *key_values, mask))
     return jnp.concatenate(outputs, axis=1)
 
 
@@ -104,17 +106,17 @@ def test_branches_of_a_shared_prompt_equal_branches_with_own_prompts(
 ):
     monkeypatch.setitem(self_attention_module._KERNELS, "splash", splash_interpreted)
     monkeypatch.setitem(self_attention_module._KERNELS, "cudnn_packed", cudnn_packed_as_xla)
-    queries, keys, values, branches = _branched(completions)
-    real = (branches.segments > 0)[..., None, None]
+    queries, keys, values, continuations = _shared_prompts(completions)
+    real = (continuations.segments > 0)[..., None, None]
 
     def output_and_gradients(attention):
         def loss(q, k, v):
-            out = jnp.where(real, attention(q, k, v, branches), 0.0)
+            out = jnp.where(real, attention(q, k, v, continuations), 0.0)
             return jnp.sum(jnp.sin(out)), out
 
         return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(queries, keys, values)
 
     ours = output_and_gradients(lambda q, k, v, s: self_attention(q, k, v, s, backend))
-    expected = output_and_gradients(_branch_by_branch)
+    expected = output_and_gradients(_one_by_one)
     atol = 8e-2 if backend == "cudnn_packed" else 1e-5  # cuDNN computes in bfloat16
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), ours, expected)
