@@ -13,10 +13,10 @@ from asyppo_jax.algorithm.forward import completion_log_probs, per_sequence
 from asyppo_jax.algorithm.minibatch_updates import Minibatch, update_in_minibatches
 from asyppo_jax.algorithm.optimizer import make_optimizer
 from asyppo_jax.algorithm.placement import actor_placement
-from asyppo_jax.config import Config
+from asyppo_jax.algorithm.policy_losses import PolicyLoss
+from asyppo_jax.config import AlgorithmConfig, Config
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.ops.aggregation import loss_denominator
-from asyppo_jax.ops.losses import asyppo_loss, clipped_surrogate
 from asyppo_jax.ops.masked import masked_sum
 from asyppo_jax.types import Experience, Metrics, Params
 
@@ -28,8 +28,9 @@ def update_actor(
     key: PRNGKeyArray,
     networks: Networks,
     config: Config,
+    policy_loss: PolicyLoss,
 ) -> tuple[Params, Any, Metrics]:
-    """Maximizes E (1/|o|) Σ_t [ I^A·min(ρA, clip(ρ)A) + β·I^H·H ] (arXiv 2510.01656)."""
+    """Minimises `policy_loss`; AsyPPO's is E (1/|o|) Σ_t −[ I^A·min(ρA, clip(ρ)A) + β·I^H·H ]."""
     batching, algorithm, group = config.batching, config.algorithm, config.sampling.group_size
     placement = actor_placement(networks, config)
     rows = update_rows(experience, algorithm.loss_aggregation)
@@ -42,7 +43,7 @@ def update_actor(
         rows = rows.replace(old_log_probs=per_sequence(log_probs, rows, batching, group))
 
     def loss(params: Params, rows: UpdateRows, denominator: Array):
-        return actor_loss(params, rows, denominator, networks, config)
+        return actor_loss(params, rows, denominator, networks, config, policy_loss)
 
     def read_minibatch(index: Array) -> Minibatch:  # index [m]
         sequences = jax.tree.map(lambda x: x[index], rows)
@@ -70,44 +71,43 @@ def update_actor(
 
 
 def actor_loss(
-    params: Params, rows: UpdateRows, denominator: Array, networks: Networks, config: Config
+    params: Params,
+    rows: UpdateRows,
+    denominator: Array,
+    networks: Networks,
+    config: Config,
+    policy_loss: PolicyLoss,
 ) -> tuple[Array, tuple[Metrics, Metrics]]:
     """A microbatch's share of the loss of its minibatch, and (sums, maxima) of metrics.
 
-    L = −(1/d) Σ n_t [ I^A·min(ρA, clip(ρ)A) + β·I^H·H ], with n and d of `ops.aggregation`.
+    L = (1/d) Σ n_t · loss_t, with n and d of `ops.aggregation`.
     """
-    algorithm, mask = config.algorithm, rows.mask
     log_probs, entropy = completion_log_probs(params, rows, networks, config.batching)
-    surrogate, ratio = clipped_surrogate(
-        log_probs,
-        rows.old_log_probs,
-        rows.advantages,
-        clip_eps_low=algorithm.clip_eps_low,
-        clip_eps_high=algorithm.clip_eps_high,
-    )
-    per_token = asyppo_loss(
-        surrogate,
-        entropy,
-        rows.advantage_mask,
-        rows.entropy_mask,
-        entropy_coef=algorithm.entropy_coef,
-    )
-    loss = masked_sum(rows.length_normalizer * per_token, mask) / denominator
-    log_ratio = log_probs - rows.old_log_probs
-    clipped = (ratio < 1 - algorithm.clip_eps_low) | (ratio > 1 + algorithm.clip_eps_high)
-    gap = jnp.abs(log_ratio)
+    per_token = policy_loss(log_probs, entropy, rows, config.algorithm)
+    loss = masked_sum(rows.length_normalizer * per_token, rows.mask) / denominator
+    sums, maxima = _sums_and_maxima(log_probs, entropy, rows, config.algorithm)
+    return loss, jax.lax.stop_gradient((sums | {"loss": loss}, maxima))
+
+
+def _sums_and_maxima(
+    log_probs: Array, entropy: Array, rows: UpdateRows, algorithm: AlgorithmConfig
+) -> tuple[Metrics, Metrics]:
+    """What any policy loss is watched by, summed and maximised over real tokens."""
+    mask, log_ratio = rows.mask, log_probs - rows.old_log_probs
+    ratio, gap = jnp.exp(log_ratio), jnp.abs(log_ratio)
+    low, high = ratio < 1 - algorithm.clip_eps_low, ratio > 1 + algorithm.clip_eps_high
     sums = {
-        "loss": loss,
         "tokens": jnp.sum(mask).astype(jnp.float32),
         "entropy": masked_sum(entropy, mask),
         "ratio": masked_sum(ratio, mask),
-        "clipped": masked_sum(clipped.astype(jnp.float32), mask),
+        "clipped": masked_sum((low | high).astype(jnp.float32), mask),
+        "clipped_low": masked_sum(low.astype(jnp.float32), mask),
+        "clipped_high": masked_sum(high.astype(jnp.float32), mask),
         # The low-variance estimate of KL(π_old || π): (ρ − 1) − log ρ.
         "kl": masked_sum(ratio - 1 - log_ratio, mask),
         "gap": masked_sum(gap, mask),
     }
-    maxima = {"gap": jnp.max(jnp.where(mask, gap, 0.0))}
-    return loss, jax.lax.stop_gradient((sums, maxima))
+    return sums, {"gap": jnp.max(jnp.where(mask, gap, 0.0))}
 
 
 def _metrics(sums: Metrics, maxima: Metrics, norm: Array) -> Metrics:
@@ -118,6 +118,8 @@ def _metrics(sums: Metrics, maxima: Metrics, norm: Array) -> Metrics:
         "actor/entropy": jnp.mean(sums["entropy"] / tokens),
         "actor/ratio_mean": jnp.mean(sums["ratio"] / tokens),
         "actor/clip_fraction": jnp.mean(sums["clipped"] / tokens),
+        "actor/clip_fraction_low": jnp.mean(sums["clipped_low"] / tokens),
+        "actor/clip_fraction_high": jnp.mean(sums["clipped_high"] / tokens),
         "actor/kl": jnp.mean(sums["kl"] / tokens),
         "actor/grad_norm": jnp.mean(norm),
         # Before the first update sampler and learner have the same weights: any gap is a fault.

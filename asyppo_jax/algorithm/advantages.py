@@ -5,6 +5,7 @@ type in `config/settings.py`. The result is whitened and masked by the caller.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -52,10 +53,14 @@ def grpo_advantages(
     group_size: int,
     config: AlgorithmConfig,
 ) -> Float[Array, "B C"]:
-    """GRPO (arXiv 2402.03300): (r − mean of the group) / std of the group, at every token."""
-    del value_mean, config
+    """GRPO (arXiv 2402.03300): (r − mean of the group) / std of the group, at every token.
+
+    Without the division by `config.group_scale` "none" (Dr.GRPO, arXiv 2503.20783).
+    """
+    del value_mean
     rewards, valid = (x.reshape(-1, group_size) for x in (rollout.rewards, rollout.reward_valid))
-    per_sequence = jax.vmap(group_advantages)(rewards, valid).reshape(-1, 1)
+    of_group = partial(group_advantages, scale=config.group_scale)
+    per_sequence = jax.vmap(of_group)(rewards, valid).reshape(-1, 1)
     return jnp.where(mask, per_sequence, 0.0)
 
 

@@ -7,7 +7,12 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from asyppo_jax.algorithm.advantages import ESTIMATORS, critic_targets
 from asyppo_jax.config import AlgorithmConfig
 from asyppo_jax.ops.ensemble import critic_shards, disagreement_masks, value_mean_and_std
-from asyppo_jax.ops.masked import explained_variance, masked_mean, masked_quantile
+from asyppo_jax.ops.masked import (
+    explained_variance,
+    masked_mean,
+    masked_quantile,
+    masked_variance,
+)
 from asyppo_jax.ops.returns import whiten
 from asyppo_jax.types import Experience, Rollout
 
@@ -72,8 +77,11 @@ def _whiten(
     )
 
 
-def summarize(experience: Experience) -> dict[str, Array]:
-    """Metrics of the rollout and of the critics before their update, scalars by name."""
+def summarize(experience: Experience, group_size: int) -> dict[str, Array]:
+    """The rollout's and the critics' metrics of a step, before any update: scalars by name.
+
+    To add a metric of a step, add it here, or to `actor_update` or `critic_update`.
+    """
     rollout, mask = experience.rollout, experience.loss_mask
     num_critics = experience.values.shape[0]
     real = rollout.completion_mask
@@ -81,6 +89,8 @@ def summarize(experience: Experience) -> dict[str, Array]:
     valid = rollout.reward_valid
     metrics = {
         "rollout/reward_mean": masked_mean(rollout.rewards, valid),
+        "rollout/reward_std": jnp.sqrt(masked_variance(rollout.rewards, valid)),
+        "rollout/groups_without_spread": _groups_without_spread(rollout, group_size),
         "rollout/reward_invalid": jnp.sum(~valid).astype(jnp.float32),
         "rollout/completion_length_mean": jnp.mean(lengths.astype(jnp.float32)),
         "rollout/completion_length_max": jnp.max(lengths).astype(jnp.float32),
@@ -105,6 +115,14 @@ def summarize(experience: Experience) -> dict[str, Array]:
         name = f"critic/explained_variance_{k}"
         metrics[name] = explained_variance(experience.values[k], returns, mask)
     return metrics
+
+
+def _groups_without_spread(rollout: Rollout, group_size: int) -> Float[Array, ""]:
+    """The share of prompts whose valid rewards are all equal: a group's mean teaches nothing."""
+    rewards, valid = (x.reshape(-1, group_size) for x in (rollout.rewards, rollout.reward_valid))
+    highest = jnp.max(jnp.where(valid, rewards, -jnp.inf), axis=1)
+    lowest = jnp.min(jnp.where(valid, rewards, jnp.inf), axis=1)
+    return jnp.mean((highest <= lowest).astype(jnp.float32))
 
 
 def _masked_rate(kept: Bool[Array, "B C"], mask: Bool[Array, "B C"]) -> Float[Array, ""]:

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from asyppo_jax.algorithm.policy_losses import PolicyLoss
 from asyppo_jax.algorithm.state import create_train_state, state_shardings
-from asyppo_jax.algorithm.train_step import Phases, phase_functions, run_phases, train_step
+from asyppo_jax.algorithm.train_step import Phases, phase_functions, run_phases
 from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.runtime.sharding import batch_sharding, replicated
@@ -33,10 +34,12 @@ class Program(NamedTuple):
     fields: tuple[str, ...]
 
 
-def programs(networks: Networks, config: Config, mesh: Mesh) -> dict[str, Program]:
+def programs(
+    networks: Networks, config: Config, mesh: Mesh, policy_loss: PolicyLoss | None = None
+) -> dict[str, Program]:
     """The programs after sampling by name: "values", "critics" and "actor", or "step" for all."""
-    phases, shardings = phase_functions(networks, config), state_shardings(config, networks, mesh)
-    scalars = replicated(mesh)
+    phases = phase_functions(networks, config, policy_loss)
+    shardings, scalars = state_shardings(config, networks, mesh), replicated(mesh)
 
     def update(function: Callable[..., Any], *fields: str) -> Program:
         placed = tuple(getattr(shardings, field) for field in fields)
@@ -52,20 +55,21 @@ def programs(networks: Networks, config: Config, mesh: Mesh) -> dict[str, Progra
         "values": Program(phases.values, {}, ("critic_params",)),
         "critics": update(phases.critics, "critic_params", "critic_opt_state"),
         "actor": update(phases.actor, "actor_params", "actor_opt_state"),
-        "step": Program(partial(train_step, networks=networks, config=config), step, FIELDS),
+        "step": Program(partial(run_phases, phases=phases, config=config), step, FIELDS),
     }
 
 
 def make_train_step(
-    networks: Networks, config: Config, mesh: Mesh
+    networks: Networks, config: Config, mesh: Mesh, policy_loss: PolicyLoss | None = None
 ) -> Callable[[TrainState, Rollout], tuple[TrainState, Metrics]]:
     """The compiled step of a run: one program, or its phases with `config.mesh.offload`.
 
-    The state is donated, and returned as `resting_shardings` says.
+    The state is donated, and returned as `resting_shardings` says. `policy_loss` replaces the loss
+    that `config.algorithm.loss` names.
     """
     compiled = {
         name: jax.jit(program.function, **program.jit)
-        for name, program in programs(networks, config, mesh).items()
+        for name, program in programs(networks, config, mesh, policy_loss).items()
     }
     if config.mesh.offload == "none":
         return compiled["step"]

@@ -17,6 +17,7 @@ from asyppo_jax.algorithm.batching.microbatches import traced_once
 from asyppo_jax.algorithm.critic_update import update_critics
 from asyppo_jax.algorithm.experience import make_experience, summarize
 from asyppo_jax.algorithm.forward import ensemble_values
+from asyppo_jax.algorithm.policy_losses import PolicyLoss, resolve_loss
 from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.types import Experience, Metrics, Params, Rollout, TrainState
@@ -46,10 +47,19 @@ class Phases(NamedTuple):
 
 
 def train_step(
-    state: TrainState, rollout: Rollout, *, networks: Networks, config: Config
+    state: TrainState,
+    rollout: Rollout,
+    *,
+    networks: Networks,
+    config: Config,
+    policy_loss: PolicyLoss | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """AsyPPO, one iteration after sampling (arXiv 2510.01656): the next state and its metrics."""
-    return run_phases(state, rollout, phases=phase_functions(networks, config), config=config)
+    """AsyPPO, one iteration after sampling (arXiv 2510.01656): the next state and its metrics.
+
+    `policy_loss` replaces the loss that `config.algorithm.loss` names.
+    """
+    phases = phase_functions(networks, config, policy_loss)
+    return run_phases(state, rollout, phases=phases, config=config)
 
 
 def run_phases(
@@ -80,13 +90,16 @@ def run_phases(
     return state, metrics | critic_metrics | actor_metrics
 
 
-def phase_functions(networks: Networks, config: Config) -> Phases:
-    """The phases as pure functions of arrays."""
+def phase_functions(
+    networks: Networks, config: Config, policy_loss: PolicyLoss | None = None
+) -> Phases:
+    """The phases as pure functions of arrays; None: the loss that the config names."""
     given = {"networks": networks, "config": config}
+    policy_loss = policy_loss or resolve_loss(config.algorithm)
     return Phases(
         values=partial(score_rollout, **given),
         critics=partial(step_critics, **given),
-        actor=partial(step_actor, **given),
+        actor=partial(step_actor, **given, policy_loss=policy_loss),
         next_step=lambda step: step + 1,
     )
 
@@ -111,7 +124,7 @@ def score_rollout(
         group_size=config.sampling.group_size,
         config=config.algorithm,
     )
-    return experience, summarize(experience)
+    return experience, summarize(experience, config.sampling.group_size)
 
 
 def step_critics(
@@ -145,13 +158,14 @@ def step_actor(
     *,
     networks: Networks,
     config: Config,
+    policy_loss: PolicyLoss,
 ) -> tuple[Params, Any, Metrics]:
     """The actor's update; during the critics' warm-up nothing changes and its metrics are NaN."""
 
     @traced_once
     def update(params, opt_state):
         noise = phase_key(key, step, "actor")
-        return update_actor(params, opt_state, experience, noise, networks, config)
+        return update_actor(params, opt_state, experience, noise, networks, config, policy_loss)
 
     def skip(params, opt_state):
         shapes = jax.eval_shape(update, params, opt_state)[2]

@@ -26,6 +26,11 @@ def check_config(config: Config) -> None:
             "config.algorithm.advantages is 'gae', which needs the values of critics, but "
             "config.algorithm.num_critics is 0; set advantages to 'grpo', or have a critic"
         )
+    if algorithm.group_scale != "std" and algorithm.advantages != "grpo":
+        raise ConfigError(
+            f"config.algorithm.group_scale is {algorithm.group_scale!r}, which has no effect with "
+            f"config.algorithm.advantages = {algorithm.advantages!r}; leave it, or use 'grpo'"
+        )
     if critics and group % critics:
         raise ConfigError(
             f"config.sampling.group_size is {group}, which {critics} critics cannot share evenly; "

@@ -128,6 +128,9 @@ class AlgorithmConfig:
     # How advantages are estimated: "gae" from rewards and the critics' mean value (PPO); "grpo"
     # from the rewards of the group alone (arXiv 2402.03300). See `algorithm.advantages`.
     advantages: Literal["gae", "grpo"] = "gae"  # [P]
+    # "grpo": advantages of a group are divided by its standard deviation ("std"), or not ("none",
+    # Dr.GRPO, arXiv 2503.20783).
+    group_scale: Literal["std", "none"] = "std"
     num_critics: int = 2  # K [P]; 0 needs an estimator without values
     advantage_mask_fraction: float = 0.2  # k, share of real tokens with the lowest std [P]
     entropy_mask_fraction: float = 0.2  # h, share of real tokens with the highest std [P]
@@ -142,6 +145,9 @@ class AlgorithmConfig:
     returns: Literal["lambda", "monte_carlo"] = "lambda"
     # [D] Over real tokens, before the advantage mask: the mask belongs to the policy loss.
     advantage_whitening: Literal["before_mask", "after_mask", "none"] = "before_mask"
+    # The policy's loss per token: "asyppo" [P], or "module:function", a function of your own (see
+    # `algorithm.policy_losses`).
+    loss: str = "asyppo"
     # How per-token losses become one number. "sequence" [P]: 1/|o| per token, then the mean over
     # sequences; "token": the mean over all tokens of a minibatch (DAPO, arXiv 2503.14476);
     # "constant": 1/C per token, then the mean over sequences (Dr.GRPO, arXiv 2503.20783).
@@ -167,12 +173,18 @@ class AlgorithmConfig:
     def method(self) -> str:
         """The method in words, such as "AsyPPO (2 critics, masks 20% and 20%)"."""
         name = {"gae": "AsyPPO" if self.num_critics > 1 else "PPO", "grpo": "GRPO"}[self.advantages]
+        if (self.advantages, self.group_scale) == ("grpo", "none"):
+            name = "Dr.GRPO"
         parts = [f"{self.num_critics or 'no'} critic{'s' * (self.num_critics != 1)}"]
         if self.num_critics > 1:  # one critic has no disagreement to rank: masks keep every token
             k, h = self.advantage_mask_fraction, self.entropy_mask_fraction
             parts.append(f"masks {k:.0%} and {h:.0%}")
         if self.loss_aggregation != "sequence":
-            parts.append(f"loss per {self.loss_aggregation}")
+            parts.append(
+                {"token": "loss per token", "constant": "loss over C"}[self.loss_aggregation]
+            )
+        if self.loss != "asyppo":
+            parts.append(f"loss {self.loss}")
         return f"{name} ({', '.join(parts)})"
 
 

@@ -4,6 +4,8 @@ GAE: Schulman et al., arXiv 1506.02438. Group advantages: Shao et al. (GRPO), ar
 A completion mask is true up to and including the last real token and false after it.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -73,11 +75,16 @@ def whiten(x: Float[Array, "B C"], mask: Bool[Array, "B C"]) -> Float[Array, "B 
 
 
 def group_advantages(
-    rewards: Float[Array, " G"], valid: Bool[Array, " G"], epsilon: float = 1e-6
+    rewards: Float[Array, " G"],
+    valid: Bool[Array, " G"],
+    epsilon: float = 1e-6,
+    *,
+    scale: Literal["std", "none"] = "std",
 ) -> Float[Array, " G"]:
     """GRPO's advantages (r − mean) / (std + ε) within one group (sample std); 0 where invalid.
 
-    arXiv 2402.03300, section 4.1. With fewer than two valid rewards all advantages are 0.
+    arXiv 2402.03300, section 4.1. With `scale` "none" they are r − mean: Dr.GRPO, arXiv 2503.20783.
+    With fewer than two valid rewards all advantages are 0.
     """
     count = jnp.sum(valid)
     # Subtracting the maximum makes equal rewards exactly equal to their mean; otherwise a rounding
@@ -85,4 +92,5 @@ def group_advantages(
     rewards = rewards - jnp.max(jnp.where(valid, rewards, -jnp.inf))
     variance = masked_variance(rewards, valid) * count / jnp.maximum(count - 1, 1)
     centred = rewards - masked_mean(rewards, valid)
-    return jnp.where(valid & (count > 1), centred / (jnp.sqrt(variance) + epsilon), 0.0)
+    scaled = centred if scale == "none" else centred / (jnp.sqrt(variance) + epsilon)
+    return jnp.where(valid & (count > 1), scaled, 0.0)

@@ -11,6 +11,7 @@ import pytest
 from asyppo_jax.algorithm.actor_update import actor_loss
 from asyppo_jax.algorithm.batching.layout import lay_out
 from asyppo_jax.algorithm.batching.rows import update_rows
+from asyppo_jax.algorithm.policy_losses import asyppo
 from tests.tiny import (
     PROMPT,
 )
@@ -58,7 +59,7 @@ def test_the_actors_loss_and_gradient_are_those_of_the_papers_formula(setting, l
     rows = jax.jit(lambda x: lay_out(x, config.batching, group)[0])(rows)
 
     def ours(params):
-        return actor_loss(params, rows, count, networks, config)[0]
+        return actor_loss(params, rows, count, networks, config, asyppo)[0]
 
     def papers(params):
         return _paper_loss(params, experience, networks, config)
@@ -81,7 +82,7 @@ def test_a_dropped_token_has_no_surrogate_gradient_and_keeps_its_entropy_gradien
     @jax.jit
     def gradient_norm(rows):
         def loss(params):
-            return actor_loss(params, rows, jnp.float32(1), networks, config)[0]
+            return actor_loss(params, rows, jnp.float32(1), networks, config, asyppo)[0]
 
         return optax.tree.norm(jax.grad(loss)(state.actor_params))
 

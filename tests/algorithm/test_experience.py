@@ -113,7 +113,7 @@ def test_every_critic_sees_every_prompt_and_no_response_twice(num_critics):
 
 def test_the_summary_counts_invalid_rewards_and_leaves_them_out_of_the_mean():
     experience = _experience()
-    metrics = jax.jit(summarize)(experience)
+    metrics = jax.jit(summarize, static_argnums=1)(experience, 8)
     rollout = experience.rollout
     assert metrics["rollout/reward_invalid"] == 1
     valid = np.asarray(rollout.rewards)[np.asarray(rollout.reward_valid)]
@@ -122,3 +122,15 @@ def test_the_summary_counts_invalid_rewards_and_leaves_them_out_of_the_mean():
     rate = metrics["ensemble/advantage_mask_rate"]
     np.testing.assert_allclose(rate, round(0.2 * count) / count, atol=1e-6)
     assert {"critic/explained_variance_0", "critic/explained_variance_1"} <= metrics.keys()
+
+
+def test_the_spread_of_rewards_over_all_answers_and_within_groups():
+    config = make_config()
+    rollout = make_rollout(config)
+    rewards = jnp.repeat(jnp.array([0.0, 1.0, 0.25, 0.75]), 8).at[jnp.array([16, 24])].set(1.0)
+    valid = jnp.ones(32, bool).at[24].set(False)  # the only reward of its group that differs
+    experience = _experience(rollout=rollout.replace(rewards=rewards, reward_valid=valid))
+    metrics = summarize(experience, 8)
+    assert metrics["rollout/groups_without_spread"] == 0.75
+    expected = np.asarray(rewards)[np.asarray(valid)].std()
+    np.testing.assert_allclose(metrics["rollout/reward_std"], expected, rtol=1e-6)

@@ -56,6 +56,7 @@ from tests.tiny import make_config
             r"critic_microbatch_size \(for each critic\) is 48, .*share .* = 64",
         ),
         ({"algorithm__num_critics": 0}, "advantages is 'gae', which needs the values of critics"),
+        ({"algorithm__group_scale": "none"}, "group_scale is 'none', which has no effect with"),
         ({"sampling__temperature": -1.0}, r"sampling\.temperature is -1\.0; .*0 \(greedy\)"),
         ({"evaluation__top_k": -1}, r"evaluation\.top_k is -1"),
         (

@@ -54,6 +54,16 @@ def test_the_microbatch_of_a_critic_is_its_share_unless_it_is_given():
             {"algorithm__loss_aggregation": "token", "algorithm__num_critics": 1},
             "PPO (1 critic, loss per token)",
         ),
+        (
+            {
+                "algorithm__advantages": "grpo",
+                "algorithm__num_critics": 0,
+                "algorithm__group_scale": "none",
+                "algorithm__loss_aggregation": "constant",
+            },
+            "Dr.GRPO (no critics, loss over C)",
+        ),
+        ({"algorithm__loss": "my:f", "algorithm__num_critics": 1}, "PPO (1 critic, loss my:f)"),
     ],
 )
 def test_a_run_names_the_method_that_it_trains_with(changes, method):

@@ -263,6 +263,12 @@ def test_group_advantages_of_a_hand_computed_example():
     np.testing.assert_allclose(advantages, np.array([-0.25, 0.75, -0.25, -0.25]) / 0.500001)
 
 
+def test_unscaled_group_advantages_are_rewards_less_their_mean():
+    rewards, valid = jnp.array([0.0, 1.0, jnp.nan, 0.5]), jnp.array([True, True, False, True])
+    advantages = returns.group_advantages(rewards, valid, scale="none")
+    np.testing.assert_allclose(advantages, [-0.5, 0.5, 0.0, 0.0], atol=1e-7)
+
+
 def test_an_invalid_reward_does_not_affect_its_group():
     rewards = jnp.array([0.0, jnp.nan, 1.0, 1.0])
     valid = jnp.array([True, False, True, True])

@@ -1,0 +1,105 @@
+"""Policy losses by name or as a function: values, gradients, and what is refused."""
+
+import sys
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asyppo_jax.algorithm.actor_update import actor_loss
+from asyppo_jax.algorithm.batching.rows import update_rows
+from asyppo_jax.algorithm.forward import completion_log_probs
+from asyppo_jax.algorithm.policy_losses import asyppo, check_loss, resolve_loss
+from asyppo_jax.algorithm.train_step import step_actor
+from asyppo_jax.config import AlgorithmConfig, ConfigError
+
+
+def reinforce(log_probs, entropy, rows, config):
+    """−A · log π: no ratio, no clipping, no masks."""
+    del entropy, config
+    return -rows.advantages * log_probs
+
+
+def scaled(log_probs, entropy, rows, config, *, scale):
+    return scale * asyppo(log_probs, entropy, rows, config)
+
+
+@pytest.fixture
+def this_module(monkeypatch):
+    """The name under which a setting finds the functions of this file."""
+    monkeypatch.setitem(sys.modules, "my_losses", sys.modules[__name__])
+    return "my_losses"
+
+
+def test_a_loss_is_found_by_its_name(this_module):
+    assert resolve_loss(AlgorithmConfig()) is asyppo
+    assert resolve_loss(AlgorithmConfig(loss=f"{this_module}:reinforce")) is reinforce
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ppo", r"config\.algorithm\.loss is 'ppo'; give \"asyppo\" or \"module:function\""),
+        ("no_such_module:f", r"config\.algorithm\.loss .* cannot be imported"),
+        ("json:f", r"module 'json' has no function 'f'"),
+        ("json:dumps", r"loss json:dumps raised TypeError .*loss\(log_probs, entropy, rows"),
+    ],
+)
+def test_a_name_that_is_no_loss_is_refused_before_the_run_starts(name, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve_loss(AlgorithmConfig(loss=name))
+
+
+def test_a_loss_that_is_already_one_number_is_refused():
+    def mean(log_probs, entropy, rows, config):
+        return jnp.mean(reinforce(log_probs, entropy, rows, config))
+
+    with pytest.raises(ConfigError, match=r"mean returned \(\) for arrays of shape \(2, 3\)"):
+        check_loss(mean, AlgorithmConfig())
+
+
+def test_the_gradient_of_a_loss_of_ones_own_is_that_of_its_formula(setting):
+    config, networks, state, experience = setting
+    rows = update_rows(experience, "sequence")
+    count = jnp.float32(rows.mask.shape[0])
+
+    def own(params):
+        return actor_loss(params, rows, count, networks, config, reinforce)[0]
+
+    def formula(params):
+        log_probs, _ = completion_log_probs(params, rows, networks, config.batching)
+        per_token = jnp.where(rows.mask, -rows.advantages * log_probs, 0.0)
+        lengths = jnp.maximum(jnp.sum(rows.mask, axis=-1), 1)
+        return jnp.sum(jnp.sum(per_token, axis=-1) / lengths) / count
+
+    loss, gradient = jax.jit(jax.value_and_grad(own))(state.actor_params)
+    expected, expected_gradient = jax.jit(jax.value_and_grad(formula))(state.actor_params)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-6),
+        gradient,
+        expected_gradient,
+    )
+
+
+def test_an_update_takes_a_function_or_its_name_and_metrics_do_not_depend_on_it(
+    setting, this_module
+):
+    config, networks, state, experience = setting
+    algorithm = replace(config.algorithm, loss=f"{this_module}:reinforce", actor_epochs=1)
+    arrays = state.actor_params, state.actor_opt_state, state.key, state.step, experience
+
+    def update(loss):
+        options = {"networks": networks, "config": replace(config, algorithm=algorithm)}
+        return jax.jit(partial(step_actor, **options, policy_loss=loss))(*arrays)
+
+    by_name, by_function = update(resolve_loss(algorithm)), update(reinforce)
+    jax.tree.map(np.testing.assert_array_equal, by_name[0], by_function[0])
+    default, twice = update(asyppo), update(partial(scaled, scale=2.0))
+    assert set(by_name[2]) == set(default[2])
+    # The first minibatch's log-probs are those of the same parameters under any loss.
+    assert by_name[2]["rollout/log_prob_gap"] == default[2]["rollout/log_prob_gap"]
+    np.testing.assert_allclose(twice[2]["actor/grad_norm"], 2 * default[2]["actor/grad_norm"], 0.1)
