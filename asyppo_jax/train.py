@@ -2,32 +2,23 @@
 
 import dataclasses
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from jax.sharding import Mesh
 
-from asyppo_jax.algorithm.offload import initial_state, make_train_step, resting_shardings
+from asyppo_jax.algorithm.offload import resting_shardings
+from asyppo_jax.algorithm.policy_losses import PolicyLoss
 from asyppo_jax.algorithm.state import state_shapes
 from asyppo_jax.algorithm.train_step import phase_key, warmup_steps
-from asyppo_jax.config import Config
-from asyppo_jax.config.checks import check_divides_data_axis
+from asyppo_jax.config import Config, ConfigError, Settings
 from asyppo_jax.evaluation.held_out import evaluate
-from asyppo_jax.models.actor_critic import Networks
-from asyppo_jax.models.pretrained import (
-    critic_source,
-    load_actor_params,
-    load_critic_params,
-    load_networks,
-)
 from asyppo_jax.runs import checkpoint as checkpoints
 from asyppo_jax.runs.base_files import keep_base_files
 from asyppo_jax.runs.metrics import (
@@ -40,125 +31,63 @@ from asyppo_jax.runs.metrics import (
 from asyppo_jax.runs.plots import plot_run
 from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
 from asyppo_jax.runs.save_rollouts import make_rollout_saver
+from asyppo_jax.runs.setup import Run, first_state, prepare, print_once, with_functions
 from asyppo_jax.runtime.multi_host import gather_rows, is_first, sum_over_hosts
 from asyppo_jax.runtime.paths import check_packages
-from asyppo_jax.runtime.sharding import make_mesh, placed, put
+from asyppo_jax.runtime.sharding import placed
 from asyppo_jax.sampling.rollouts import join_chunks, sample_in_chunks, with_rewards
-from asyppo_jax.sampling.sampler import (
-    Answers,
-    Sampler,
-    evaluation_options,
-    make_sampler,
-    training_options,
-)
-from asyppo_jax.tasks.prompts import Prompt, make_prompt_iterator, make_prompts
-from asyppo_jax.tasks.records import load_records
-from asyppo_jax.tasks.rewards import RewardPool, Scores, join_scores
-from asyppo_jax.tasks.tokenizers import (
-    check_same_vocabulary,
-    load_tokenizer,
-    pad_token_id,
-    stop_token_ids,
-)
+from asyppo_jax.sampling.sampler import Answers
+from asyppo_jax.tasks.prompts import make_prompt_iterator
+from asyppo_jax.tasks.rewards import RewardFunction, RewardPool, Scores, join_scores
 from asyppo_jax.types import TrainState
 
-
-@dataclass(frozen=True)
-class Run:
-    """What does not change from the first step to the last."""
-
-    config: Config
-    mesh: Mesh
-    networks: Networks
-    sampler: Sampler
-    evaluation_sampler: Sampler
-    train_prompts: Sequence[Prompt]
-    eval_prompts: Sequence[Prompt]
-    train_step: Callable[..., Any]
+_FIRST_STEPS = 3  # in these a run says if all rewards are equal
 
 
-def prepare(config: Config) -> Run:
-    """The run of a config: data, tokenizer and architectures are read and checked to fit."""
-    mesh = make_mesh(config.mesh)
-    check_divides_data_axis(config, mesh.shape["data"])
-    networks = load_networks(config)
-    tokenizer = load_tokenizer(config.actor.path)
-    if networks.critic is not None and critic_source(config).path != config.actor.path:
-        check_same_vocabulary(tokenizer, load_tokenizer(config.critic.path))
-    stop_ids = stop_token_ids(tokenizer, config.actor.path, config.sampling.stop_tokens)
-    pad_id = pad_token_id(tokenizer)
-    train_prompts, train_report = make_prompts(
-        load_records(config.train_data), tokenizer, config.prompt
-    )
-    eval_prompts, eval_report = make_prompts(
-        load_records(config.eval_data), tokenizer, config.prompt
-    )
-    sampler = partial(
-        make_sampler,
-        networks,
-        tokenizer,
-        mesh=mesh,
-        max_prompt_length=config.prompt.max_length,
-        stop_strings=config.sampling.stop_strings,
-    )
-    _print_once(f"training problems: {train_report.summary()}")
-    _print_once(f"held-out problems: {eval_report.summary()}")
-    return Run(
-        config=config,
-        mesh=mesh,
-        networks=networks,
-        sampler=sampler(training_options(config, stop_ids, pad_id)),
-        evaluation_sampler=sampler(evaluation_options(config, stop_ids, pad_id)),
-        train_prompts=train_prompts,
-        eval_prompts=eval_prompts,
-        train_step=make_train_step(networks, config, mesh),
-    )
-
-
-def first_state(run: Run) -> TrainState:
-    """The state before the first step: pretrained weights, sharded as the run needs them."""
-    config, networks = run.config, run.networks
-    shardings = resting_shardings(config, networks, run.mesh)
-    actor = put(load_actor_params(config, networks), shardings.actor_params)
-    critics = put(load_critic_params(config, networks), shardings.critic_params)
-    return initial_state(config, networks, run.mesh, actor, critics)
-
-
-def train(config: Config, workdir: str) -> dict[str, Any]:
+def train(
+    config: Config | Settings,
+    workdir: str | os.PathLike[str],
+    *,
+    loss: PolicyLoss | None = None,
+    reward: RewardFunction | Sequence[RewardFunction] | None = None,
+) -> dict[str, Any]:
     """Trains from the last checkpoint in `workdir`, or from the start; returns the summary.
 
     A run that was killed and is started again ends equal, to the last bit, to one that was not.
     If several processes share the run (see `multi_host.initialize`), all must call this with the
     same arguments; the first one writes, and the others return an empty summary.
 
+    Args:
+        config: a `Config`, or the editable settings of `default_config()`.
+        workdir: the run's directory, which may be in a bucket.
+        loss: replaces the loss that `config.algorithm.loss` names; see `algorithm.policy_losses`.
+        reward: replaces the functions that `config.reward.function` names. May be defined in a
+            notebook.
+
     Raises:
         ConfigError, ModelError, DataError, CheckpointError, NonFiniteError: in one sentence each.
     """
     started = time.perf_counter()
+    config, workdir = with_functions(config, loss, reward), os.fspath(workdir)
     settings = dataclasses.asdict(config)
     check_packages(workdir)
     checkpoints.check_same_run(workdir, settings)
-    run = prepare(config)
+    run = prepare(config, loss)
     checkpoints.write_settings(workdir, settings)
     keep_base_files(config, workdir)
-    with jax.set_mesh(run.mesh), RewardPool(config.reward) as pool:
+    with jax.set_mesh(run.mesh), RewardPool(config.reward, reward) as pool:
         manager = checkpoints.make_manager(workdir, config.checkpoint)
         data = make_prompt_iterator(
             run.train_prompts, batch_size=config.sampling.num_prompts, seed=config.seed
         )
         try:
             state = _restore_or_start(run, manager, data)
-            _print_once(describe_sizes(config))
+            print_once(describe_sizes(config))
             _train_on(run, state, data, pool, manager, workdir, started)
         finally:
             manager.wait_until_finished()
             manager.close()
     return _summarize_run(config, workdir) if is_first() else {}
-
-
-def _print_once(text: str) -> None:
-    if is_first():
-        print(text)
 
 
 def _restore_or_start(run: Run, manager, data) -> TrainState:
@@ -168,13 +97,14 @@ def _restore_or_start(run: Run, manager, data) -> TrainState:
     shapes = state_shapes(run.config, run.networks)
     state, data_state = checkpoints.restore(manager, placed(shapes, shardings))
     data.set_state(data_state)
-    _print_once(f"resuming after step {int(state.step)} of {manager.directory}")
+    print_once(f"resuming after step {int(state.step)} of {manager.directory}")
     return state
 
 
 def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started: float) -> None:
     """Runs steps, evaluations, metrics and checkpoints from the state's step to the last."""
     config, step = run.config, int(state.step)
+    first_step, warned = step, False
     is_writer = is_first()
     save_rollout = make_rollout_saver(workdir, run.networks, run.sampler, config, run.mesh)
     if step and is_writer:  # the clock continues from the step that the run resumes after
@@ -189,7 +119,9 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
             writer.write(step, metrics | {"time/elapsed_s": time.perf_counter() - started})
 
         if step == 0:
-            write(_evaluate(run, state, pool, progress))
+            metrics = _evaluate(run, state, pool, progress)
+            _check_scored(metrics, run, pool)
+            write(metrics)
         while step < config.num_steps:
             state, metrics = _one_step(run, state, data, pool, progress, save_rollout)
             step += 1
@@ -200,6 +132,8 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
             # Before the checkpoint: a resumed run does not write that step again.
             write(metrics)
             progress.finish_step(step, metrics)
+            if step - first_step <= _FIRST_STEPS:
+                warned = warned or _warn_if_nothing_can_be_learnt(run, step, metrics, progress)
             due = config.checkpoint.every and step % config.checkpoint.every == 0
             if last or due:
                 accuracy = metrics["evaluate/accuracy"] if evaluated else None
@@ -238,6 +172,7 @@ def _one_step(
         metrics = {name: x for name, x in metrics.items() if not name.startswith(of_actor)}
     require_finite(step, metrics)
     times = progress.take_times()
+    metrics |= _mean_of_each_reward(scores)
     metrics["rollout/truncated_fraction"] = float(truncated.mean())
     metrics["rollout/tokens_per_s"] = float(lengths.sum()) / times["time/sample_s"]
     _print_step(run.config, step, metrics, answers, scores, progress)
@@ -245,7 +180,43 @@ def _one_step(
 
 
 def _score(pool: RewardPool, answers: Answers) -> Scores:
-    return pool.score(answers.problems, answers.completions, answers.answers)
+    return pool.score(answers.problems, answers.completions, answers.answers, answers.records)
+
+
+def _mean_of_each_reward(scores: Scores) -> dict[str, float]:
+    """Where several functions make the reward, the mean of each over all valid answers."""
+    sums = {name: np.sum(x[scores.valid]) for name, x in scores.by_function.items()}
+    sums, count = sum_over_hosts((sums, np.float32(scores.valid.sum())))
+    return {f"rollout/reward_{name}": float(x / max(count, 1)) for name, x in sums.items()}
+
+
+def _check_scored(metrics: dict[str, float], run: Run, pool: RewardPool) -> None:
+    """Raises `ConfigError` if no held-out answer got a reward before the first step."""
+    total = len(run.eval_prompts) * run.config.evaluation.num_samples
+    if metrics["evaluate/invalid"] == total:
+        raise ConfigError(
+            f"none of the {total} answers to the held-out problems got a reward "
+            f"({pool.failure or 'see the messages above'}); correct "
+            f"config.reward.function = {run.config.reward.function!r} or raise its time_limit"
+        )
+
+
+def _warn_if_nothing_can_be_learnt(
+    run: Run, step: int, metrics: dict[str, float], progress: Progress
+) -> bool:
+    """Prints a line if all rewards of a step are equal; returns whether it did."""
+    if metrics["rollout/reward_std"] > 0:
+        return False
+    sampling = run.config.sampling
+    none = metrics["rollout/reward_invalid"] == sampling.num_prompts * sampling.group_size
+    what = (
+        "no answer has a reward" if none else f"every reward is {metrics['rollout/reward_mean']:g}"
+    )
+    progress.print(
+        f"step {step}: {what}, so nothing can be learnt from it; if this goes on, see "
+        "docs/troubleshooting.md, 'rollout/reward_mean stays 0 or 1'"
+    )
+    return True
 
 
 def _evaluate(
@@ -262,7 +233,7 @@ def _evaluate(
             run.mesh,
         )
     progress.print(
-        f"step {int(state.step)}: held-out accuracy {result.accuracy:.3f} "
+        f"step {int(state.step)}: held-out {run.config.reward.measure} {result.accuracy:.3f} "
         f"({len(run.eval_prompts)} problems, {result.invalid} answers without a score)"
     )
     return result.metrics() | progress.take_times()
@@ -315,6 +286,7 @@ def _summarize_run(config: Config, workdir: str) -> dict[str, Any]:
         "steps": rows[-1]["step"],
         "seconds": rows[-1]["time/elapsed_s"],
         "seed": config.seed,
+        "measure": config.reward.measure,
         "plots": [str(path) for path in plot_run(workdir)],
     }
     write_summary(workdir, summary)

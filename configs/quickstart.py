@@ -8,14 +8,20 @@ two critics, each trained on half of every group, and masks at 20%. Unlike the p
 rates and the warm-up are chosen for a model of a million parameters.
 """
 
+from pathlib import Path
+
 from asyppo_jax.config import Settings, default_config
+
+MODEL = Path("experiments/quickstart/model")
+if not MODEL.is_dir():  # called from another directory
+    MODEL = Path(__file__).parents[1] / MODEL
 
 
 def get_config() -> Settings:
     config = default_config()
     config.num_steps = 30
 
-    config.actor.path = "experiments/quickstart/model"
+    config.actor.path = str(MODEL)
     config.actor.remat = "none"  # the model is small, so storing all activations is faster
     config.critic.num_layers = 2  # mini-critics: the first half of the actor's layers
     config.critic.remat = "none"

@@ -13,10 +13,12 @@ from absl import flags
 
 from asyppo_jax.config import Config, ConfigError, from_config_dict
 from asyppo_jax.config.reading import setting_names, unknown_setting
+from experiments.main import with_config_paths
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags; exits with a one-line error if one is unknown or cannot be set."""
+    argv = with_config_paths(argv)
     for flag in argv[1:]:
         name = flag.lstrip("-").partition("=")[0]
         if name.startswith("config.") and name.removeprefix("config.") not in setting_names():
@@ -62,6 +64,8 @@ def read_config_file(file: str, changes: Mapping[str, Any] | None = None) -> Con
     Raises:
         ConfigError: the file does not exist, has no `get_config`, or sets what is not a setting.
     """
+    (argument,) = with_config_paths([f"--config={file}"])
+    file = argument.removeprefix("--config=")
     try:
         get_config = runpy.run_path(file)["get_config"]
     except (OSError, KeyError) as error:

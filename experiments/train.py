@@ -4,6 +4,7 @@ Any setting can also be set by a flag: `--config.section.field=value`. To run on
 hosts, start this command with `--distributed` on each of them (see experiments/launch/).
 """
 
+import os
 import sys
 
 from absl import app, flags, logging
@@ -11,6 +12,7 @@ from ml_collections import config_flags
 
 from asyppo_jax.config import Config, ConfigError, UserError
 from experiments.command_line import parse_flags, read_config, use_compile_cache
+from experiments.main import command_line
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The directory of checkpoints, metrics and plots.")
@@ -54,6 +56,8 @@ def main(argv: list[str]) -> None:
         summary = train(config, workdir)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"\n{_stopped(str(_WORKDIR.value))}")
     if summary:  # empty except in the first process
         print(closing_lines(summary, workdir))
 
@@ -72,24 +76,47 @@ def _read_config() -> Config:
     return read_config(_CONFIG.value)
 
 
+def _stopped(workdir: str) -> str:
+    """What is kept after Ctrl-C, and how to go on."""
+    from asyppo_jax.runs.checkpoint import saved_steps
+
+    if steps := saved_steps(workdir):
+        return (
+            f"stopped; the last checkpoint is of step {steps[-1]}, "
+            "and the same command continues from there"
+        )
+    return "stopped before the first checkpoint; the same command starts from the beginning"
+
+
 def closing_lines(summary: dict, workdir: str) -> str:
     """The text printed at the end of a run: accuracies, files, and what to try next."""
-    before, after = summary["accuracy_before"], summary["accuracy_after"]
+    before, after = (_percent(summary[name]) for name in ("accuracy_before", "accuracy_after"))
+    lines = [
+        "",
+        f"held-out {summary['measure']} {before} -> {after} "
+        f"in {summary['steps']} steps, {summary['seconds']:.0f} s (seed {summary['seed']})",
+        f"plots    {', '.join(os.path.relpath(plot) for plot in summary['plots'])}",
+        f"metrics  {workdir}/metrics.jsonl, summary.json, tensorboard/",
+        "then",
+        f"  {command_line('evaluate')} --checkpoint={workdir} --benchmark=held_out",
+        f"  {command_line('export')} --workdir={workdir} --output={workdir}/export",
+    ]
+    if os.path.isdir(f"{workdir}/rollouts"):
+        lines.append(f"  {command_line('inspect')} --rollouts={workdir}/rollouts")
     return "\n".join(
         [
-            "",
-            f"held-out accuracy {before:.1%} -> {after:.1%} "
-            f"in {summary['steps']} steps, {summary['seconds']:.0f} s (seed {summary['seed']})",
-            f"plots   {', '.join(summary['plots'])}",
-            f"metrics {workdir}/metrics.jsonl, {workdir}/summary.json, {workdir}/tensorboard",
-            f"then    python -m experiments.evaluate --checkpoint={workdir} --benchmark=gsm8k; "
-            f"python -m experiments.export --workdir={workdir} --output=DIR",
-            "next    another seed: --config.seed=1 and another --workdir; no masks: "
-            "--config.algorithm.advantage_mask_fraction=0 "
-            "--config.algorithm.entropy_mask_fraction=0; more critics: "
-            "--config.algorithm.num_critics=4",
+            *lines,
+            "next, with another --workdir",
+            "  another seed  --config.seed=1",
+            "  no masks      --config.algorithm.advantage_mask_fraction=0 "
+            "--config.algorithm.entropy_mask_fraction=0",
+            "  more critics  --config.algorithm.num_critics=4",
         ]
     )
+
+
+def _percent(reward: float | None) -> str:
+    return "no reward" if reward is None else f"{reward:.1%}"
 
 
 if __name__ == "__main__":

@@ -116,9 +116,18 @@ class SamplingConfig(Truncation):
 class RewardConfig:
     """How a completion becomes a reward in [0, 1], or is marked invalid."""
 
-    function: str = "math"  # "math", "exact", or "module:function" (problem, completion, answer)
+    # "math", "exact", or "module:function", called as f(problem, completion, answer), with a
+    # parameter `record` also with the record's columns. Several, separated by commas: the reward is
+    # their weighted mean.
+    function: str = "math"
     time_limit: float = 5.0  # seconds an answer may take before its process is killed
     num_workers: MayChange[int] = 2
+    weights: tuple[float, ...] = ()  # of several functions, made to add up to 1; empty: equal
+
+    @property
+    def measure(self) -> str:
+        """What the mean reward of held-out answers is called."""
+        return "accuracy" if self.function in ("math", "exact") else "mean reward"
 
 
 @dataclass(frozen=True)

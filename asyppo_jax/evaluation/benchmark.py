@@ -224,10 +224,16 @@ def _sample(
 
 def _grade(answers: list[Answer], grader: RewardPool, answer_finder: RewardPool) -> None:
     """Writes verdicts and scores into the answers."""
-    columns = [[a[name] for a in answers] for name in ("problem", "completion", "answer")]
-    scores = grader.score(*columns)
+    problems, completions, references = (
+        [a[name] for a in answers] for name in ("problem", "completion", "answer")
+    )
+    scores = grader.score(problems, completions, references)
     wrong = [i for i in range(len(answers)) if scores.valid[i] and scores.rewards[i] == 0]
-    has_answer = answer_finder.score(*[[column[i] for i in wrong] for column in columns])
+    has_answer = answer_finder.score(
+        [problems[i] for i in wrong],
+        [completions[i] for i in wrong],
+        [references[i] for i in wrong],
+    )
     without_answer = {
         i
         for i, valid, score in zip(wrong, has_answer.valid, has_answer.rewards, strict=True)

@@ -63,7 +63,10 @@ def evaluate(
         # The last batch is filled up with repeated prompts, which must not be counted.
         count = int((rows < total).sum())
         scores = pool.score(
-            answers.problems[:count], answers.completions[:count], answers.answers[:count]
+            answers.problems[:count],
+            answers.completions[:count],
+            answers.answers[:count],
+            answers.records[:count],
         )
         columns = rows, scores.rewards, scores.valid, answers.truncated, answers.lengths
         batch_results.append([column[:count] for column in columns])

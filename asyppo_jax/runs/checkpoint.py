@@ -112,6 +112,12 @@ def read_settings(workdir: str) -> Config:
         ) from error
 
 
+def saved_steps(workdir: str) -> list[int]:
+    """The steps of the finished checkpoints in `workdir`, in order."""
+    directory = absolute(workdir) / _CHECKPOINTS
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
+
+
 def choose_step(workdir: str, step: int | Literal["latest", "best"]) -> int:
     """The step of a checkpoint in `workdir`: the latest, the best, or the given one if it exists.
 
@@ -121,8 +127,7 @@ def choose_step(workdir: str, step: int | Literal["latest", "best"]) -> int:
     Raises:
         CheckpointError: there is no such checkpoint; the message names those that exist.
     """
-    directory = absolute(workdir) / _CHECKPOINTS
-    steps = sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
+    steps = saved_steps(workdir)
     if not steps:
         raise CheckpointError(f"{workdir} holds no finished checkpoint; give a run that saved one")
     if step == "latest":

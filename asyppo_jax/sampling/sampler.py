@@ -1,6 +1,6 @@
 """The compiled decoding program with its tokenizer: prompts in, a rollout and its texts out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -61,6 +61,7 @@ class Answers(NamedTuple):
     problems: list[str]
     completions: list[str]
     answers: list[str]  # the references
+    records: list[Mapping[str, Any]]  # the columns of the problems' data
     truncated: np.ndarray  # [n] bool, no stop within the greatest length
     lengths: np.ndarray  # [n] tokens, stop token included
 
@@ -124,6 +125,7 @@ def read_answers(rollout: Rollout, prompts: Sequence[Prompt], sampler: Sampler) 
         problems=[p.record.problem for p in prompt_of_row],
         completions=[str(decode(row[:n])) for row, n in zip(completions, lengths, strict=True)],
         answers=[p.record.answer for p in prompt_of_row],
+        records=[p.record.columns for p in prompt_of_row],
         truncated=~sampler.has_ended(completions, lengths),
         lengths=lengths,
     )

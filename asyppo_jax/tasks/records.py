@@ -12,7 +12,7 @@ import math
 import numbers
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -35,6 +35,7 @@ class Record:
 
     problem: str
     answer: str
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False)  # all of the source
 
 
 def load_records(data: DataConfig, *, spellings: bool = False) -> list[Record]:
@@ -69,14 +70,14 @@ def load_records(data: DataConfig, *, spellings: bool = False) -> list[Record]:
     for where, row in itertools.islice(_rows(data), data.num_records):
         problem = _field(row, fields[0], where)
         if spellings:
-            records.append(Record(problem, _spellings(row, fields[1], where)))
+            records.append(Record(problem, _spellings(row, fields[1], where), row))
             continue
         answer = _field(row, fields[1], where)
         last_answer = answer
         if pattern is not None:
             match = pattern.search(answer)
             answer = (match.group(1) or "") if match else ""
-        records.append(Record(problem, answer.strip()))
+        records.append(Record(problem, answer.strip(), row))
     if not records:
         raise DataError(f"{data.source} data set {data.path} has no records; set another path")
     if pattern is not None and not any(record.answer for record in records):

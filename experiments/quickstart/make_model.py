@@ -147,7 +147,8 @@ def measure(
 ) -> Measurement:
     """Accuracy and styles of one answer to each of `num_problems` held-out problems."""
     tokenizer = make_tokenizer()
-    problems = [Record(**r) for r in records("eval", num_problems, EVALUATION_SEED)]
+    drawn = records("eval", num_problems, EVALUATION_SEED)
+    problems = [Record(r["problem"], r["answer"]) for r in drawn]
     config = PromptConfig(template=PROMPT_TEMPLATE, max_length=MAX_PROMPT_LENGTH + 1)
     prompts, _ = make_prompts(problems, tokenizer, config)
     options = DecodingOptions(

@@ -1,13 +1,8 @@
 """Verifiable rewards: a completion gets a float32 score in [0, 1], or is marked invalid."""
 
+from asyppo_jax.tasks.rewards.functions import RewardFunction, resolve_reward
 from asyppo_jax.tasks.rewards.graders import exact, last_boxed, math
-from asyppo_jax.tasks.rewards.pool import (
-    RewardFunction,
-    RewardPool,
-    Scores,
-    join_scores,
-    resolve_reward,
-)
+from asyppo_jax.tasks.rewards.pool import RewardPool, Scores, join_scores
 
 __all__ = [
     "RewardFunction",

@@ -1,20 +1,18 @@
 """Parallel scoring in processes that can be killed, so that no grader can hang or crash a run."""
 
-import importlib
 import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from asyppo_jax.config import ConfigError, RewardConfig
 from asyppo_jax.tasks.rewards import graders
+from asyppo_jax.tasks.rewards.functions import RewardFunction, find_rewards
 from asyppo_jax.tasks.rewards.process import WorkerProcess, start_worker, wait_for_workers
-
-RewardFunction = Callable[[str, str, str], float]  # (problem, completion, answer) -> [0, 1]
 
 # Why an answer has no valid reward: it ran over its time limit; the grader raised an error or its
 # process died; the score is not a number in [0, 1].
@@ -31,48 +29,22 @@ class Scores(NamedTuple):
     rewards: np.ndarray  # [B] float32 in [0, 1]; 0 if invalid
     valid: np.ndarray  # [B] bool
     reasons: dict[str, int]  # number of invalid answers per entry of REASONS
+    # [B] float32 of each of several reward functions; `rewards` is their weighted mean
+    by_function: Mapping[str, np.ndarray] = {}
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
     """The scores of several calls concatenated in order, as if from one call."""
-    rewards, valid, reasons = zip(*parts, strict=True)
+    rewards, valid, reasons, by_function = zip(*parts, strict=True)
     counts = {reason: sum(of_call[reason] for of_call in reasons) for reason in REASONS}
-    return Scores(np.concatenate(rewards), np.concatenate(valid), counts)
+    columns = {name: np.concatenate([x[name] for x in by_function]) for name in by_function[0]}
+    return Scores(np.concatenate(rewards), np.concatenate(valid), counts, columns)
 
 
 class _Outcome(NamedTuple):
-    score: float
+    scores: Sequence[float]  # one per reward function; empty if invalid
     reason: str = ""  # one of REASONS, or empty: the score is valid
     detail: str = ""
-
-
-def resolve_reward(name: str) -> RewardFunction:
-    """The function for "math", "exact" or "module:function"; a wrong name raises `ConfigError`."""
-    wrong = f"config.reward.function is {name!r}"
-    if name in ("math", "exact"):
-        return getattr(graders, name)
-    module_name, colon, function_name = name.partition(":")
-    if not (module_name and colon and function_name):
-        raise ConfigError(f'{wrong}; give "math", "exact" or "module:function"')
-    if module_name == "__main__":
-        raise ConfigError(
-            f"{wrong}, but worker processes cannot import the main script; "
-            "move the function to a module of its own"
-        )
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(
-            f"{wrong}, but its module cannot be imported ({error}); "
-            "correct the name, or add the module's directory to PYTHONPATH"
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise ConfigError(
-            f"{wrong}, but module {module_name!r} has no function {function_name!r}; "
-            "correct the name or define it"
-        )
-    return cast(RewardFunction, function)
 
 
 class RewardPool:
@@ -87,8 +59,16 @@ class RewardPool:
     then raises `RuntimeError`. After Ctrl-C in `score` the pool can be used again.
     """
 
-    def __init__(self, config: RewardConfig) -> None:
-        """Starts the workers and returns at once; raises `ConfigError` for an invalid setting."""
+    def __init__(
+        self,
+        config: RewardConfig,
+        functions: RewardFunction | Sequence[RewardFunction] | None = None,
+    ) -> None:
+        """Starts the workers and returns at once; raises `ConfigError` for an invalid setting.
+
+        `functions` replaces those that `config.function` names. They are sent to the workers with
+        cloudpickle, so they may be defined in a notebook.
+        """
         if not 0 < config.time_limit <= MAX_TIME_LIMIT:
             raise ConfigError(
                 f"config.reward.time_limit is {config.time_limit}; "
@@ -98,13 +78,15 @@ class RewardPool:
             raise ConfigError(
                 f"config.reward.num_workers is {config.num_workers}; it must be 1 or more"
             )
-        self._function = resolve_reward(config.function)
+        self._rewards = find_rewards(config, functions)
+        self._in_process = [reward.function for reward in self._rewards] == [graders.exact]
         self._config = config
         self._workers: list[WorkerProcess] = []
         self._closed = False
         self._scoring = threading.RLock()  # held while `score` runs
         self._membership = threading.RLock()  # held to start a worker, or to kill all of them
         self._failed_starts = 0  # since the last reply
+        self.failure = ""  # why an answer of the latest `score` has no reward; "" if all have
         self._fill()
 
     def __enter__(self) -> "RewardPool":
@@ -125,31 +107,39 @@ class RewardPool:
                 self._workers.pop().reap()
 
     def score(
-        self, problems: Sequence[str], completions: Sequence[str], answers: Sequence[str]
+        self,
+        problems: Sequence[str],
+        completions: Sequence[str],
+        answers: Sequence[str],
+        records: Sequence[Mapping[str, Any]] | None = None,
     ) -> Scores:
         """The rewards of B completions, given their problems and reference answers.
 
+        `records` are the columns of the problems' data, for functions with a parameter `record`.
+
         Raises:
-            ValueError: the three sequences differ in length.
+            ValueError: the sequences differ in length.
             RuntimeError: the pool is closed, or no worker can be started.
         """
-        sizes = len(problems), len(completions), len(answers)
+        needs_records = any(reward.takes_record for reward in self._rewards)
+        columns = records if needs_records and records is not None else [{}] * len(problems)
+        sizes = len(problems), len(completions), len(answers), len(columns)
         if len(set(sizes)) > 1:
             raise ValueError(
-                "problems, completions and answers have {}, {} and {} rows; give lists of the "
-                "same length".format(*sizes)
+                "problems, completions, answers and records have {}, {}, {} and {} rows; give "
+                "lists of the same length".format(*sizes)
             )
-        rows = list(zip(problems, completions, answers, strict=True))
+        rows = list(zip(problems, completions, answers, columns, strict=True))
         with self._scoring:
             if self._closed:
                 raise RuntimeError("the reward pool is closed; open another one")
-            if self._function is graders.exact:
-                outcomes = [_Outcome(graders.exact(*row)) for row in rows]
+            if self._in_process:
+                outcomes = [_Outcome([graders.exact(*row[:3])]) for row in rows]
             else:
                 outcomes = self._score_in_workers(rows)
-        return _collect(outcomes)
+        return self._collect(outcomes)
 
-    def _score_in_workers(self, rows: list[tuple[str, str, str]]) -> list[_Outcome]:
+    def _score_in_workers(self, rows: list[tuple[Any, ...]]) -> list[_Outcome]:
         waiting = deque(range(len(rows)))
         outcomes: dict[int, _Outcome] = {}
         try:
@@ -168,12 +158,10 @@ class RewardPool:
 
     def _fill(self) -> None:
         """Starts workers until there are `config.num_workers`."""
-        if self._function is graders.exact:
+        if self._in_process:
             return
-        builtin = self._function is graders.math
         setup = {
-            "function": f"{graders.__file__}:math" if builtin else self._config.function,
-            "example": graders.MATH_EXAMPLE if builtin else None,
+            "functions": [reward.worker for reward in self._rewards],
             "time_limit": self._config.time_limit,
         }
         while len(self._workers) < self._config.num_workers:
@@ -182,7 +170,7 @@ class RewardPool:
                     raise RuntimeError("the reward pool was closed while it scored")
                 self._workers.append(start_worker(setup, START_LIMIT))
 
-    def _hand_out(self, rows: list[tuple[str, str, str]], waiting: deque[int]) -> None:
+    def _hand_out(self, rows: list[tuple[Any, ...]], waiting: deque[int]) -> None:
         for worker in [w for w in self._workers if w.idle][: len(waiting)]:
             worker.row = waiting.popleft()
             try:
@@ -223,7 +211,7 @@ class RewardPool:
         if worker.row is None:
             self._lose_start(worker, detail)
         else:
-            outcomes[worker.row] = _Outcome(0.0, reason, detail)
+            outcomes[worker.row] = _Outcome([], reason, detail)
             self._failed_starts = 0
             self._drop(worker)
 
@@ -244,29 +232,35 @@ class RewardPool:
             "check that its module can be imported in a new Python process"
         )
 
+    def _collect(self, outcomes: list[_Outcome]) -> Scores:
+        """The outcomes as arrays; logs one line if any answer has no valid reward."""
+        counts = Counter(o.reason for o in outcomes if o.reason)
+        self.failure = next((o.detail for o in outcomes if o.reason), "")
+        if counts:
+            row = next(i for i, o in enumerate(outcomes) if o.reason)
+            logger.warning(
+                "%d of %d answers have no valid reward (%s); the first, row %d: %s",
+                counts.total(),
+                len(outcomes),
+                ", ".join(f"{counts[r]} {r}" for r in REASONS if counts[r]),
+                row,
+                outcomes[row].detail,
+            )
+        invalid = [0.0] * len(self._rewards)
+        scores = np.array([o.scores or invalid for o in outcomes], np.float64)
+        scores = scores.reshape(len(outcomes), len(self._rewards))
+        weights = np.array([reward.weight for reward in self._rewards])
+        columns = {r.name: scores[:, i].astype(np.float32) for i, r in enumerate(self._rewards)}
+        return Scores(
+            rewards=(scores @ weights).astype(np.float32),
+            valid=np.array([not o.reason for o in outcomes], np.bool_),
+            reasons={reason: counts[reason] for reason in REASONS},
+            by_function=columns if len(columns) > 1 else {},
+        )
+
 
 def _outcome(reply: dict[str, Any]) -> _Outcome:
-    if "score" in reply:
-        return _Outcome(reply["score"])
+    if "scores" in reply:
+        return _Outcome(reply["scores"])
     ((reason, detail),) = reply.items()
-    return _Outcome(0.0, reason, detail)
-
-
-def _collect(outcomes: list[_Outcome]) -> Scores:
-    """The outcomes as arrays; logs one line if any answer has no valid reward."""
-    counts = Counter(o.reason for o in outcomes if o.reason)
-    if counts:
-        row = next(i for i, o in enumerate(outcomes) if o.reason)
-        logger.warning(
-            "%d of %d answers have no valid reward (%s); the first, row %d: %s",
-            counts.total(),
-            len(outcomes),
-            ", ".join(f"{counts[r]} {r}" for r in REASONS if counts[r]),
-            row,
-            outcomes[row].detail,
-        )
-    return Scores(
-        rewards=np.array([o.score for o in outcomes], np.float32),
-        valid=np.array([not o.reason for o in outcomes], np.bool_),
-        reasons={reason: counts[reason] for reason in REASONS},
-    )
+    return _Outcome([], reason, detail)

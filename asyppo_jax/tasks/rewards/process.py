@@ -37,7 +37,7 @@ class WorkerProcess:
     def send(self, message: Any, time_limit: float) -> None:
         """Sets the deadline and writes what fits into the pipe; raises `OSError` if it is dead."""
         self.deadline = time.monotonic() + time_limit
-        self.unsent = json.dumps(message).encode() + b"\n"
+        self.unsent = json.dumps(message, default=str).encode() + b"\n"
         self.flush()
 
     def flush(self) -> None:

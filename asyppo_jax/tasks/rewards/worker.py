@@ -2,16 +2,19 @@
 
 It is run by its path and imports the standard library only, so that a worker does not spend time on
 importing JAX or this package. Each message is one line of JSON. The parent sends the setup {path,
-function, example, time_limit} and receives {"ready": true} or {"error": text}. For each request
-[problem, completion, answer] it receives {"score": number}, {"crashed": text} or
-{"bad_score": text}.
+functions, time_limit} and receives {"ready": true} or {"error": text}. For each request [problem,
+completion, answer, record] it receives {"scores": numbers}, one per function, or the first failure,
+{"crashed": text} or {"bad_score": text}.
 """
 
+import base64
 import importlib
 import importlib.util
+import inspect
 import json
 import numbers
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Callable
@@ -30,9 +33,7 @@ def serve() -> None:
     setup = json.loads(requests.readline())
     sys.path[:] = setup["path"]
     try:
-        function = load(setup["function"])
-        if setup["example"] is not None:
-            function(*setup["example"])
+        functions = [load(source) for source in setup["functions"]]
         _warm_up()
     except Exception as error:
         _send(replies, {"error": _describe(error)})
@@ -42,13 +43,36 @@ def serve() -> None:
         # If the parent was killed, only this timer ends a grader that never returns. The default
         # action of the signal works even if no Python code can run.
         signal.setitimer(signal.ITIMER_REAL, 2 * setup["time_limit"] + 1)
-        reply = grade(function, json.loads(line))
+        reply = grade(functions, json.loads(line))
         signal.setitimer(signal.ITIMER_REAL, 0)
         _send(replies, reply)
 
 
-def load(name: str) -> Callable[..., Any]:
-    """The function "module:function", or "/a/file.py:function" loaded without its package."""
+def load(source: dict[str, Any]) -> Callable[..., Any]:
+    """A function of (problem, completion, answer, record) from {name, example?} or {pickle}.
+
+    Names are "module:function", or "/a/file.py:function", loaded without its package. An example of
+    three arguments is tried at once, so that its imports do not count as grading.
+    """
+    if "pickle" in source:
+        function = pickle.loads(base64.b64decode(source["pickle"]))
+    else:
+        function = _named(source["name"])
+    if "example" in source:
+        function(*source["example"])
+    if _takes_record(function):
+        return function
+    return lambda problem, completion, answer, record: function(problem, completion, answer)
+
+
+def _takes_record(function: Callable[..., Any]) -> bool:
+    try:
+        return "record" in inspect.signature(function).parameters
+    except ValueError:  # a function in C that does not say what it takes
+        return False
+
+
+def _named(name: str) -> Callable[..., Any]:
     module_name, _, function_name = name.rpartition(":")
     if not module_name.endswith(".py"):
         return getattr(importlib.import_module(module_name), function_name)
@@ -70,19 +94,23 @@ def _warm_up() -> None:
         graders.math(*graders.MATH_EXAMPLE)
 
 
-def grade(function: Callable[..., Any], row: list[str]) -> dict[str, Any]:
+def grade(functions: list[Callable[..., Any]], row: list[Any]) -> dict[str, Any]:
     """The reply for one answer; a score must be a real number in [0, 1]."""
-    try:
-        score = function(*row)
-        value = score.item() if hasattr(score, "item") else score  # a NumPy or JAX scalar
-        number = float(value) if isinstance(value, numbers.Real) else None
-    except Exception as error:
-        return {"crashed": _describe(error)}
-    if number is None:
-        return {"bad_score": f"a {type(value).__name__} is not a number"}
-    if not 0 <= number <= 1:  # also true for NaN
-        return {"bad_score": f"{number} is not in [0, 1]"}
-    return {"score": number}
+    scores = []
+    for function in functions:
+        try:
+            *arguments, record = row
+            score = function(*arguments, record=record)
+            value = score.item() if hasattr(score, "item") else score  # a NumPy or JAX scalar
+            number = float(value) if isinstance(value, numbers.Real) else None
+        except Exception as error:
+            return {"crashed": _describe(error)}
+        if number is None:
+            return {"bad_score": f"a {type(value).__name__} is not a number"}
+        if not 0 <= number <= 1:  # also true for NaN
+            return {"bad_score": f"{number} is not in [0, 1]"}
+        scores.append(number)
+    return {"scores": scores}
 
 
 def _prefer_as_oom_victim() -> None:

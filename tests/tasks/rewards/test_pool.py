@@ -276,7 +276,7 @@ def test_a_pool_without_workers_is_refused():
 
 def test_lists_of_different_lengths_and_a_closed_pool_are_errors():
     pool = RewardPool(reward_config("exact"))
-    with pytest.raises(ValueError, match="have 1, 2 and 1 rows"):
+    with pytest.raises(ValueError, match="have 1, 2, 1 and 1 rows"):
         pool.score([""], ["a", "b"], ["a"])
     pool.close()
     with pytest.raises(RuntimeError, match="the reward pool is closed"):

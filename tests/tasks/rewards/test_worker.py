@@ -30,7 +30,7 @@ def test_a_worker_ends_when_its_parent_closes_the_pipe():
     process = subprocess.run(
         [sys.executable, "-P", str(WORKER)],
         input=json.dumps(
-            {"path": sys.path, "function": "operator:concat", "example": None, "time_limit": 1.0}
+            {"path": sys.path, "functions": [{"name": "operator:concat"}], "time_limit": 1.0}
         ).encode()
         + b"\n",
         capture_output=True,

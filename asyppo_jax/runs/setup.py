@@ -1,0 +1,124 @@
+"""What a run needs before its first step: the config with its functions, data and programs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from jax.sharding import Mesh
+
+from asyppo_jax.algorithm.offload import initial_state, make_train_step, resting_shardings
+from asyppo_jax.algorithm.policy_losses import PolicyLoss, check_loss
+from asyppo_jax.config import Config, Settings, from_config_dict
+from asyppo_jax.config.checks import check_divides_data_axis
+from asyppo_jax.config.functions import function_name
+from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.models.pretrained import (
+    critic_source,
+    load_actor_params,
+    load_critic_params,
+    load_networks,
+)
+from asyppo_jax.runtime.multi_host import is_first
+from asyppo_jax.runtime.sharding import make_mesh, put
+from asyppo_jax.sampling.sampler import (
+    Sampler,
+    evaluation_options,
+    make_sampler,
+    training_options,
+)
+from asyppo_jax.tasks.prompts import Prompt, make_prompts
+from asyppo_jax.tasks.records import load_records
+from asyppo_jax.tasks.rewards import RewardFunction
+from asyppo_jax.tasks.tokenizers import (
+    check_same_vocabulary,
+    load_tokenizer,
+    pad_token_id,
+    stop_token_ids,
+)
+from asyppo_jax.types import TrainState
+
+
+@dataclass(frozen=True)
+class Run:
+    """What does not change from the first step to the last."""
+
+    config: Config
+    mesh: Mesh
+    networks: Networks
+    sampler: Sampler
+    evaluation_sampler: Sampler
+    train_prompts: Sequence[Prompt]
+    eval_prompts: Sequence[Prompt]
+    train_step: Callable[..., Any]
+
+
+def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
+    """The run of a config: data, tokenizer and architectures are read and checked to fit."""
+    mesh = make_mesh(config.mesh)
+    check_divides_data_axis(config, mesh.shape["data"])
+    networks = load_networks(config)
+    tokenizer = load_tokenizer(config.actor.path)
+    if networks.critic is not None and critic_source(config).path != config.actor.path:
+        check_same_vocabulary(tokenizer, load_tokenizer(config.critic.path))
+    stop_ids = stop_token_ids(tokenizer, config.actor.path, config.sampling.stop_tokens)
+    pad_id = pad_token_id(tokenizer)
+    train_prompts, train_report = make_prompts(
+        load_records(config.train_data), tokenizer, config.prompt
+    )
+    eval_prompts, eval_report = make_prompts(
+        load_records(config.eval_data), tokenizer, config.prompt
+    )
+    sampler = partial(
+        make_sampler,
+        networks,
+        tokenizer,
+        mesh=mesh,
+        max_prompt_length=config.prompt.max_length,
+        stop_strings=config.sampling.stop_strings,
+    )
+    print_once(f"training problems: {train_report.summary()}")
+    print_once(f"held-out problems: {eval_report.summary()}")
+    return Run(
+        config=config,
+        mesh=mesh,
+        networks=networks,
+        sampler=sampler(training_options(config, stop_ids, pad_id)),
+        evaluation_sampler=sampler(evaluation_options(config, stop_ids, pad_id)),
+        train_prompts=train_prompts,
+        eval_prompts=eval_prompts,
+        train_step=make_train_step(networks, config, mesh, loss),
+    )
+
+
+def first_state(run: Run) -> TrainState:
+    """The state before the first step: pretrained weights, sharded as the run needs them."""
+    config, networks = run.config, run.networks
+    shardings = resting_shardings(config, networks, run.mesh)
+    actor = put(load_actor_params(config, networks), shardings.actor_params)
+    critics = put(load_critic_params(config, networks), shardings.critic_params)
+    return initial_state(config, networks, run.mesh, actor, critics)
+
+
+def with_functions(
+    config: Config | Settings,
+    loss: PolicyLoss | None,
+    reward: RewardFunction | Sequence[RewardFunction] | None,
+) -> Config:
+    """The checked config, in which functions that were given have their names."""
+    config = config if isinstance(config, Config) else from_config_dict(config)
+    if loss is not None:
+        check_loss(loss, config.algorithm)
+        named = replace(config.algorithm, loss=function_name(loss))
+        config = replace(config, algorithm=named)
+    if reward is not None:
+        functions = reward if isinstance(reward, Sequence) else [reward]
+        named = replace(config.reward, function=",".join(map(function_name, functions)))
+        config = replace(config, reward=named)
+    return config
+
+
+def print_once(text: str) -> None:
+    """Prints a text in the first process only."""
+    if is_first():
+        print(text)

@@ -1,0 +1,117 @@
+"""Which functions score an answer: by their names in `config.reward`, or given as objects."""
+
+import base64
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from asyppo_jax.config import ConfigError, RewardConfig
+from asyppo_jax.config.functions import function_name, named_function
+from asyppo_jax.tasks.rewards import graders
+
+# (problem, completion, answer) -> [0, 1]; with a parameter `record` also the record's columns
+RewardFunction = Callable[..., float]
+_BUILTIN = {"math": graders.math, "exact": graders.exact}
+
+
+class Reward(NamedTuple):
+    """A function that scores answers, its weight, and what a worker process needs to load it."""
+
+    name: str  # short, for metrics
+    function: RewardFunction
+    weight: float  # of all rewards they add up to 1
+    worker: dict[str, Any]  # see `worker.load`
+    takes_record: bool
+
+
+def find_rewards(
+    config: RewardConfig, given: RewardFunction | Sequence[RewardFunction] | None = None
+) -> list[Reward]:
+    """The rewards that a config names, separated by commas, or the functions given instead.
+
+    Raises:
+        ConfigError: a name has no function, a function does not take the arguments of a reward, or
+            the weights do not fit.
+    """
+    if given is None:
+        names = [name.strip() for name in config.function.split(",")]
+        functions = [resolve_reward(name) for name in names]
+        workers = [_by_name(name) for name in names]
+    else:
+        functions = list(given) if isinstance(given, Sequence) else [given]
+        names = [function_name(function) for function in functions]
+        workers = [_by_value(function) for function in functions]
+    weights = _weights(config, len(functions))
+    short = [name.replace(":", ".").rpartition(".")[2] for name in names]
+    labels = short if len(set(short)) == len(short) else names
+    takes_record = [_takes_record(*pair) for pair in zip(functions, names, strict=True)]
+    return [
+        Reward(*fields)
+        for fields in zip(labels, functions, weights, workers, takes_record, strict=True)
+    ]
+
+
+def resolve_reward(name: str) -> RewardFunction:
+    """The function for "math", "exact" or "module:function"; a wrong name raises `ConfigError`."""
+    if name in _BUILTIN:
+        return _BUILTIN[name]
+    if name.startswith("__main__:"):
+        raise ConfigError(
+            f"config.reward.function is {name!r}, but worker processes cannot import the main "
+            "script; move the function to a module of its own, or give it as train(reward=...)"
+        )
+    return named_function(name, "config.reward.function", '"math", "exact"')
+
+
+def _by_name(name: str) -> dict[str, Any]:
+    if name in _BUILTIN:
+        return {"name": f"{graders.__file__}:{name}", "example": graders.MATH_EXAMPLE}
+    return {"name": name}
+
+
+def _by_value(function: RewardFunction) -> dict[str, Any]:
+    """For functions of a notebook, which no other process can import."""
+    import cloudpickle
+
+    try:
+        pickled = cloudpickle.dumps(function)
+    except Exception as error:  # whatever an object raises that cannot be pickled
+        raise ConfigError(
+            f"the reward {function_name(function)} cannot be sent to its worker processes "
+            f"({error}); open files and connections inside of it"
+        ) from error
+    return {"pickle": base64.b64encode(pickled).decode(), "name": function_name(function)}
+
+
+def _weights(config: RewardConfig, count: int) -> list[float]:
+    weights = config.weights or (1.0,) * count
+    if len(weights) != count:
+        raise ConfigError(
+            f"config.reward.weights has {len(weights)} numbers for {count} reward functions; give "
+            "one number each, or none for equal weights"
+        )
+    total = math.fsum(weights)
+    if not (all(weight >= 0 for weight in weights) and 0 < total < math.inf):
+        raise ConfigError(
+            f"config.reward.weights is {weights}; give numbers of 0 or more, at least one above 0"
+        )
+    return [weight / total for weight in weights]
+
+
+def _takes_record(function: RewardFunction, name: str) -> bool:
+    """Whether the function has a parameter `record`; raises `ConfigError` on other arguments."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a function in C that does not say what it takes
+        return False
+    takes_record = "record" in signature.parameters
+    try:
+        signature.bind("", "", "", **({"record": {}} if takes_record else {}))
+    except TypeError as error:
+        raise ConfigError(
+            f"the reward {name}{signature} cannot be called as function(problem, completion, "
+            f"answer) ({error}); give it these three parameters, and `record` for the columns of "
+            "the data"
+        ) from error
+    return takes_record

@@ -1,0 +1,119 @@
+"""The command `asyppo`: `asyppo train --config=quickstart --workdir=DIR`, from any directory.
+
+`asyppo NAME ...` is `python -m experiments.NAME ...`. `asyppo configs` lists the config files;
+`--config` takes their names. `eval "$(asyppo completion)"` completes both in bash and zsh.
+"""
+
+import ast
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+COMMANDS = {
+    "train": ("experiments.train", "start or resume a run"),
+    "evaluate": ("experiments.evaluate", "score a checkpoint on benchmarks or on your own file"),
+    "export": ("experiments.export", "write a run's actor and critics as Hugging Face models"),
+    "inspect": ("experiments.inspect", "show saved rollouts token by token in a page"),
+    "plan": ("experiments.plan", "memory and time of a config on a TPU slice, without the slice"),
+    "convert": ("experiments.convert", "turn a GGUF file into a Hugging Face directory"),
+    "fetch": ("experiments.real_model.fetch", "download the small pretrained models"),
+    "benchmark": ("experiments.benchmark", "time sampling and updates"),
+    "launch-tpu": ("experiments.launch.tpu_vm", "start a run on a Cloud TPU slice"),
+    "launch-gke": ("experiments.launch.gke", "start a run in GKE"),
+}
+
+_started_as_asyppo = False  # whether `main` runs a command of this process
+
+_COMPLETION = """\
+[ -n "$ZSH_VERSION" ] && autoload -U +X bashcompinit && bashcompinit
+_asyppo() {
+  local word="${COMP_WORDS[COMP_CWORD]}"
+  [ "$word" = "=" ] && word=""  # bash splits words at =
+  if [ "$COMP_CWORD" = 1 ]; then
+    COMPREPLY=($(compgen -W "@COMMANDS@" -- "$word"))
+  elif [[ "$COMP_LINE" =~ --config=[^\\ ]*$ ]]; then
+    COMPREPLY=($(compgen -W "@CONFIGS@" -- "${word#--config=}"))
+  else
+    COMPREPLY=($(compgen -f -- "$word"))
+  fi
+}
+complete -o nospace -F _asyppo asyppo
+"""
+
+
+def main() -> None:
+    command, *rest = sys.argv[1:] or ["--help"]
+    if command in COMMANDS:
+        # As with `python -m`: reward functions and data are found in the current directory.
+        sys.path.insert(0, os.getcwd())
+        sys.argv[1:] = rest
+        global _started_as_asyppo
+        _started_as_asyppo = True
+        runpy.run_module(COMMANDS[command][0], run_name="__main__", alter_sys=True)
+    elif command == "configs":
+        print(list_configs())
+    elif command == "completion":
+        names = " ".join([*COMMANDS, "configs", "completion"])
+        print(_COMPLETION.replace("@COMMANDS@", names).replace("@CONFIGS@", " ".join(_names())))
+    elif command in ("help", "-h", "--help"):
+        print(usage())
+    else:
+        sys.exit(f"error: there is no command {command!r}; choose one of {', '.join(COMMANDS)}")
+
+
+def usage() -> str:
+    """The list of commands."""
+    rows = [(name, about) for name, (_, about) in COMMANDS.items()]
+    rows += [("configs", "list the config files"), ("completion", "print a completion script")]
+    lines = [f"  {name:11} {about}" for name, about in rows]
+    return "\n".join(["usage: asyppo COMMAND [--flags]; asyppo COMMAND --help lists them", *lines])
+
+
+def _names() -> list[str]:
+    return sorted(
+        file.stem for file in CONFIGS.glob("*.py") if "def get_config" in file.read_text()
+    )
+
+
+def list_configs() -> str:
+    """The names of the config files, each with the first line of its text."""
+    names = _names()
+    width = max(map(len, names))
+    return "\n".join(f"{name:{width}}  {_about(CONFIGS / f'{name}.py')}" for name in names)
+
+
+def _about(file: Path) -> str:
+    return (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0]
+
+
+def with_config_paths(argv: Sequence[str]) -> list[str]:
+    """The arguments with --config=NAME made the path of that config, if there is no such file."""
+    return [_with_path(argument) for argument in argv]
+
+
+def _with_path(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    file = CONFIGS / f"{value}.py"
+    is_name = flag.lstrip("-") == "config" and equals and "/" not in value and file.is_file()
+    return f"{flag}={os.path.relpath(file)}" if is_name and not os.path.exists(value) else argument
+
+
+def command_line(name: str) -> str:
+    """How the user who started this program calls another: for the lines that a program prints."""
+    if _started_as_asyppo:
+        return f"asyppo {name}"
+    return f"{_python()} -m {COMMANDS[name][0]}"
+
+
+def _python() -> str:
+    """This interpreter as the user types it: relative to the directory that the program runs in."""
+    python = os.path.abspath(sys.executable)
+    relative = os.path.relpath(python)
+    return python if relative.startswith("..") else relative
+
+
+if __name__ == "__main__":
+    main()

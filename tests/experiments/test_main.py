@@ -1,0 +1,94 @@
+"""The command `asyppo`: its commands, its configs by name, and what it proposes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments, cwd=ROOT):
+    """The command as the console script starts it."""
+    code = "import sys; sys.argv[0] = 'asyppo'; from experiments.main import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_it_lists_its_commands_and_refuses_others():
+    listed = run("--help")
+    assert listed.returncode == 0
+    assert all(f"  {name} " in listed.stdout for name in main.COMMANDS)
+    wrong = run("trian")
+    assert wrong.returncode == 1 and wrong.stderr.startswith("error: there is no command 'trian'")
+    assert len(wrong.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_every_command_is_a_module(name):
+    path = ROOT / main.COMMANDS[name][0].replace(".", "/")
+    assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+
+
+def test_configs_are_listed_with_what_they_are():
+    lines = main.list_configs().splitlines()
+    assert len(lines) == len(list((ROOT / "configs").glob("*.py"))) - 1  # paper.py is none
+    assert all(len(line.split("  ", 1)[1].strip()) > 20 for line in lines)
+
+
+def test_a_name_of_a_config_becomes_its_path_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named, other = main.with_config_paths(["--config=tiny_test", "--config=nothing"])
+    assert Path(named.partition("=")[2]).samefile(ROOT / "configs/tiny_test.py")
+    assert other == "--config=nothing"
+    Path("tiny_test").touch()  # a file of the user's own comes first
+    assert main.with_config_paths(["--config=tiny_test"]) == ["--config=tiny_test"]
+
+
+def test_a_wrong_setting_is_refused_from_another_directory(tmp_path):
+    done = run("train", "--config=quickstart", "--workdir=x", "--config.sed=1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "error: config.sed is not a setting; did you mean config.seed?"
+    )
+
+
+def test_the_quickstarts_model_is_found_from_another_directory(tmp_path):
+    code = "from configs.quickstart import get_config; print(get_config().actor.path)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    here, elsewhere = (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True
+        ).stdout.strip()
+        for cwd in (ROOT, tmp_path)
+    )
+    assert here == "experiments/quickstart/model" and Path(elsewhere).is_dir()
+
+
+def test_the_completion_script_is_valid_and_knows_commands_and_configs():
+    script = run("completion").stdout
+    checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+    assert checked.returncode == 0, checked.stderr
+    ask = (
+        f"{script}\nCOMP_WORDS=(asyppo train --config=quickstart_g); COMP_CWORD=2\n"
+        'COMP_LINE="asyppo train --config=quickstart_g"; _asyppo; echo "${COMPREPLY[@]}"\n'
+        'COMP_WORDS=(asyppo train --config =); COMP_CWORD=3; COMP_LINE="asyppo train --config="\n'
+        '_asyppo; echo "${COMPREPLY[0]}"\n'
+        'COMP_WORDS=(asyppo ev); COMP_CWORD=1; COMP_LINE="asyppo ev"; _asyppo\n'
+        'echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash"], input=ask, text=True, capture_output=True)
+    assert done.stdout.split() == ["quickstart_grpo", "quickstart", "evaluate"]
+
+
+def test_a_program_names_the_interpreter_that_runs_it(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "executable", str(ROOT / ".venv/bin/python"))
+    assert main.command_line("evaluate") == ".venv/bin/python -m experiments.evaluate"
+    monkeypatch.setattr(main, "_started_as_asyppo", True)
+    assert main.command_line("evaluate") == "asyppo evaluate"
