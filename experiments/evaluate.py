@@ -3,8 +3,9 @@
     python -m experiments.evaluate --checkpoint=DIR_OR_NAME --benchmark=math500,amc23,...
         [--samples=4] [--step=best] [--data_dir=DIR] [--output=DIR] [--json]
 
-The checkpoint is a run's workdir, a Hugging Face directory or a hub name. Benchmarks: aime24,
-aime25, math500, olympiadbench, minerva_math, amc23, gsm8k, or "paper" for the paper's six. Every
+The checkpoint is a run's workdir, a Hugging Face directory or a hub name. A benchmark is aime24,
+aime25, math500, olympiadbench, minerva_math, amc23, gsm8k, "paper" for the paper's six, "held_out"
+for the run's own held-out problems, or a file of yours that ends in .jsonl or .parquet. Every
 answer and its score are written to OUTPUT/BENCHMARK/answers.jsonl. If the command is interrupted,
 run it again: it continues where it stopped and gives the same answers.
 """
@@ -18,10 +19,13 @@ from absl import app, flags, logging
 
 from asyppo_jax.config import ConfigError, UserError
 from asyppo_jax.tasks.benchmarks import (
+    Benchmark,
     BenchmarkSettings,
     data_directory,
     find_benchmark,
+    held_out_benchmark,
     load_problems,
+    own_benchmark,
 )
 from experiments.command_line import parse_flags, read_step
 
@@ -37,7 +41,19 @@ _STEP = flags.DEFINE_string(
 _BASE = flags.DEFINE_string(
     "base", None, "The directory of the model that the run started from, if it was moved."
 )
-_BENCHMARK = flags.DEFINE_list("benchmark", [], 'Benchmark names, or "paper" for the paper\'s six.')
+_BENCHMARK = flags.DEFINE_list(
+    "benchmark",
+    [],
+    'Names, "paper" for the paper\'s six, "held_out", or .jsonl and .parquet files.',
+)
+_PROBLEM_FIELD = flags.DEFINE_string("problem_field", "problem", "Of your own file: the problem.")
+_ANSWER_FIELD = flags.DEFINE_string("answer_field", "answer", "Of your own file: the answer.")
+_ANSWER_PATTERN = flags.DEFINE_string(
+    "answer_pattern", "", "Of your own file: a regular expression whose group is the answer."
+)
+_GRADER = flags.DEFINE_string(
+    "grader", "math", 'For your own file: "math", "exact" or "module:function".'
+)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "The directory of the benchmark files; default: $ASYPPO_DATA, else data."
 )
@@ -103,7 +119,9 @@ def _targets() -> tuple[str, list[str]]:
         n for name in _BENCHMARK.value for n in (PAPER if name == "paper" else name).split(",")
     ]
     if not names:
-        raise ConfigError(f"--benchmark is missing; give one or more of {PAPER},gsm8k")
+        raise ConfigError(
+            f"--benchmark is missing; give one or more of {PAPER},gsm8k, held_out, or a file"
+        )
     return _CHECKPOINT.value, names
 
 
@@ -113,7 +131,7 @@ def evaluate(checkpoint: str, names: list[str]) -> list[dict]:
     from asyppo_jax.runs.load import load_actor
 
     data_dir = _DATA_DIR.value or data_directory()
-    benchmarks = [find_benchmark(name) for name in names]
+    benchmarks = [_benchmark(name, checkpoint) for name in names]
     for benchmark in benchmarks:  # a missing file is reported before the weights are loaded
         load_problems(benchmark, data_dir)
     dtype: Any = _DTYPE.value
@@ -128,6 +146,27 @@ def evaluate(checkpoint: str, names: list[str]) -> list[dict]:
         print(f"{benchmark.title}: {directory}/answers.jsonl", file=sys.stderr)
     print(table(summaries))
     return summaries
+
+
+def _benchmark(name: str, checkpoint: str) -> Benchmark:
+    if name == "held_out":
+        from asyppo_jax.runs.checkpoint import is_run, read_settings
+
+        if not is_run(checkpoint):
+            raise ConfigError(
+                f"--benchmark=held_out needs a run, whose held-out problems it takes, but "
+                f"--checkpoint={checkpoint} is none; give a run, or a file of problems"
+            )
+        return held_out_benchmark(read_settings(checkpoint))
+    if not name.endswith((".jsonl", ".parquet")):
+        return find_benchmark(name)
+    return own_benchmark(
+        name,
+        problem_field=_PROBLEM_FIELD.value,
+        answer_field=_ANSWER_FIELD.value,
+        answer_pattern=_ANSWER_PATTERN.value,
+        grader=_GRADER.value,
+    )
 
 
 def _settings() -> BenchmarkSettings:

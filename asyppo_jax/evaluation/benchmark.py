@@ -164,7 +164,7 @@ def _sample_missing(
         file.rewrite(file.answers[:num_before])
     elif all(a["verdict"] != "ungraded" for a in file.answers):
         return total
-    grader_config = RewardConfig(benchmark.grader, s.time_limit, s.num_workers)
+    grader_config = RewardConfig(benchmark.grader, s.time_limit, s.num_workers, benchmark.weights)
     answer_config = RewardConfig("asyppo_jax.tasks.rewards.graders:has_answer", s.time_limit, 1)
     interactive = sys.stderr.isatty()
     with (
@@ -180,14 +180,14 @@ def _sample_missing(
             mininterval=0.1 if interactive else 30,
         ) as bar,
     ):
-        _regrade(file, grader, answer_finder)
+        _regrade(file, prompts, grader, answer_finder)
         for start in range(num_before // samples, len(prompts), s.batch_size):
             batch = list(prompts[start : start + s.batch_size])
             key = jax.random.fold_in(jax.random.key(s.seed), start)
             answers = _sample(actor, batch, options, s.batch_size, key)
-            _grade(answers, grader, answer_finder)
             for answer in answers:
                 answer["index"] += start
+            _grade(answers, prompts, grader, answer_finder)
             file.append(answers)
             average = sum(a["score"] for a in file.answers) / len(file.answers)
             bar.set_postfix_str(f"avg@{samples} {average:.3f}", refresh=False)
@@ -222,12 +222,15 @@ def _sample(
     ]
 
 
-def _grade(answers: list[Answer], grader: RewardPool, answer_finder: RewardPool) -> None:
+def _grade(
+    answers: list[Answer], prompts: Sequence[Prompt], grader: RewardPool, answer_finder: RewardPool
+) -> None:
     """Writes verdicts and scores into the answers."""
     problems, completions, references = (
         [a[name] for a in answers] for name in ("problem", "completion", "answer")
     )
-    scores = grader.score(problems, completions, references)
+    records = [prompts[a["index"]].record.columns for a in answers]
+    scores = grader.score(problems, completions, references, records)
     wrong = [i for i in range(len(answers)) if scores.valid[i] and scores.rewards[i] == 0]
     has_answer = answer_finder.score(
         [problems[i] for i in wrong],
@@ -244,11 +247,13 @@ def _grade(answers: list[Answer], grader: RewardPool, answer_finder: RewardPool)
         answer["verdict"] = _verdict(bool(scores.valid[i]), answer["score"], i in without_answer)
 
 
-def _regrade(file: AnswerFile, grader: RewardPool, answer_finder: RewardPool) -> None:
+def _regrade(
+    file: AnswerFile, prompts: Sequence[Prompt], grader: RewardPool, answer_finder: RewardPool
+) -> None:
     """Grades the ungraded answers again: the machine was perhaps busy, or the time limit short."""
     ungraded = [a for a in file.answers if a["verdict"] == "ungraded"]
     if ungraded:
-        _grade(ungraded, grader, answer_finder)
+        _grade(ungraded, prompts, grader, answer_finder)
         file.rewrite(file.answers)
 
 

@@ -23,6 +23,7 @@ from asyppo_jax.config import ConfigError, DataConfig, UserError
 Rows = Iterator[tuple[str, Any]]  # (location for error messages, fields)
 
 _SECTIONS = "config.train_data or config.eval_data"
+_FIX = f"set problem_field and answer_field in {_SECTIONS}"
 
 
 class DataError(UserError, ValueError):
@@ -38,7 +39,7 @@ class Record:
     columns: Mapping[str, Any] = field(default_factory=dict, compare=False)  # all of the source
 
 
-def load_records(data: DataConfig, *, spellings: bool = False) -> list[Record]:
+def load_records(data: DataConfig, *, spellings: bool = False, fix: str = _FIX) -> list[Record]:
     r"""The records that `data` describes, in the order of the source.
 
     Sources: "jsonl" and "parquet" are files. "hub" is a data set name or "name:subset"
@@ -54,6 +55,8 @@ def load_records(data: DataConfig, *, spellings: bool = False) -> list[Record]:
     reasoning_gym generates item i of seed s from s + i. Two data sets therefore share problems if
     their seeds differ by less than their size: keep the seeds of training and evaluation far apart.
 
+    `fix` ends the message about a field that is missing or cannot be read.
+
     Raises:
       ConfigError: a setting is invalid.
       DataError: the data are missing, broken or empty, or a package is not installed.
@@ -68,11 +71,11 @@ def load_records(data: DataConfig, *, spellings: bool = False) -> list[Record]:
         fields = ("question", "answer")
     records, last_answer = [], ""
     for where, row in itertools.islice(_rows(data), data.num_records):
-        problem = _field(row, fields[0], where)
+        problem = _field(row, fields[0], where, fix)
         if spellings:
-            records.append(Record(problem, _spellings(row, fields[1], where), row))
+            records.append(Record(problem, _spellings(row, fields[1], where, fix), row))
             continue
-        answer = _field(row, fields[1], where)
+        answer = _field(row, fields[1], where, fix)
         last_answer = answer
         if pattern is not None:
             match = pattern.search(answer)
@@ -104,28 +107,28 @@ def _compile(answer_pattern: str) -> re.Pattern[str] | None:
     return pattern
 
 
-def _field(row: Any, name: str, where: str) -> str:
+def _field(row: Any, name: str, where: str, fix: str) -> str:
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: expected an object with fields, got a {type(row).__name__}")
     if name not in row:
         raise DataError(
             f"{where}: there is no field {name!r} among {', '.join(map(repr, row)) or 'none'}; "
-            f"set problem_field and answer_field in {_SECTIONS}"
+            f"{fix}"
         )
-    return _to_text(row[name], name, where)
+    return _to_text(row[name], name, where, fix)
 
 
-def _spellings(row: Any, name: str, where: str) -> str:
-    first = _field(row, name, where)  # raises if the field is missing or cannot be read
+def _spellings(row: Any, name: str, where: str, fix: str) -> str:
+    first = _field(row, name, where, fix)  # raises if the field is missing or cannot be read
     value = row[name]
     if isinstance(value, list):
-        spellings = [_to_text(spelling, name, where) for spelling in value]
+        spellings = [_to_text(spelling, name, where, fix) for spelling in value]
     else:
         spellings = [first]
     return json.dumps([*dict.fromkeys(spelling.strip() for spelling in spellings)])
 
 
-def _to_text(value: Any, name: str, where: str) -> str:
+def _to_text(value: Any, name: str, where: str, fix: str) -> str:
     if isinstance(value, str):
         return value
     if value is None:
@@ -135,10 +138,10 @@ def _to_text(value: Any, name: str, where: str) -> str:
     if isinstance(value, numbers.Real):
         return _number_to_text(float(value))
     if isinstance(value, list | tuple):
-        return _to_text(value[0], name, where) if value else ""
+        return _to_text(value[0], name, where, fix) if value else ""
     raise DataError(
         f"{where}: field {name!r} holds a {type(value).__name__}, neither text nor a number; "
-        f"set problem_field and answer_field in {_SECTIONS}, or fix that row"
+        f"{fix}, or fix that row"
     )
 
 

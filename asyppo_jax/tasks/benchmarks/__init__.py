@@ -8,7 +8,9 @@ from asyppo_jax.tasks.benchmarks.benchmark import (
     Benchmark,
     BenchmarkSettings,
     data_directory,
+    held_out_benchmark,
     load_problems,
+    own_benchmark,
 )
 from asyppo_jax.tasks.benchmarks.gsm8k import GSM8K
 from asyppo_jax.tasks.benchmarks.math500 import MATH500
@@ -21,7 +23,9 @@ __all__ = [
     "BenchmarkSettings",
     "data_directory",
     "find_benchmark",
+    "held_out_benchmark",
     "load_problems",
+    "own_benchmark",
 ]
 
 BENCHMARKS = (AIME24, AIME25, MATH500, OLYMPIADBENCH, MINERVA_MATH, AMC23, GSM8K)
@@ -31,5 +35,8 @@ def find_benchmark(name: str) -> Benchmark:
     """The benchmark with this name; an unknown name raises `ConfigError` with the known names."""
     by_name = {benchmark.name: benchmark for benchmark in BENCHMARKS}
     if name not in by_name:
-        raise ConfigError(f"there is no benchmark {name!r}; choose among {', '.join(by_name)}")
+        raise ConfigError(
+            f"there is no benchmark {name!r}; choose among {', '.join(by_name)}, held_out (the "
+            "problems of a run), or give a file that ends in .jsonl or .parquet"
+        )
     return by_name[name]

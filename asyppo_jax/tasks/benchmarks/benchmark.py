@@ -4,10 +4,11 @@ import dataclasses
 import importlib.util
 import os
 from dataclasses import dataclass, field
+from typing import Literal
 
 from etils import epath
 
-from asyppo_jax.config import DataConfig, PromptConfig, Truncation
+from asyppo_jax.config import Config, ConfigError, DataConfig, PromptConfig, Truncation
 from asyppo_jax.tasks.records import DataError, Record, load_records
 
 
@@ -17,12 +18,13 @@ class Benchmark:
 
     name: str  # the value of --benchmark
     title: str  # the name in papers
-    num_problems: int
-    local: DataConfig  # a JSONL file; its path is relative to the data directory
-    hub: DataConfig  # the same problems on the hub; its field names may differ
+    num_problems: int | None  # that it has; None: not known
+    local: DataConfig  # a JSONL file, with its path relative to the data directory, or any data
+    hub: DataConfig | None = None  # the same problems on the hub; its field names may differ
     # Default: the system prompt of the paper in the model's chat template (arXiv 2510.01656).
     prompt: PromptConfig = field(default_factory=PromptConfig)
     grader: str = "math"  # same syntax as config.reward.function
+    weights: tuple[float, ...] = ()  # of several graders, as config.reward.weights
     max_completion_length: int = 8192  # tokens; the value of the paper
     spellings: bool = False  # an answer is a list of spellings; each of them is right
 
@@ -45,6 +47,45 @@ class BenchmarkSettings(Truncation):
     num_workers: int = 2  # grading processes
 
 
+def own_benchmark(
+    path: str, *, problem_field: str, answer_field: str, answer_pattern: str = "", grader: str
+) -> Benchmark:
+    """A benchmark from a JSONL or parquet file of the user's.
+
+    Raises:
+        ConfigError: the file has another suffix.
+    """
+    name, _, suffix = path.rstrip("/").rpartition("/")[2].rpartition(".")
+    source = _SOURCES.get(suffix)
+    if source is None:
+        raise ConfigError(f"{path} is no benchmark; give a file that ends in .jsonl or .parquet")
+    data = DataConfig(
+        source=source,
+        path=path,
+        problem_field=problem_field,
+        answer_field=answer_field,
+        answer_pattern=answer_pattern,
+    )
+    return Benchmark(name=name, title=name, num_problems=None, local=data, grader=grader)
+
+
+def held_out_benchmark(config: Config) -> Benchmark:
+    """The held-out problems of a run, with its own prompts and reward."""
+    return Benchmark(
+        name="held_out",
+        title="held-out problems",
+        num_problems=config.eval_data.num_records,
+        local=config.eval_data,
+        prompt=config.prompt,
+        grader=config.reward.function,
+        weights=config.reward.weights,
+        max_completion_length=config.sampling.max_completion_length,
+    )
+
+
+_SOURCES: dict[str, Literal["jsonl", "parquet"]] = {"jsonl": "jsonl", "parquet": "parquet"}
+
+
 def data_directory() -> str:
     """The directory of the benchmark files: the environment variable ASYPPO_DATA, else `data`."""
     return os.environ.get("ASYPPO_DATA", "data")
@@ -56,6 +97,10 @@ def load_problems(benchmark: Benchmark, directory: str) -> list[Record]:
     Raises:
         DataError: the file is not in `directory`, and `datasets`, which reads the hub, is missing.
     """
+    local = benchmark.local
+    if benchmark.hub is None:
+        fix = "name its fields with --problem_field and --answer_field"
+        return load_records(local, spellings=benchmark.spellings, fix=fix)
     file = epath.Path(directory) / benchmark.local.path
     if file.is_file():
         data = dataclasses.replace(benchmark.local, path=str(file))
@@ -67,4 +112,5 @@ def load_problems(benchmark: Benchmark, directory: str) -> list[Record]:
             "set --data_dir or ASYPPO_DATA to its directory, or run `pip install datasets` to "
             f"load {benchmark.hub.path} from the hub"
         )
-    return load_records(data, spellings=benchmark.spellings)
+    fix = f"{benchmark.title} has the fields {data.problem_field!r} and {data.answer_field!r}"
+    return load_records(data, spellings=benchmark.spellings, fix=fix)

@@ -12,10 +12,13 @@ from asyppo_jax.tasks.benchmarks import (
     Benchmark,
     data_directory,
     find_benchmark,
+    held_out_benchmark,
     load_problems,
+    own_benchmark,
 )
 from asyppo_jax.tasks.records import DataError
 from asyppo_jax.tasks.rewards import RewardPool, resolve_reward
+from experiments.command_line import read_config_file
 
 NAMES = [benchmark.name for benchmark in BENCHMARKS]
 
@@ -36,7 +39,8 @@ def test_an_unknown_name_lists_the_known_ones():
 def test_each_prompt_asks_for_a_box_and_each_grader_can_be_loaded(benchmark):
     assert r"\boxed{}" in benchmark.prompt.system_prompt and benchmark.prompt.template == "chat"
     assert callable(resolve_reward(benchmark.grader))
-    assert benchmark.local.source == "jsonl" and benchmark.hub.source == "hub"
+    assert benchmark.local.source == "jsonl"
+    assert benchmark.hub is not None and benchmark.hub.source == "hub"
 
 
 def test_the_error_for_missing_data_says_where_to_put_them(tmp_path, monkeypatch):
@@ -76,3 +80,43 @@ def test_the_grader_accepts_every_reference_of_the_real_files(benchmark):
         scores = pool.score([r.problem for r in records], completions, answers)
     wrong = [a for a, score in zip(answers, scores.rewards, strict=True) if score != 1]
     assert not wrong
+
+
+def test_a_file_of_ones_own_is_a_benchmark(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"q": "1+1", "a": "so 2"}\n')
+    fields = {"problem_field": "q", "answer_field": "a"}
+    benchmark = own_benchmark(str(file), **fields, answer_pattern=r"so (.)", grader="exact")
+    assert (benchmark.name, benchmark.grader) == ("mine", "exact")
+    (record,) = load_problems(benchmark, "nowhere")
+    assert (record.problem, record.answer, record.columns) == (
+        "1+1",
+        "2",
+        {"q": "1+1", "a": "so 2"},
+    )
+
+
+def test_other_fields_than_those_named_are_an_error_that_names_the_flags(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"q": "1+1", "a": "2"}\n')
+    benchmark = own_benchmark(str(file), problem_field="p", answer_field="a", grader="exact")
+    message = r"line 1: there is no field 'p' among 'q', 'a'; name .* --problem_field and"
+    with pytest.raises(DataError, match=message):
+        load_problems(benchmark, "nowhere")
+    (tmp_path / "amc23.jsonl").write_text('{"q": "1+1", "a": "2"}\n')
+    message = r"no field 'question' among 'q', 'a'; AMC 2023 has the fields 'question' and 'answer'"
+    with pytest.raises(DataError, match=message):
+        load_problems(find_benchmark("amc23"), str(tmp_path))
+
+
+def test_a_file_with_another_suffix_is_refused():
+    with pytest.raises(ConfigError, match=r"x\.csv is no benchmark; give a file that ends in"):
+        own_benchmark("x.csv", problem_field="p", answer_field="a", grader="exact")
+
+
+def test_the_held_out_problems_of_a_run_have_its_prompt_and_rewards():
+    config = read_config_file("configs/tiny_test.py")
+    benchmark = held_out_benchmark(config)
+    assert len(load_problems(benchmark, "nowhere")) == benchmark.num_problems == 16
+    assert (benchmark.prompt, benchmark.grader) == (config.prompt, "exact")
+    assert benchmark.max_completion_length == 44
