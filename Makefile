@@ -3,6 +3,7 @@
 SEED ?= 0
 WORKDIR ?= runs/quickstart
 ARGS ?=
+PORT ?= 8000
 PYTEST_ARGS ?= -n 2 --dist worksteal
 
 VENV := .venv
@@ -21,7 +22,7 @@ LIGHT := not torch and not real_model and not slow and not tpu and not gpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart notebook test test-all lint format clean
+.PHONY: help quickstart notebook docs docs-serve test test-all lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +37,13 @@ quickstart: $(VENV)/runtime.stamp  ## train a tiny model in minutes (SEED=0 WORK
 
 notebook: $(VENV)/notebook.stamp  ## open the notebooks in Jupyter (ARGS=--no-browser on a machine far away)
 	$(BIN)/jupyter lab $(ARGS) notebooks
+
+docs: $(VENV)/docs.stamp  ## make the documentation site, site/index.html
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs -d .cache/doctrees . site $(ARGS)
+	@echo "The site is in site/index.html."
+
+docs-serve: docs  ## make the site and serve it at http://localhost:8000 (PORT=8000)
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory site $(PORT)
 
 test: lint  ## check format, lint and types, then run the quick tests
 	$(BIN)/python -m pytest -m "$(LIGHT)" $(PYTEST_ARGS)
@@ -53,7 +61,7 @@ format: $(VENV)/test.stamp  ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the environment and all caches (runs/ stays)
-	rm -rf $(VENV) .cache .hypothesis .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) .cache .hypothesis .pytest_cache .ruff_cache build dist site *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -78,8 +86,13 @@ $(VENV)/notebook.stamp: pyproject.toml constraints-py311.txt constraints-py312.t
 	$(INSTALL) -e ".[notebook]"
 	@touch $(VENV)/runtime.stamp $@
 
-# One call for everything: it is faster than two.
+$(VENV)/docs.stamp: pyproject.toml constraints-py311.txt constraints-py312.txt | $(BIN)/python
+	@echo "Installing what training and the documentation site need (about a minute)."
+	$(INSTALL) -e ".[docs]"
+	@touch $(VENV)/runtime.stamp $@
+
+# One call for everything: it is faster than two. The extra `test` contains `docs`.
 $(VENV)/test.stamp: pyproject.toml constraints-py311.txt constraints-py312.txt | $(BIN)/python
 	@echo "Installing what training, tests and checks need (about two minutes)."
 	$(INSTALL) -e ".[test,dev]"
-	@touch $(VENV)/runtime.stamp $@
+	@touch $(VENV)/runtime.stamp $(VENV)/docs.stamp $@

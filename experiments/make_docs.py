@@ -1,13 +1,15 @@
 """Generates pages of docs/ from the code: `python -m experiments.make_docs`.
 
 docs/configs.md lists every setting, from the dataclasses and comments of `config/settings.py`.
-docs/api.md lists the names that `asyppo_jax` exports, by module, with signatures and docstrings. A
+docs/api.md lists the names that `asyppo_jax` exports, by purpose, with signatures and docstrings. A
 test checks that both are up to date. The source files are parsed; only the list of names is
 imported.
 """
 
 import ast
 import io
+import re
+import textwrap
 import tokenize
 from pathlib import Path
 
@@ -15,6 +17,20 @@ import asyppo_jax
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "asyppo_jax"
+# Purpose -> the modules whose exported names serve it, in the order of the page.
+PURPOSES = {
+    "Losses and advantages": "ops.returns ops.ensemble ops.losses ops.logits ops.aggregation "
+    "ops.masked algorithm.experience",
+    "Training": "train types",
+    "Load and generate": "runs.load sampling.loaded sampling.sampler runs.checkpoint",
+    "Evaluate": "evaluation.benchmark evaluation.statistics",
+    "Data and rewards": "tasks.records tasks.prompts tasks.tokenizers tasks.rewards",
+    "What a run wrote": "runs.metrics runs.rollout_files",
+    "Settings": "config",
+    "Planning": "planning.plan",
+}
+# Names that users import from their modules.
+_ALSO = {"train": "train", "tasks.rewards": "exact math last_boxed"}
 _MADE = "<!-- Made by `python -m experiments.make_docs`; change the code and run that again. -->"
 
 
@@ -118,43 +134,85 @@ def _comments(source: str) -> dict[int, tuple[str, bool]]:
 
 
 def _api_page() -> str:
+    contents, sections = ["| purpose | names |", "|---|---|"], []
+    for purpose, names in _names_by_purpose().items():
+        links = " · ".join(f"[`{name}`](#{name.lower()})" for name in names)
+        contents.append(f"| [{purpose}](#{purpose.lower().replace(' ', '-')}) | {links} |")
+        sections.append(f"## {purpose}")
+        sections += [_entry(name, module) for name, module in names.items()]
     blocks = [
         _MADE,
-        "# The exported names",
-        "What `from asyppo_jax import NAME` gives, by the module that defines it. `train` is in\n"
-        "`asyppo_jax.train`. Shapes are in the signatures. Letters: B sequences, N prompts, G\n"
-        "responses per prompt, K critics, P prompt and C completion positions, T = P + C,\n"
-        "V vocabulary, D embed.\n"
-        "Settings are in [configs.md](configs.md); everything else is documented in its module.",
+        "# The Python reference",
+        "`from asyppo_jax import NAME` gives each of these names, where no other import is shown.\n"
+        "Shapes are in the signatures. Letters: B sequences, N prompts, G responses per prompt,\n"
+        "K critics, P prompt and C completion positions, T = P + C, V vocabulary, D embed.\n"
+        "[Settings](configs.md) have their own page; everything else is documented in its module.",
+        "\n".join(contents),
     ]
-    for module, names in sorted(asyppo_jax._MODULES.items()):
-        path = PACKAGE / (module.replace(".", "/") + ".py")
-        entries = []
-        for name in sorted(names.split()):
-            entries.append(_entry(_definition(name, path)))
-        blocks += [f"## asyppo_jax.{module}", *entries]
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(blocks + sections) + "\n"
 
 
-def _definition(name: str, path: Path) -> ast.FunctionDef | ast.ClassDef:
-    """The definition of a name in a module, or in the modules of a package."""
+def _names_by_purpose() -> dict[str, dict[str, str]]:
+    """Purpose -> {name: its module}; raises if an exported name has no purpose."""
+    modules = asyppo_jax._MODULES | _ALSO
+    if missing := modules.keys() - " ".join(PURPOSES.values()).split():
+        raise LookupError(f"{sorted(missing)} are in no purpose; add them to PURPOSES")
+    return {
+        purpose: {name: module for module in listed.split() for name in modules[module].split()}
+        for purpose, listed in PURPOSES.items()
+    }
+
+
+def _entry(name: str, module: str) -> str:
+    path = PACKAGE / (module.replace(".", "/") + ".py")
+    node, source = _definition(name, path)
+    lines = [f"### {name}", ""]
+    if module in _ALSO:
+        lines += [f"`from asyppo_jax.{module} import {name}`", ""]
+    lines += ["```python", _signature(node, source), "```", "", _markdown(node)]
+    for method in node.body if isinstance(node, ast.ClassDef) else ():
+        if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
+            lines += ["", f"#### {name}.{method.name}", ""]
+            lines += ["```python", _signature(method, source), "```", "", _markdown(method)]
+    return "\n".join(lines).rstrip()
+
+
+def _definition(name: str, path: Path) -> tuple[ast.FunctionDef | ast.ClassDef, list[str]]:
+    """The definition of a name in a module or in the modules of a package, and its file's lines."""
     paths = [path] if path.is_file() else sorted(path.with_suffix("").glob("*.py"))
     for file in paths:
-        for node in ast.parse(file.read_text()).body:
+        source = file.read_text()
+        for node in ast.parse(source).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
-                return node
+                return node, source.splitlines()
     raise LookupError(f"{path} does not define {name}")
 
 
-def _entry(node: ast.FunctionDef | ast.ClassDef) -> str:
-    doc = ast.get_docstring(node) or ""
-    if isinstance(node, ast.ClassDef):
-        head = f"class {node.name}({', '.join(map(ast.unparse, node.bases))})".replace("()", "")
-        fields = [f"    {ast.unparse(field)}" for field in _fields(node)]
-        return "\n".join(["```python", head, *fields, "```", doc]).rstrip()
-    result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    head = f"{node.name}({ast.unparse(node.args)}){result}"
-    return "\n".join(["```python", head, "```", doc]).rstrip()
+def _signature(node: ast.FunctionDef | ast.ClassDef, source: list[str]) -> str:
+    """The definition as it is written: without its body, but with the fields of a class."""
+    header = source[node.lineno - 1 : node.body[0].lineno - 1]
+    lines = textwrap.dedent("\n".join(header)).strip().removesuffix(":").split("\n")
+    if isinstance(node, ast.ClassDef) and (fields := _fields(node)):
+        first = node.body[0]
+        start = first.end_lineno if ast.get_docstring(node) else first.lineno - 1
+        lines += [line for line in source[start : fields[-1].end_lineno] if line]
+    return "\n".join(lines)
+
+
+def _markdown(node: ast.FunctionDef | ast.ClassDef) -> str:
+    """The docstring, with the entries of "Args:" and "Raises:" as lists."""
+    blocks = []
+    for block in (ast.get_docstring(node) or "").split("\n\n"):
+        title, _, entries = block.partition("\n")
+        if title in ("Args:", "Raises:"):
+            entry = re.compile(r"^[\w*][\w*, ]*:", re.MULTILINE)
+            block = f"{title}\n\n{entry.sub(_list_item, textwrap.dedent(entries))}"
+        blocks.append(block)
+    return "\n\n".join(blocks)
+
+
+def _list_item(names: re.Match[str]) -> str:
+    return "- " + re.sub(r"[\w*]+", r"`\g<0>`", names.group())
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ LEVELS = (
 )
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
-UNTRACKED = {"runs", "build", "dist"}  # at the top; a folder of the package may have such a name
+# At the top; a folder of the package may have such a name.
+UNTRACKED = {"runs", "build", "dist", "site"}
 # Written so that none of them matches its own spelling here.
 FORBIDDEN = {
     r"\b(extra[-_])?index[-_]url\b": "a package registry's address",
