@@ -96,15 +96,7 @@ class Preparation:
 def prepare(
     config: Config, topology: str, *, name: str, phases: Collection[str] = ()
 ) -> Preparation:
-    """What `compile_plan` needs, after all checks that take no compilation.
-
-    `phases` is a subset of `PHASES`; if empty, all but "step", which is the last three phases in
-    one program.
-
-    Raises:
-        PlanError: a phase is unknown, or the run has none of them; or see `topology_devices`.
-        ConfigError: the mesh does not fit the slice, or a batch cannot be divided over it.
-    """
+    """What `compile_plan` needs, after all checks that take no compilation; see `plan`."""
     unknown = sorted(set(phases) - set(PHASES))
     if unknown:
         raise PlanError(f"{unknown[0]!r} is not a phase; choose from {', '.join(PHASES)}")
@@ -156,9 +148,14 @@ def plan(
     phases: Collection[str] = (),
     report: Callable[[str], None] = print,
 ) -> Plan:
-    """The plan of `config` for a slice, after compiling its phases; see `prepare`.
+    """The plan of `config` for a slice, after compiling its phases.
 
-    `report` is called with a line of text before each compilation.
+    `report` is called with a line of text before each compilation. `phases` is a subset of
+    `PHASES`; if empty, all but "step", which is the last three phases in one program.
+
+    Raises:
+        PlanError: a phase is unknown, or the run has none of them; or see `topology_devices`.
+        ConfigError: the mesh does not fit the slice, or a batch cannot be divided over it.
     """
     return compile_plan(prepare(config, topology, name=name, phases=phases), report)
 
