@@ -1,5 +1,6 @@
 """Flags and config files for the command lines, with one-line errors."""
 
+import difflib
 import os
 import re
 import runpy
@@ -13,24 +14,68 @@ from absl import flags
 
 from asyppo_jax.config import Config, ConfigError, from_config_dict
 from asyppo_jax.config.reading import setting_names, unknown_setting
-from experiments.main import with_config_paths
+from experiments.main import config_names, with_config_paths
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the flags; exits with a one-line error if one is unknown or cannot be set."""
-    argv = with_config_paths(argv)
-    for flag in argv[1:]:
-        name = flag.lstrip("-").partition("=")[0]
-        if name.startswith("config.") and name.removeprefix("config.") not in setting_names():
-            sys.exit(f"error: {unknown_setting(name.removeprefix('config.'))}")
+    """The arguments that are not flags; exits with a one-line error if a flag is wrong."""
     try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        sys.exit(f"error: {error}; --help lists the flags")
+        return read_flags(with_config_paths(argv), flags.FLAGS)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
     except BrokenPipeError:  # `--help | head`
         sys.exit(1)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(f"error: --config cannot be read: {_reason(error)}")
+
+
+def read_flags(argv: list[str], values: flags.FlagValues, program: str = "") -> list[str]:
+    """The arguments that are not flags, after the flags were parsed into `values`.
+
+    `program` is whose `--help` a message names, if it is not the running program.
+
+    Raises:
+        ConfigError: a flag is unknown or has a wrong value, or the config file cannot be read.
+    """
+    for flag in argv[1:]:
+        name, _, value = flag.lstrip("-").partition("=")
+        if name.startswith("config.") and name.removeprefix("config.") not in setting_names():
+            raise ConfigError(unknown_setting(name.removeprefix("config.")))
+        if name == "config" and value and name in values:
+            _check_is_file(value.partition(":")[0])  # FILE or FILE:ARGUMENT
+    try:
+        return values(argv)
+    except flags.Error as error:
+        help_of = f"{program} --help".lstrip()
+        raise ConfigError(f"{_flag_reason(error)}; {help_of} lists the flags") from None
+    except _IN_A_CONFIG_FILE as error:
+        raise ConfigError(f"--config cannot be read: {_reason(error)}") from error
+
+
+# What a config file raises if it has a mistake, and what ml_collections raises for a wrong setting.
+_IN_A_CONFIG_FILE = (
+    *(AttributeError, KeyError, TypeError, ValueError, OSError),
+    *(SyntaxError, ImportError, NameError),
+)
+
+
+def _flag_reason(error: flags.Error) -> str:
+    """What absl found wrong, in one line; flags that must be given are listed."""
+    text = " ".join(str(error).split()).rstrip(".")
+    missing = re.findall(r"Flag (--[\w-]+) must have a value other than None", text)
+    if missing:
+        return f"{', '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing"
+    return text
+
+
+def _check_is_file(file: str) -> None:
+    if Path(file).is_file():
+        return
+    nearest = difflib.get_close_matches(Path(file).stem, config_names(), n=1)
+    hint = (
+        f"did you mean --config={nearest[0]}?"
+        if nearest
+        else "`asyppo configs` lists those that exist"
+    )
+    raise ConfigError(f"the file {file} of --config does not exist; {hint}")
 
 
 def _reason(error: Exception) -> str:

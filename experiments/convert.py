@@ -3,12 +3,14 @@
 python -m experiments.convert --gguf=FILE --output=DIR [--dtype=bfloat16]
 """
 
+import os
+import sys
 from pathlib import Path
 
 from absl import app, flags
 
-from asyppo_jax.models.config import ModelError
-from asyppo_jax.models.formats.gguf import convert_gguf
+from asyppo_jax.config import UserError
+from experiments.command_line import parse_flags
 
 _GGUF = flags.DEFINE_string("gguf", None, "The file to read.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The directory to write.", required=True)
@@ -21,12 +23,17 @@ _DTYPE = flags.DEFINE_enum(
 
 
 def main(_: list[str]) -> None:
+    # Without this, transformers prints advice to install PyTorch, which is not needed.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
+        # Imported late, because it needs the package gguf, an extra.
+        from asyppo_jax.models.formats.gguf import convert_gguf
+
         convert_gguf(Path(_GGUF.value), Path(_OUTPUT.value), dtype=_DTYPE.value)
-    except ModelError as error:
-        raise SystemExit(f"error: {error}") from error
+    except UserError as error:
+        sys.exit(f"error: {error}")
     print(f"wrote {_OUTPUT.value}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

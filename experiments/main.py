@@ -57,7 +57,9 @@ def main() -> None:
         print(list_configs())
     elif command == "completion":
         names = " ".join([*COMMANDS, "configs", "completion"])
-        print(_COMPLETION.replace("@COMMANDS@", names).replace("@CONFIGS@", " ".join(_names())))
+        print(
+            _COMPLETION.replace("@COMMANDS@", names).replace("@CONFIGS@", " ".join(config_names()))
+        )
     elif command in ("help", "-h", "--help"):
         print(usage())
     else:
@@ -72,7 +74,8 @@ def usage() -> str:
     return "\n".join(["usage: asyppo COMMAND [--flags]; asyppo COMMAND --help lists them", *lines])
 
 
-def _names() -> list[str]:
+def config_names() -> list[str]:
+    """The names of the config files, which `--config` takes."""
     return sorted(
         file.stem for file in CONFIGS.glob("*.py") if "def get_config" in file.read_text()
     )
@@ -80,7 +83,7 @@ def _names() -> list[str]:
 
 def list_configs() -> str:
     """The names of the config files, each with the first line of its text."""
-    names = _names()
+    names = config_names()
     width = max(map(len, names))
     return "\n".join(f"{name:{width}}  {_about(CONFIGS / f'{name}.py')}" for name in names)
 

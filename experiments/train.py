@@ -14,66 +14,88 @@ from asyppo_jax.config import Config, ConfigError, UserError
 from experiments.command_line import parse_flags, read_config, use_compile_cache
 from experiments.main import command_line
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The directory of checkpoints, metrics and plots.")
-_COMPILE_CACHE = flags.DEFINE_string(
-    "compile_cache",
-    None,
-    "The directory of the compilation cache; empty: no cache. Default: "
-    "$JAX_COMPILATION_CACHE_DIR, else ~/.cache/asyppo_jax.",
-)
-_DISTRIBUTED = flags.DEFINE_bool(
-    "distributed",
-    False,
-    "Join a run of several processes. On Cloud TPU, GKE and Slurm the processes are detected.",
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator_address",
-    None,
-    "On other systems: host:port of process 0. Needs --num_processes and --process_id.",
-)
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes of the run.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
-_JOIN_TIMEOUT = flags.DEFINE_float(
-    "join_timeout",
-    300.0,
-    "Maximum seconds to wait for the other processes at the start.",
-    lower_bound=1.0,
-)
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of this program in `values`: `flags.FLAGS`, or those of a launcher."""
+    config_flags.DEFINE_config_file(
+        "config", None, "The run's file in configs/.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "workdir", None, "The directory of checkpoints, metrics and plots.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "compile_cache",
+        None,
+        "The directory of the compilation cache; empty: no cache. Default: "
+        "$JAX_COMPILATION_CACHE_DIR, else ~/.cache/asyppo_jax.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "distributed",
+        False,
+        "Join a run of several processes. On Cloud TPU, GKE and Slurm the processes are detected.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "coordinator_address",
+        None,
+        "On other systems: host:port of process 0. Needs --num_processes and --process_id.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "num_processes", None, "Number of processes of the run.", flag_values=values
+    )
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", flag_values=values)
+    flags.DEFINE_float(
+        "join_timeout",
+        300.0,
+        "Maximum seconds to wait for the other processes at the start.",
+        lower_bound=1.0,
+        flag_values=values,
+    )
 
 
 def main(argv: list[str]) -> None:
-    del argv
     logging.set_verbosity(logging.WARNING)  # at INFO, Orbax logs what each of its threads does
+    values = flags.FLAGS
     try:
-        config = _read_config()
-        use_compile_cache(_COMPILE_CACHE.value)
-        _join()
+        config = read_run(argv, values)
+        use_compile_cache(values.compile_cache)
+        _join(values)
         # Imported late, so that a wrong setting is reported before the slow imports.
         from asyppo_jax.train import train
 
-        workdir = str(_WORKDIR.value)
+        workdir = str(values.workdir)
         summary = train(config, workdir)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"\n{_stopped(str(_WORKDIR.value))}")
+        sys.exit(f"\n{_stopped(str(values.workdir))}")
     if summary:  # empty except in the first process
         print(closing_lines(summary, workdir))
 
 
-def _join() -> None:
-    processes = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-    if _DISTRIBUTED.value or processes != (None, None, None):
+def read_run(argv: list[str], values: flags.FlagValues) -> Config:
+    """The config of the parsed flags `values`; `argv` has what was not a flag.
+
+    Raises:
+        ConfigError: there is an argument that is not a flag, no workdir, or no valid config.
+    """
+    if len(argv) > 1:
+        raise ConfigError(
+            f"{argv[1]!r} is not a flag; settings are flags, such as --config.section.field=value"
+        )
+    if values.workdir is None:
+        raise ConfigError("--workdir=DIR is missing; checkpoints and metrics are written there")
+    return read_config(values.config)
+
+
+def _join(values: flags.FlagValues) -> None:
+    processes = values.coordinator_address, values.num_processes, values.process_id
+    if values.distributed or processes != (None, None, None):
         from asyppo_jax.runtime.multi_host import initialize
 
-        initialize(*processes, timeout=_JOIN_TIMEOUT.value)
-
-
-def _read_config() -> Config:
-    if _WORKDIR.value is None:
-        raise ConfigError("--workdir=DIR is missing; checkpoints and metrics are written there")
-    return read_config(_CONFIG.value)
+        initialize(*processes, timeout=values.join_timeout)
 
 
 def _stopped(workdir: str) -> str:
@@ -120,4 +142,5 @@ def _percent(reward: float | None) -> str:
 
 
 if __name__ == "__main__":
+    define_flags(flags.FLAGS)
     app.run(main, flags_parser=parse_flags)

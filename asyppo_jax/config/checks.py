@@ -1,7 +1,13 @@
 """Settings that cannot work together: found before anything is loaded."""
 
 from asyppo_jax.config.errors import ConfigError
-from asyppo_jax.config.settings import BatchingConfig, Config, SamplingConfig, Truncation
+from asyppo_jax.config.settings import (
+    BatchingConfig,
+    Config,
+    MeshConfig,
+    SamplingConfig,
+    Truncation,
+)
 
 
 def check_config(config: Config) -> None:
@@ -117,6 +123,17 @@ def _check_divides(part: str, part_size: int, whole: str, whole_size: int) -> No
             f"{part} is {part_size}, which does not divide {whole} = {whole_size}; "
             f"choose a divisor of {whole_size}"
         )
+
+
+def mesh_shape(mesh: MeshConfig, num_devices: int) -> tuple[int, int]:
+    """The sizes (data, model) of a mesh over `num_devices`; `ConfigError` if they do not fit."""
+    data = num_devices // max(mesh.model, 1) if mesh.data == -1 else mesh.data
+    if min(data, mesh.model) < 1 or data * mesh.model != num_devices:
+        raise ConfigError(
+            f"config.mesh is data={mesh.data}, model={mesh.model}, but there are {num_devices} "
+            "devices; make data * model equal to that number, or set data = -1"
+        )
+    return data, mesh.model
 
 
 def check_divides_data_axis(config: Config, data: int) -> None:

@@ -26,8 +26,20 @@ from asyppo_jax.sampling import decoding_params, prefill, sample
 from asyppo_jax.sampling.sampler import training_options
 from asyppo_jax.types import Experience, PromptBatch, Rollout, TrainState
 
+AFTER_SAMPLING = ("values", "critics", "actor")
 # The phases of a step in the order in which they run; "step" is the three after sampling in one.
-PHASES = ("prefill", "decode", "values", "critics", "actor", "step")
+PHASES = ("prefill", "decode", *AFTER_SAMPLING, "step")
+
+
+def phases_of(config: Config) -> tuple[str, ...]:
+    """The phases of `PHASES` that a run has.
+
+    A run without critics has no "values" and "critics". A run with `config.mesh.offload` has no
+    "step".
+    """
+    missing = set() if config.algorithm.num_critics else {"values", "critics"}
+    missing |= set() if config.mesh.offload == "none" else {"step"}
+    return tuple(phase for phase in PHASES if phase not in missing)
 
 
 @dataclass(frozen=True)
@@ -47,10 +59,9 @@ class PhaseProgram:
 def phase_programs(
     config: Config, networks: Networks, mesh: Mesh
 ) -> tuple[dict[str, PhaseProgram], TrainState]:
-    """The programs of `PHASES` that this run has, and the shapes of its state.
+    """The programs of `phases_of(config)`, and the shapes of the run's state.
 
-    A run without critics has no "values" and "critics". "step" is what runs without
-    `config.mesh.offload`, the phases what runs with it.
+    "step" is what runs without `config.mesh.offload`, the phases what runs with it.
     """
     shapes, shardings = state_shapes(config, networks), state_shardings(config, networks, mesh)
     state, rollout = placed(shapes, shardings), rollout_shapes(config, mesh)

@@ -5,8 +5,11 @@ data iterator. Orbax writes to a temporary name and renames, so a killed run lea
 checkpoint.
 """
 
+import contextlib
 import dataclasses
 import json
+import logging
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
@@ -52,13 +55,29 @@ def save(
     `accuracy` is the held-out accuracy of that step, None if it was not evaluated.
     """
     step = int(state.step)
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(iterator_state)
-        ),
-        metrics=None if accuracy is None else {"accuracy": accuracy},
-    )
+    with _without_metric_warning():
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(iterator_state)
+            ),
+            metrics=None if accuracy is None else {"accuracy": accuracy},
+        )
+
+
+@contextlib.contextmanager
+def _without_metric_warning() -> Iterator[None]:
+    """Drops Orbax's warning about a step without metrics: most steps are not evaluated."""
+    logger = logging.getLogger("absl")
+
+    def is_shown(record: logging.LogRecord) -> bool:
+        return "did not provide metrics" not in record.getMessage()
+
+    logger.addFilter(is_shown)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_shown)
 
 
 def restore(

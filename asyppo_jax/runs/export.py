@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from etils import epath
 
-from asyppo_jax.config import UserError
+from asyppo_jax.config import Config, UserError
 from asyppo_jax.models.formats.huggingface import resolve_directory, save_params
+from asyppo_jax.runs.checkpoint import is_run, read_settings
 from asyppo_jax.runs.load import Dtype, Step, load_actor, load_critics
 from asyppo_jax.runs.model_card import actor_card, critic_card
 from asyppo_jax.runtime.paths import absolute, in_bucket
@@ -43,22 +44,25 @@ def export_run(
         ExportError: `workdir` is not a run, or `output` is not empty or is in a bucket.
         CheckpointError, ModelError: see `load.load_actor`.
     """
-    actor = load_actor(workdir, step=step, base=base)
-    if actor.step is None:
-        raise ExportError(
-            f"{workdir} is a Hugging Face directory already; set --workdir to that of a run"
-        )
+    if not is_run(workdir):
+        is_model = any(absolute(workdir).glob("*.safetensors"))
+        found = "is a Hugging Face directory already" if is_model else "holds no run"
+        raise ExportError(f"{workdir} {found}; set --workdir to the directory of a run")
     if in_bucket(output):
         raise ExportError(f"{output} is in a bucket; export to a local directory and copy it")
     out = Path(output)
     if out.exists() and any(out.iterdir()):
         raise ExportError(f"{output} is not empty; set another --output")
+    actor = load_actor(workdir, step=step, base=base)
+    assert actor.step is not None  # it is a run's
+    # The settings as the run has them; those of `actor` may name a copy of the base model.
+    config = read_settings(workdir)
     name = f"{Path(workdir).name}-step-{actor.step}"
     directories = [out / "actor"]
     save_params(directories[0], actor.networks.actor.config, _to_host(actor.params), "actor", dtype)
-    card = actor_card(name, workdir, actor.step, actor.config)
-    _write_other_files(directories[0], actor, card, workdir)
-    if actor.config.algorithm.num_critics:
+    card = actor_card(name, workdir, actor.step, config)
+    _write_other_files(directories[0], actor, card, config, workdir)
+    if config.algorithm.num_critics:
         critics = load_critics(workdir, step=actor.step, base=base)
         assert critics.networks.critic is not None
         shape = critics.networks.critic.config
@@ -66,8 +70,8 @@ def export_run(
             params = _to_host(jax.tree.map(lambda stacked, k=k: stacked[k], critics.params))
             directories.append(out / f"critic_{k}")
             save_params(directories[-1], shape, params, "critic", dtype)
-            card = critic_card(f"{name}-critic-{k}", workdir, actor.step, actor.config, k)
-            _write_other_files(directories[-1], actor, card, workdir)
+            card = critic_card(f"{name}-critic-{k}", workdir, actor.step, config, k)
+            _write_other_files(directories[-1], actor, card, config, workdir)
     return directories
 
 
@@ -75,7 +79,9 @@ def _to_host(params: Any) -> Any:
     return jax.tree.map(np.asarray, params)
 
 
-def _write_other_files(directory: Path, actor: LoadedActor, card: str, workdir: str) -> None:
+def _write_other_files(
+    directory: Path, actor: LoadedActor, card: str, config: Config, workdir: str
+) -> None:
     """Writes all but the weights: tokenizer, generation settings, model card, settings, plot."""
     actor.tokenizer.save_pretrained(str(directory))
     base = resolve_directory(actor.config.actor.path)
@@ -90,7 +96,7 @@ def _write_other_files(directory: Path, actor: LoadedActor, card: str, workdir: 
     copied = {name: base_config[name] for name in _COPIED_FIELDS if name in base_config}
     file.write_text(json.dumps(json.loads(file.read_text()) | copied, indent=2) + "\n")
     (directory / "README.md").write_text(card, encoding="utf-8")
-    settings = dataclasses.asdict(actor.config)
+    settings = dataclasses.asdict(config)
     (directory / "run_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     plot: epath.Path = absolute(workdir) / "plots.png"
     if plot.is_file():

@@ -1,12 +1,13 @@
 """Model cards: the README.md of an exported network, filled from the files of its run."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
-from asyppo_jax.config import Config, DataConfig
+from asyppo_jax.config import Config, DataConfig, PromptConfig
 from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics
 from asyppo_jax.runtime.paths import absolute
 
@@ -33,7 +34,7 @@ def actor_card(name: str, workdir: str, step: int, config: Config) -> str:
         _table(
             ("setting", "value"),
             [
-                ("base model", _short_name(config.actor.path)),
+                ("base model", _base_model(config.actor.path)),
                 ("critics", _critic_models(config) if num_critics else "none"),
                 ("training problems", _data(config.train_data)),
                 ("reward", config.reward.function),
@@ -55,10 +56,9 @@ def actor_card(name: str, workdir: str, step: int, config: Config) -> str:
         "![curves of the run](plots.png)" if (absolute(workdir) / "plots.png").is_file() else "",
         "## How to use it",
         _prompt(config),
-        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        'model = AutoModelForCausalLM.from_pretrained("DIRECTORY")\n'
-        'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")\n```',
-        'In JAX: `asyppo_jax.load_actor("DIRECTORY")`.',
+        _generate_with_transformers(config.prompt),
+        "In JAX:",
+        _generate_with_jax(config.prompt),
         "The licence is that of the base model. All settings are in `run_config.json`.",
         f"## Method\n\n{_PAPER}\n\n{_CITATION}",
     ]
@@ -82,9 +82,12 @@ def critic_card(name: str, workdir: str, step: int, config: Config, index: int) 
         "It gives the value V(s), the expected reward of an answer, at every token: the logit at "
         "token t depends on the tokens up to and including t. The method uses the mean value over "
         "all critics.",
-        "```python\nfrom transformers import AutoModelForTokenClassification\n\n"
-        'model = AutoModelForTokenClassification.from_pretrained("DIRECTORY")\n'
-        "values = model(tokens).logits[..., 0]\n```",
+        _code(
+            "from transformers import AutoModelForTokenClassification",
+            "",
+            'model = AutoModelForTokenClassification.from_pretrained("DIRECTORY")',
+            "values = model(tokens).logits[..., 0]",
+        ),
         "In JAX, all critics of the run at once, `[K, B, T]`: "
         '`asyppo_jax.load_critics("PARENT").values(tokens)`.',
         _prompt(config),
@@ -95,8 +98,8 @@ def critic_card(name: str, workdir: str, step: int, config: Config, index: int) 
 
 def _header(config: Config, task: str) -> str:
     lines = ["library_name: transformers", f"pipeline_tag: {task}"]
-    if _is_hub_name(config.actor.path):
-        lines.append(f"base_model: {config.actor.path}")
+    if base := _hub_name(config.actor.path):
+        lines.append(f"base_model: {base}")
     if config.train_data.source == "hub":
         lines += ["datasets:", f"- {config.train_data.path.partition(':')[0]}"]
     lines += ["tags:", "- reinforcement-learning", "- ppo", "- asyppo", "- jax"]
@@ -112,23 +115,28 @@ def _critic_models(config: Config) -> str:
     return f"{config.algorithm.num_critics} × {model}"
 
 
-def _is_hub_name(path: str) -> bool:
-    return (
-        path.count("/") == 1
-        and not path.startswith((".", "/", "~"))
-        and not epath.Path(path).exists()
-    )
+def _hub_name(path: str) -> str | None:
+    """The hub name of a model: the path itself, or that of a directory in the hub's cache."""
+    if cached := re.search(r"(?:^|/)models--([^/]+?)--([^/]+)/snapshots/", path):
+        return f"{cached[1]}/{cached[2]}"
+    is_local = path.startswith((".", "/", "~")) or epath.Path(path).exists()
+    return None if is_local or path.count("/") != 1 else path
 
 
 def _short_name(path: str) -> str:
-    """A hub name unchanged, or the last component of a local path, which exists on one machine."""
-    return path if _is_hub_name(path) else path.rstrip("/").rsplit("/", 1)[-1]
+    """The hub name, or the last two components of a local path, which exists on one machine."""
+    return _hub_name(path) or "/".join(path.rstrip("/").split("/")[-2:])
+
+
+def _base_model(path: str) -> str:
+    return _short_name(path) if _hub_name(path) else f"{_short_name(path)} (a local directory)"
 
 
 def _data(data: DataConfig) -> str:
     is_local = data.source in ("jsonl", "parquet")
     count = "" if data.num_records is None else f", {data.num_records:,} problems"
-    return f"{_short_name(data.path) if is_local else data.path} ({data.source}{count})"
+    name = data.path.rstrip("/").rsplit("/", 1)[-1] if is_local else data.path
+    return f"{name} ({data.source}{count})"
 
 
 def _prompt(config: Config) -> str:
@@ -137,6 +145,58 @@ def _prompt(config: Config) -> str:
     system = config.prompt.system_prompt
     message = f"with the system prompt `{system}`" if system else "without a system prompt"
     return f"The prompt is the chat template {message}."
+
+
+# Made of digits, which every tokenizer has.
+_PROBLEM = "7+5+8+9"
+
+
+def _generate_with_transformers(prompt: PromptConfig) -> str:
+    """Python code that continues one prompt greedily, as the run makes its prompts."""
+    if prompt.template == "chat":
+        messages = [{"role": "user", "content": _PROBLEM}]
+        if prompt.system_prompt:
+            messages.insert(0, {"role": "system", "content": prompt.system_prompt})
+        tokens = [
+            f"messages = {_literal(messages)}",
+            "inputs = tokenizer.apply_chat_template(",
+            '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
+            ")",
+        ]
+    else:
+        text = _literal(prompt.template.replace("{problem}", _PROBLEM))
+        tokens = [f'inputs = tokenizer({text}, add_special_tokens=False, return_tensors="pt")']
+    return _code(
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'model = AutoModelForCausalLM.from_pretrained("DIRECTORY")',
+        'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")',
+        *tokens,
+        "tokens = model.generate(**inputs, do_sample=False, max_new_tokens=256)",
+        "print(tokenizer.decode(tokens[0]))",
+    )
+
+
+def _generate_with_jax(prompt: PromptConfig) -> str:
+    options = f"template={_literal(prompt.template)}"
+    if prompt.template == "chat":
+        options += f", system_prompt={_literal(prompt.system_prompt)}"
+    return _code(
+        "from asyppo_jax import load_actor",
+        "from asyppo_jax.config import PromptConfig",
+        "",
+        'actor = load_actor("DIRECTORY")',
+        f"prompt = PromptConfig({options})",
+        f"print(actor.generate([{_literal(_PROBLEM)}], prompt=prompt, temperature=0.0))",
+    )
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)  # Python reads texts and lists of JSON too
+
+
+def _code(*lines: str) -> str:
+    return "\n".join(["```python", *lines, "```"])
 
 
 def _metrics_of_step(workdir: str, step: int) -> dict[str, Any]:

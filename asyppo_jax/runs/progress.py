@@ -18,6 +18,7 @@ class Progress:
     `with progress.phase("sample"):` shows the phase and measures its time; `take_times` returns the
     times as metrics. JAX returns before a computation ends, so block on its result inside the
     phase: otherwise its time counts for the next phase. If `is_writer` is false, nothing is shown.
+    `stream` is by default the standard error of a terminal, and elsewhere the standard output.
     """
 
     def __init__(
@@ -28,7 +29,9 @@ class Progress:
         is_writer: bool = True,
         stream: TextIO | None = None,
     ) -> None:
-        self._stream = sys.stderr if stream is None else stream
+        # A notebook shows standard error as if something had failed.
+        default = sys.stderr if sys.stderr.isatty() else sys.stdout
+        self._stream = default if stream is None else stream
         self._num_steps, self._start_step, self._is_writer = num_steps, start_step, is_writer
         self._times: dict[str, float] = {}
         self._accuracy: float | None = None

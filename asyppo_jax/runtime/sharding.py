@@ -10,7 +10,9 @@ from flax.core import meta
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from asyppo_jax.config import ConfigError, MeshConfig
+from asyppo_jax.config import MeshConfig
+from asyppo_jax.config.checks import mesh_shape
+from asyppo_jax.runtime.libtpu import answer_libtpu
 from asyppo_jax.types import Params
 
 # Parameters are sharded over `data` along their embed axis (FSDP) and over `model` along heads, mlp
@@ -39,16 +41,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     Raises:
         ConfigError: the product of the sizes is not the number of devices.
     """
+    answer_libtpu()
     count = jax.device_count() if devices is None else len(devices)
-    data = count // config.model if config.data == -1 else config.data
-    if data * config.model != count:
-        raise ConfigError(
-            f"config.mesh is data={config.data}, model={config.model}, but there are {count} "
-            "devices; make data * model equal to that number, or set data = -1"
-        )
+    shape, names = mesh_shape(config, count), ("data", "model")
     # Auto, not the default Explicit: with explicit axes the matrix products of FSDP raise errors.
     auto = (AxisType.Auto, AxisType.Auto)
-    shape, names = (data, config.model), ("data", "model")
     try:
         return jax.make_mesh(shape, names, auto, devices=devices)
     except NotImplementedError:

@@ -187,7 +187,7 @@ def _jsonl_rows(path: epath.Path) -> Rows:
 
 
 def _parquet_rows(path: epath.Path) -> Rows:
-    _import_package("pyarrow", "parquet data", "asyppo-jax[parquet]")
+    _import_package("pyarrow", "parquet data", "pip install -e '.[parquet]'")
     import pyarrow
     import pyarrow.parquet
 
@@ -202,7 +202,7 @@ def _parquet_rows(path: epath.Path) -> Rows:
 
 
 def _hub_rows(data: DataConfig) -> Rows:
-    datasets = _import_package("datasets", "data from the hub", "datasets")
+    datasets = _import_package("datasets", "data from the hub", "pip install datasets")
     name, _, subset = data.path.partition(":")
     try:
         rows = datasets.load_dataset(name, subset or None, split=data.split)
@@ -216,7 +216,7 @@ def _hub_rows(data: DataConfig) -> Rows:
 
 
 def _reasoning_gym_rows(data: DataConfig) -> Rows:
-    _import_package("reasoning_gym", "the source reasoning_gym", "asyppo-jax[tasks]")
+    _import_package("reasoning_gym", "the source reasoning_gym", "pip install -e '.[tasks]'")
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
@@ -256,11 +256,8 @@ def _function_rows(data: DataConfig) -> Rows:
         yield f"{data.path}, item {number}", row
 
 
-def _import_package(module: str, user: str, requirement: str) -> ModuleType:
+def _import_package(module: str, user: str, command: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise DataError(
-            f'{user} needs the package {module} ({error}); install it with: pip install "'
-            f'{requirement}"'
-        ) from error
+        raise DataError(f"{user} needs the package {module} ({error}); run `{command}`") from error

@@ -3,8 +3,8 @@
     python -m experiments.launch.gke --cluster=C --project=P --zone=Z --workload=NAME \
         --tpu_type=v5litepod-16 --image=IMAGE --config=configs/NAME.py --workdir=gs://BUCKET/RUN
 
-Arguments after `--` are passed to experiments.train. With --dry-run the command is only printed.
-See experiments/launch/README.md.
+Flags after a lone `--` are passed to experiments.train, and are checked here first. With --dry-run
+the command is only printed. See experiments/launch/README.md.
 """
 
 import sys
@@ -12,7 +12,14 @@ import sys
 from absl import app, flags
 
 from asyppo_jax.config import UserError
-from experiments.launch.commands import run, training
+from experiments.launch.commands import (
+    check_env_file,
+    check_mesh,
+    check_run,
+    parse_launcher_flags,
+    run,
+    training,
+)
 
 _CLUSTER = flags.DEFINE_string("cluster", None, "The GKE cluster, made by xpk.", required=True)
 _PROJECT = flags.DEFINE_string("project", None, "The Google Cloud project.", required=True)
@@ -43,11 +50,14 @@ def command(extra: list[str]) -> list[str]:
 
 
 def main(argv: list[str]) -> None:
+    extra = argv[1:]
     try:
-        run([command(argv[1:])], dry_run=_DRY_RUN.value)
+        check_env_file(_ENV_FILE.value)
+        check_mesh(check_run(_CONFIG.value, _WORKDIR.value, extra), _TPU_TYPE.value)
+        run([command(extra)], dry_run=_DRY_RUN.value)
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_launcher_flags)

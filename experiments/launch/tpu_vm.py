@@ -3,9 +3,9 @@
     python -m experiments.launch.tpu_vm setup|train|log|stop --name=TPU --project=P --zone=Z [...]
 
 `setup` copies the last commit to every worker and installs it. `train` starts the job on all
-workers and returns; arguments after `--` are passed to experiments.train. `log` follows the log of
-a worker. `stop` ends the job. With --dry-run the commands are only printed. See
-experiments/launch/README.md.
+workers and returns; flags after a lone `--` are passed to experiments.train, and are checked here
+first. `log` follows the log of a worker. `stop` ends the job. With --dry-run the commands are only
+printed. See experiments/launch/README.md.
 """
 
 import shlex
@@ -16,7 +16,16 @@ from pathlib import Path
 from absl import app, flags
 
 from asyppo_jax.config import ConfigError, UserError
-from experiments.launch.commands import BUCKET_PACKAGES, run, training
+from experiments.launch.commands import (
+    BUCKET_PACKAGES,
+    check_committed,
+    check_env_file,
+    check_run,
+    config_file,
+    parse_launcher_flags,
+    run,
+    training,
+)
 
 _NAME = flags.DEFINE_string("name", None, "The TPU's name.", required=True)
 _PROJECT = flags.DEFINE_string("project", None, "The Google Cloud project.", required=True)
@@ -75,7 +84,11 @@ def stop_command() -> str:
 
 
 def commands(action: str, extra: list[str]) -> list[list[str]]:
-    """The commands to run on this machine for an action."""
+    """The commands to run on this machine for an action, after all that can be checked here.
+
+    Raises:
+        ConfigError: the action is unknown, or see `check_run` and the other checks.
+    """
     gcloud = ["gcloud", "compute", "tpus", "tpu-vm"]
     name, location = _NAME.value, [f"--zone={_ZONE.value}", f"--project={_PROJECT.value}"]
 
@@ -85,7 +98,10 @@ def commands(action: str, extra: list[str]) -> list[list[str]]:
     def copy(file: str, target: str) -> list[str]:
         return [*gcloud, "scp", file, f"{name}:{target}", "--worker=all", *location]
 
+    if extra and action in ("setup", "log", "stop"):
+        raise ConfigError(f"{action} takes no {extra[0]}; only train takes settings of the run")
     if action == "setup":
+        check_env_file(_ENV_FILE.value)
         archive = str(Path(tempfile.gettempdir()) / f"{HERE}.tar.gz")
         steps = [["git", "archive", "--format=tar.gz", f"--output={archive}", "HEAD"]]
         steps.append(copy(archive, f"{HERE}.tar.gz"))
@@ -95,6 +111,8 @@ def commands(action: str, extra: list[str]) -> list[list[str]]:
     if action == "train":
         if not (_CONFIG.value and _WORKDIR.value):
             raise ConfigError("train needs --config=configs/NAME.py and --workdir=gs://BUCKET/RUN")
+        check_run(_CONFIG.value, _WORKDIR.value, extra)
+        check_committed(config_file(_CONFIG.value))
         return [ssh(train_command(_CONFIG.value, _WORKDIR.value, extra))]
     if action == "log":
         return [ssh(f"tail -n 100 -f {HERE}/run.log", _WORKER.value)]
@@ -112,4 +130,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_launcher_flags)

@@ -4,20 +4,23 @@
         [--compare=configs/Y.py,configs/Z.py] [--search=v5p:2x2x4,v5p:4x4x4]
         [--phases=critics,actor] [--json]
 
-Compiles every phase with the real TPU compiler (`pip install 'jax[tpu]'`) and prints each phase's
+Compiles every phase with the real TPU compiler (`pip install -e '.[tpu]'`) and prints each phase's
 memory per chip, FLOPs, memory and network traffic, and estimated time. `--search` takes slices from
-small to large and reports the first with enough memory for the config. Settings are flags, as in
-training: `--config.mesh.model=8`. They also apply to the compared configs.
+small to large and reports the first with enough memory for the config. With `--phases` only these
+are compiled, and the verdict is about them alone. Settings are flags, as in training:
+`--config.mesh.model=8`. They also apply to the compared configs.
 """
 
 import json
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from asyppo_jax.config import Config, ConfigError, UserError
-from asyppo_jax.planning.plan import PHASES, Plan, plan, ratios, table
+from asyppo_jax.planning.phases import PHASES
+from asyppo_jax.planning.plan import Plan, Preparation, compile_plan, prepare
+from asyppo_jax.planning.report import ratios, search_verdict, table
 from experiments.command_line import parse_flags, read_config, read_config_file
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
@@ -31,59 +34,91 @@ _PHASES = flags.DEFINE_list(
 )
 _JSON = flags.DEFINE_bool("json", False, "Print the plan as one line of JSON at the end.")
 
+Named = tuple[str, Config]  # a config file's name, and its config
+
 
 def main(argv: list[str]) -> None:
     del argv
+    logging.set_verbosity(logging.WARNING)  # at INFO, JAX logs that it finds no TPU
     try:
         config = read_config(_CONFIG.value)
         name = config_flags.get_config_filename(flags.FLAGS["config"])
-        # Read before the first compilation, which takes minutes, so that errors come early.
         changes = config_flags.get_override_values(flags.FLAGS["config"])
-        compared = {file: read_config_file(file, changes) for file in _COMPARE.value}
-        if _SEARCH.value:
-            main_plan = search(config, name, _SEARCH.value, _PHASES.value)
-        else:
-            if _TOPOLOGY.value is None:
-                raise ConfigError("--topology is missing; name a slice, such as v5p:4x4x2")
-            main_plan = plan(config, _TOPOLOGY.value, name=name, phases=_PHASES.value, report=_log)
-            print(table(main_plan))
-        others = []
-        for file, other_config in compared.items():
-            topology = main_plan.topology
-            other = plan(other_config, topology, name=file, phases=_PHASES.value, report=_log)
-            others.append(other)
-            print(table(other))
-            print(ratios(main_plan, other))
+        compared = [(file, read_config_file(file, changes)) for file in _COMPARE.value]
+        # Checked before the first compilation, which takes minutes, so that errors come early.
+        prepared = prepare_all([(name, config), *compared], _slices(), _PHASES.value)
+        main_plan, *others = compile_all(prepared)
     except UserError as error:
         sys.exit(f"error: {error}")
     if _JSON.value:
         print(json.dumps(main_plan.as_dict() | {"compare": [other.as_dict() for other in others]}))
 
 
-def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _slices() -> list[str]:
+    slices = [*_SEARCH.value, *([_TOPOLOGY.value] if _TOPOLOGY.value else [])]
+    if not slices or (_SEARCH.value and _TOPOLOGY.value):
+        raise ConfigError(
+            "give either --topology=SLICE, such as v5p:4x4x2, or --search=SLICE,SLICE"
+        )
+    return slices
 
 
-def search(config: Config, name: str, topologies: list[str], phases: list[str]) -> Plan:
-    """The plan for the first slice that the config fits in; if none, the plan for the last slice.
+def prepare_all(
+    configs: list[Named], topologies: list[str], phases: list[str]
+) -> list[list[Preparation]]:
+    """For each slice the prepared configs, without slices that do not suit the first config's mesh.
 
-    A slice whose number of chips does not suit the config's mesh is skipped.
+    Raises:
+        ConfigError: no slice suits the first config, or one that does suits no other config.
+        PlanError: see `prepare`.
     """
-    last, reasons = None, []
+    (name, config), *compared = configs
+    prepared, reasons = [], []
     for topology in topologies:
         try:
-            last = plan(config, topology, name=name, phases=phases, report=_log)
+            first = prepare(config, topology, name=name, phases=phases)
         except ConfigError as error:
-            reasons.append(f"{topology}: {error}")
+            reasons.append(str(error))
             continue
-        print(table(last))
-        if last.fits:
-            print(f"{name} fits in {topology}, the smallest of these slices with enough memory")
-            return last
-    if last is None:
-        raise ConfigError(f"no slice of --search suits the mesh ({'; '.join(reasons)})")
-    print(f"{name} fits in none of these slices")
-    return last
+        others = [prepare(c, topology, name=file, phases=phases) for file, c in compared]
+        prepared.append([first, *others])
+    if not prepared:
+        raise ConfigError("; ".join(reasons))
+    for reason in reasons:
+        _log(f"skipped: {reason}")
+    return prepared
+
+
+def compile_all(prepared: list[list[Preparation]]) -> list[Plan]:
+    """The plans of all configs for the first slice in which the first config fits; prints them."""
+    main_plan, compared = _first_that_fits(prepared)
+    if _SEARCH.value:
+        print(search_verdict(main_plan))
+    others = []
+    for preparation in compared:
+        others.append(_compile(preparation))
+        print(ratios(main_plan, others[-1]))
+    return [main_plan, *others]
+
+
+def _first_that_fits(prepared: list[list[Preparation]]) -> tuple[Plan, list[Preparation]]:
+    """The first plan that fits, or the last one, and what is prepared to be compared with it."""
+    *smaller, largest = prepared
+    for first, *compared in smaller:
+        planned = _compile(first)
+        if planned.fits is not False:
+            return planned, compared
+    return _compile(largest[0]), largest[1:]
+
+
+def _compile(preparation: Preparation) -> Plan:
+    planned = compile_plan(preparation, _log)
+    print(table(planned))
+    return planned
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 import pytest
 
-from asyppo_jax.config import ConfigError
-from asyppo_jax.config.checks import check_divides_data_axis
+from asyppo_jax.config import ConfigError, MeshConfig
+from asyppo_jax.config.checks import check_divides_data_axis, mesh_shape
 from tests.config.test_settings import with_changes
 from tests.tiny import make_config
 
@@ -76,3 +76,12 @@ def test_sizes_must_divide_the_data_axis():
         check_divides_data_axis(make_config(0), 3)
     with pytest.raises(ConfigError, match="num_prompts / chunks is 2; make it a multiple"):
         check_divides_data_axis(make_config(0, sampling__chunks=2), 4)
+
+
+def test_the_mesh_uses_every_device_once():
+    assert mesh_shape(MeshConfig(model=2), 8) == (4, 2)
+    assert mesh_shape(MeshConfig(data=1, model=8), 8) == (1, 8)
+    for data, model in ((-1, 3), (4, 4), (-1, 0), (-2, -4), (-1, 16)):
+        message = f"data={data}, model={model}, but there are 8 devices; make data"
+        with pytest.raises(ConfigError, match=message):
+            mesh_shape(MeshConfig(data=data, model=model), 8)

@@ -7,7 +7,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from asyppo_jax.config import ConfigError
-from experiments.command_line import parse_flags, read_config, read_config_file
+from experiments.command_line import parse_flags, read_config, read_config_file, read_flags
+from experiments.train import define_flags, read_run
 
 
 def test_a_config_file_is_read_with_changes():
@@ -44,6 +45,44 @@ def test_a_flag_that_does_not_exist_gives_one_sentence(flag, message):
     with pytest.raises(SystemExit) as error:
         parse_flags(["program", flag])
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def _training_flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    define_flags(values)
+    return values
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections' own
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "mine.py of --config does not exist; `asyppo configs` lists those that exist"),
+        ("def get_config(:", r"--config cannot be read: .*mine\.py, line 1"),
+        ("import nowhere", "--config cannot be read: No module named 'nowhere'"),
+        ("def get_config():\n    return sead", r"mine\.py, line 2: name 'sead' is not defined"),
+    ],
+)
+def test_a_config_file_with_a_mistake_gives_one_sentence(tmp_path, text, message):
+    file = tmp_path / "mine.py"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        read_flags(["program", f"--config={file}"], _training_flags())
+    assert "\n" not in str(error.value)
+
+
+def test_the_error_for_a_missing_config_file_names_the_nearest_one():
+    with pytest.raises(ConfigError, match=r"did you mean --config=quickstart\?"):
+        read_flags(["program", "--config=configs/quickstrt.py"], _training_flags())
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_an_argument_that_is_no_flag_is_refused():
+    values = _training_flags()
+    rest = read_flags(["program", "--config=configs/tiny_test.py", "config.seed=1"], values)
+    with pytest.raises(ConfigError, match=r"'config\.seed=1' is not a flag; settings are flags"):
+        read_run(rest, values)
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections' own

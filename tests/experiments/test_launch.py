@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from asyppo_jax.config import ConfigError
-from experiments.launch.commands import run, training
+from experiments.launch.commands import check_committed, check_mesh, run, training
 from experiments.launch.tpu_vm import stop_command, train_command
+from tests.tiny import make_config
 
 ROOT = Path(__file__).parents[2]
 TPU = ("--name=slice", "--project=mine", "--zone=near", "--dry-run")
 JOB = ("--config=configs/tiny_test.py", "--workdir=gs://bucket/run")
+GKE = ("--cluster=c", "--project=mine", "--zone=near", "--workload=w", "--image=i", "--dry-run")
 LOCATION = ["--zone=near", "--project=mine"]
 
 
@@ -33,15 +35,22 @@ def _dry_run(module: str, *arguments: str) -> list[list[str]]:
     return [shlex.split(line) for line in done.stdout.splitlines()]
 
 
-def test_setup_copies_the_commit_and_the_env_file_to_all_workers_and_installs():
+@pytest.fixture
+def env_file(tmp_path):
+    file = tmp_path / "my.env"
+    file.write_text("HF_TOKEN=secret\n")
+    return str(file)
+
+
+def test_setup_copies_the_commit_and_the_env_file_to_all_workers_and_installs(env_file):
     archive, copy, secrets, private, install = _dry_run(
-        "tpu_vm", "setup", *TPU, "--env_file=my.env"
+        "tpu_vm", "setup", *TPU, f"--env_file={env_file}"
     )
     assert archive[:2] == ["git", "archive"] and archive[-1] == "HEAD"
     scp = ["gcloud", "compute", "tpus", "tpu-vm", "scp"]
     file = archive[3].removeprefix("--output=")
     assert copy == [*scp, file, "slice:asyppo_jax.tar.gz", "--worker=all", *LOCATION]
-    assert secrets == [*scp, "my.env", "slice:asyppo_jax.env", "--worker=all", *LOCATION]
+    assert secrets == [*scp, env_file, "slice:asyppo_jax.env", "--worker=all", *LOCATION]
     assert private[-1] == "--command=chmod 600 asyppo_jax.env"
     assert install[4:7] == ["ssh", "slice", "--worker=all"]
     assert "uv pip install" in install[-1] and "-e '.[tpu]' gcsfs" in install[-1]
@@ -67,13 +76,12 @@ def test_log_reads_one_worker_and_stop_reaches_all():
     assert stop[6] == "--worker=all" and stop[-1].startswith("--command=kill ")
 
 
-def test_a_job_on_gke_is_one_call_of_xpk():
-    job = ("--cluster=c", "--project=mine", "--zone=near", "--workload=w", "--image=i")
-    flags = (*job, "--tpu_type=v5litepod-16", "--env_file=my.env", "--dry-run", *JOB)
+def test_a_job_on_gke_is_one_call_of_xpk(env_file):
+    flags = (*GKE, "--tpu_type=v5litepod-4", f"--env_file={env_file}", *JOB)
     (command,) = _dry_run("gke", *flags, "--", "--config.seed=1")
     assert command[:3] == ["xpk", "workload", "create"]
-    assert {"--workload=w", "--cluster=c", *LOCATION, "--env-file=my.env"} < set(command)
-    assert {"--tpu-type=v5litepod-16", "--num-slices=1", "--docker-image=i"} < set(command)
+    assert {"--workload=w", "--cluster=c", *LOCATION, f"--env-file={env_file}"} < set(command)
+    assert {"--tpu-type=v5litepod-4", "--num-slices=1", "--docker-image=i"} < set(command)
     assert {"--max-restarts=10", "--restart-on-user-code-failure"} < set(command)
     assert command[-1] == (
         "--command=python -u -m experiments.train --distributed "
@@ -81,19 +89,73 @@ def test_a_job_on_gke_is_one_call_of_xpk():
     )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (TPU, "choose setup, train, log or stop"),
-        (("train", *TPU), "train needs --config"),
-        (("train", *TPU, JOB[0], "--workdir=runs/x"), "give one that all workers share"),
-    ],
-)
-def test_a_wrong_call_gives_a_one_line_error(arguments, sentence):
-    done = _launch("tpu_vm", *arguments)
-    assert done.returncode == 1
+NOWHERE = "--config=configs/qwen3_5b.py"
+WRONG = [
+    (("tpu_vm", *TPU), "choose setup, train, log or stop"),
+    (("tpu_vm", "train", *TPU), "train needs --config"),
+    (("tpu_vm", "setup", *TPU, "--env_file=no.env"), "--env_file is 'no.env', which is not a file"),
+    (("tpu_vm", "setup", *TPU, "--", "--config.seed=1"), "setup takes no --config.seed=1"),
+    (("tpu_vm", "log", "--name=x", "--nmae=x"), "Unknown command line flag 'nmae'"),
+    (("tpu_vm", "log", "--name=x"), "--project, --zone are missing; --help lists the flags"),
+    # What experiments.train would say on the workers.
+    (("tpu_vm", "train", *TPU, NOWHERE, JOB[1]), "qwen3_5b.py of --config does not exist; did you"),
+    (("tpu_vm", "train", *TPU, *JOB, "--", "--config.sed=1"), "did you mean config.seed?"),
+    (("tpu_vm", "train", *TPU, *JOB, "--", "--config.seed=x"), "--config.seed=x: invalid literal"),
+    (("tpu_vm", "train", *TPU, *JOB, "--", "--join_timeot=1"), "experiments.train --help lists"),
+    (("tpu_vm", "train", *TPU, *JOB, "--", "config.seed=1"), "'config.seed=1' is not a flag"),
+    (("gke", *GKE, "--tpu_type=v5p-8", NOWHERE, JOB[1]), "qwen3_5b.py of --config does not exist"),
+    (("gke", *GKE, "--tpu_type=v5p-8", *JOB, "--", "--config.algorithm.gamma=2"), "in [0, 1]"),
+    # What the workers could not do.
+    (("tpu_vm", "train", *TPU, JOB[0], "--workdir=runs/x"), "give one that all workers share"),
+    (("tpu_vm", "train", *TPU, *JOB, "--", "--workdir=runs/x"), "give one that all workers share"),
+    (("tpu_vm", "train", *TPU, f"--config={ROOT}/{JOB[0][9:]}", JOB[1]), "the path from its top"),
+    (("gke", *GKE, "--tpu_type=v5p-6", *JOB), "does not fit v5p-6: config.sampling.num_prompts"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), WRONG)
+def test_a_wrong_call_gives_a_one_line_error_and_no_command(arguments, sentence):
+    done = _launch(*arguments)
+    assert done.returncode == 1 and done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and sentence in line
+
+
+@pytest.mark.parametrize("flag", ["--config.seed=1", "--config.sed=1", "--join_timeout=100"])
+def test_a_forgotten_separator_gives_a_one_line_error_with_it(flag):
+    for launcher in (("tpu_vm", "train", *TPU), ("gke", *GKE, "--tpu_type=v5p-8")):
+        done = _launch(*launcher, *JOB, flag)
+        assert done.returncode == 1 and done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert "settings for the run stand behind a lone --" in line and line.endswith(f"-- {flag}")
+
+
+def test_a_config_that_differs_from_the_last_commit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.py"
+    file.write_text("seed = 0\n")
+    check_committed("mine.py")  # no git checkout, so nothing is known
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    with pytest.raises(ConfigError, match=r"mine\.py differs from the last commit"):
+        check_committed("mine.py")
+    subprocess.run([*git, "add", "mine.py"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "mine"], check=True)
+    check_committed("mine.py")
+    file.write_text("seed = 1\n")
+    with pytest.raises(ConfigError, match="commit it and run setup again"):
+        check_committed("mine.py")
+
+
+def test_the_mesh_is_checked_for_the_chips_of_a_known_slice():
+    config = make_config(0)  # four prompts
+    for tpu_type in ("v5litepod-4", "v6e-4", "v5p-8", "v9-3"):
+        check_mesh(config, tpu_type)
+    for tpu_type, chips in (("v5litepod-8", 8), ("v6e-3", 3), ("v5p-16", 8)):
+        with pytest.raises(
+            ConfigError, match=f"fit {tpu_type}: .*multiple of the data axis, {chips}"
+        ):
+            check_mesh(config, tpu_type)
 
 
 def test_the_launcher_stops_at_the_first_command_that_fails(tmp_path):

@@ -3,7 +3,12 @@
 import jax
 import numpy as np
 
-from asyppo_jax.planning.phases import bytes_per_chip, phase_programs, rollout_shapes
+from asyppo_jax.planning.phases import (
+    bytes_per_chip,
+    phase_programs,
+    phases_of,
+    rollout_shapes,
+)
 from asyppo_jax.runtime.sharding import make_mesh
 from tests.tiny import (
     assert_trees_close,
@@ -34,6 +39,7 @@ def test_every_part_of_the_state_is_an_argument_or_held():
     config, networks = make_config(), make_networks()
     programs, state = phase_programs(config, networks, make_mesh(config.mesh))
     assert list(programs) == ["prefill", "decode", "values", "critics", "actor", "step"]
+    assert phases_of(config) == tuple(programs)
     whole = bytes_per_chip((state.actor_params, state.actor_opt_state)) + bytes_per_chip(
         (state.critic_params, state.critic_opt_state)
     )
@@ -55,4 +61,5 @@ def test_grpo_has_no_phase_of_critics():
     config, networks = make_config(0), make_networks(0)
     programs, _ = phase_programs(config, networks, make_mesh(config.mesh))
     assert list(programs) == ["prefill", "decode", "actor", "step"]
+    assert phases_of(config) == tuple(programs)
     assert bytes_per_chip(programs["actor"].resident) == 0

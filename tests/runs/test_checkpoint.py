@@ -1,5 +1,6 @@
 """Checkpoints: equal to the bit, the latest and the best kept."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,24 @@ def test_a_restored_state_is_the_saved_one_to_the_last_bit(tmp_path, state_and_s
         restored, data = checkpoint.restore(manager, like)
     assert data == {"next_index": 3}
     assert_trees_equal(state, restored)
+
+
+def test_a_step_without_accuracy_is_saved_without_a_warning(
+    tmp_path, state_and_shardings, caplog, monkeypatch
+):
+    state, _ = state_and_shardings
+    with checkpoint.make_manager(str(tmp_path), CheckpointConfig()) as manager:
+        save = manager.save
+
+        def save_and_warn(*args, **kwargs):
+            logging.getLogger("absl").warning("the disk is nearly full")
+            return save(*args, **kwargs)
+
+        monkeypatch.setattr(manager, "save", save_and_warn)
+        checkpoint.save(manager, state, {}, None)
+        logging.getLogger("absl").warning("after the save")
+    warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert warnings == ["the disk is nearly full", "after the save"]
 
 
 def test_a_state_saved_on_eight_devices_is_the_same_bits_on_four_times_two_and_on_one(tmp_path):

@@ -1,12 +1,15 @@
 """Export: our loaders and transformers read back the trained weights."""
 
 import json
+import re
 
 import jax
 import numpy as np
 import pytest
 
 from asyppo_jax import load_actor, load_critics
+from asyppo_jax.models.config import ModelError
+from asyppo_jax.runs.base_files import keep_base_files
 from asyppo_jax.runs.export import ExportError, export_run
 from tests.runs.test_load import TOKENS, write_run
 from tests.tiny import assert_trees_equal
@@ -71,6 +74,49 @@ def test_exports_that_cannot_be_made_give_a_one_sentence_error(exported, tmp_pat
         export_run(config.actor.path, str(tmp_path / "x"))
     with pytest.raises(ExportError, match="is in a bucket"):
         export_run(run, "gs://bucket/x")
+    for nothing in (str(tmp_path / "nothing"), "nobody/nothing"):
+        with pytest.raises(ExportError, match="nothing holds no run; set --workdir to the directo"):
+            export_run(nothing, str(tmp_path / "x"))
+
+
+def test_the_parent_of_an_export_is_refused_with_the_directory_of_the_actor(exported):
+    _, _, out, _ = exported
+    with pytest.raises(ModelError, match=r"out has no config\.json; .*out/actor has one"):
+        load_actor(str(out))
+
+
+def test_an_export_has_the_settings_of_the_run_though_its_base_model_was_moved(tmp_path):
+    run, config, _, _ = write_run(tmp_path)
+    keep_base_files(config, run)
+    (tmp_path / "model").rename(tmp_path / "moved")
+    export_run(run, str(tmp_path / "out"))
+    settings = json.loads((tmp_path / "out" / "actor" / "run_config.json").read_text())
+    assert settings["actor"]["path"] == config.actor.path
+    parts = "/".join(config.actor.path.split("/")[-2:])
+    assert f"| base model | {parts} (a" in (tmp_path / "out" / "actor" / "README.md").read_text()
+
+
+def _code(out, number):
+    """The code of the actor's card, to be run in its directory."""
+    card = (out / "actor" / "README.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[number]
+    return code.replace("DIRECTORY", str(out / "actor"))
+
+
+def test_the_jax_code_of_the_card_runs(exported, capsys):
+    _, config, out, _ = exported
+    exec(_code(out, 1), {})
+    actor = load_actor(str(out / "actor"))
+    expected = actor.generate(["7+5+8+9"], prompt=config.prompt, temperature=0.0)
+    assert capsys.readouterr().out == f"{expected}\n"
+
+
+@pytest.mark.torch
+def test_the_transformers_code_of_the_card_runs(exported, capsys):
+    pytest.importorskip("torch")
+    _, _, out, _ = exported
+    exec(_code(out, 0), {})
+    assert "7+5+8+9=" in capsys.readouterr().out.replace(" ", "")
 
 
 @pytest.mark.torch

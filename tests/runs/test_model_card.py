@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
-from asyppo_jax.config import DataConfig, NetworkConfig
+from asyppo_jax.config import DataConfig, NetworkConfig, PromptConfig
 from asyppo_jax.runs.model_card import actor_card, critic_card
 from tests.tiny import make_config
 
@@ -45,7 +46,40 @@ def test_the_card_of_an_actor_describes_the_run(run):
         "arXiv 2510.01656",
     ):
         assert line in text
+    assert "| base model | Qwen/Qwen3-4B-Base |" in text
     assert "/somewhere" not in text and "plots.png" not in text and "Benchmarks" not in text
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "hub_name"),
+    [
+        ("Qwen/Qwen3-4B-Base", "Qwen/Qwen3-4B-Base", "Qwen/Qwen3-4B-Base"),
+        ("/some/hub/models--Qwen--Qwen3-4B-Base/snapshots/1a2b", *["Qwen/Qwen3-4B-Base"] * 2),
+        ("experiments/quickstart/model", "quickstart/model (a local directory)", None),
+        ("/some/disk/models/mine/", "models/mine (a local directory)", None),
+        ("tests/runs", "tests/runs (a local directory)", None),  # exists, so it is no hub name
+    ],
+)
+def test_the_base_model_is_its_hub_name_or_the_end_of_its_path(run, path, name, hub_name):
+    workdir, config = run
+    text = actor_card("mine", workdir, 4, dataclasses.replace(config, actor=NetworkConfig(path)))
+    assert f"| base model | {name} |" in text
+    assert ("base_model:" in text) == (hub_name is not None)
+    assert hub_name is None or f"base_model: {hub_name}\n" in text
+    assert "/some" not in text
+
+
+@pytest.mark.parametrize("template", ["chat", 'Solve "{problem}"\n'])
+def test_the_code_of_the_card_compiles_and_has_the_prompt_of_the_run(run, template):
+    workdir, config = run
+    prompt = PromptConfig(template=template, system_prompt='Say "x".')
+    text = actor_card("mine", workdir, 4, dataclasses.replace(config, prompt=prompt))
+    theirs, ours = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for code in (theirs, ours):
+        compile(code, "card", "exec")
+        assert (r"Say \"x\"." in code) == (template == "chat")
+    filled = r'tokenizer("Solve \"7+5+8+9\"\n", add_special_tokens=False'
+    assert ("apply_chat_template" if template == "chat" else filled) in theirs
 
 
 def test_scores_and_the_plot_are_taken_from_the_run(run, tmp_path):

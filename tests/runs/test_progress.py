@@ -10,6 +10,15 @@ from asyppo_jax.config import AlgorithmConfig, Config
 from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
 
 
+class Stream(io.StringIO):
+    def __init__(self, *, terminal):
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self):
+        return self._terminal
+
+
 def test_phase_times_are_summed_within_a_step_and_returned_once():
     progress = Progress(2, stream=io.StringIO())
     for _ in range(2):
@@ -52,11 +61,7 @@ def test_a_log_file_gets_one_plain_line_per_step():
 
 
 def test_a_terminal_gets_a_bar_with_the_phase_and_the_numbers():
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    stream = Terminal()
+    stream = Stream(terminal=True)
     progress = Progress(20, start_step=4, stream=stream)
     with progress.phase("score"):
         pass
@@ -65,6 +70,20 @@ def test_a_terminal_gets_a_bar_with_the_phase_and_the_numbers():
     frames = stream.getvalue().split("\r")
     assert any(frame.startswith("score") and " 4/20 " in frame for frame in frames)
     assert any(" 5/20 " in frame and "reward 0.500" in frame for frame in frames)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_without_a_terminal_progress_is_standard_output(monkeypatch, terminal):
+    out, err = Stream(terminal=terminal), Stream(terminal=terminal)
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", err)
+    progress = Progress(2)
+    progress.finish_step(1, {"rollout/reward_mean": 0.5})
+    progress.print("hello")
+    progress.close()
+    shown, silent = (err, out) if terminal else (out, err)
+    assert "reward 0.500" in shown.getvalue() and "hello\n" in shown.getvalue()
+    assert silent.getvalue() == ""
 
 
 def test_a_host_that_is_not_the_writer_shows_nothing():

@@ -26,9 +26,10 @@ try:
     from gguf import GGUFReader, ReaderTensor
     from gguf.constants import GGML_QUANT_SIZES, GGUF_MAGIC
     from gguf.quants import dequantize
-except ImportError as error:
-    raise ImportError(
-        'reading GGUF files needs the package gguf; install it with: pip install "asyppo-jax[gguf]"'
+except ImportError as error:  # an extra; who reads GGUF files imports this module only then
+    raise ModelError(
+        f"reading GGUF files needs the package gguf ({error}); run `pip install -e '.[gguf]'` at "
+        "the top of the checkout"
     ) from error
 
 Metadata = dict[str, Any]  # GGUF key -> number, string or list

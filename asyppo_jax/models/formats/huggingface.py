@@ -60,7 +60,11 @@ def load_config(path: str) -> ModelConfig:
     if is_file and not file.is_file():
         raise ModelError(f"architecture file {path!r} does not exist; give a config.json")
     if not file.is_file():
-        raise ModelError(f"{file.parent} has no config.json; is it a Hugging Face model directory?")
+        is_export = (file.parent / "actor" / "config.json").is_file()
+        hint = (
+            f"{file.parent}/actor has one" if is_export else "give a Hugging Face model directory"
+        )
+        raise ModelError(f"{file.parent} has no config.json; {hint}")
     try:
         values = json.loads(file.read_text())
     except json.JSONDecodeError as error:

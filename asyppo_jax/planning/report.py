@@ -1,0 +1,109 @@
+"""A plan as text: a table of its phases, its verdict, and ratios of two plans."""
+
+from asyppo_jax.planning.phases import AFTER_SAMPLING
+from asyppo_jax.planning.plan import BANDWIDTH_SHARE, FLOPS_SHARE, NETWORK_SHARE, Plan
+
+GIB = 2**30
+
+
+def table(planned: Plan) -> str:
+    """One line per phase: memory in GiB per chip, FLOPs and traffic of the full slice per step."""
+    lines = [
+        "",
+        f"{planned.config} on {planned.topology} ({planned.chips} chips of "
+        f"{planned.hbm_bytes / GIB:.0f} GiB): {verdict(planned)}; "
+        f"the state is {planned.state_bytes / GIB:.2f} GiB per chip",
+        f"{'phase':9}{'peak':>8}{'args':>8}{'temps':>8}{'resident':>10}{'PFLOP':>10}"
+        f"{'TB moved':>10}{'est. s':>8}{'compile s':>10}  collectives (count, GB sent per chip)",
+    ]
+    for name, p in planned.phases.items():
+        sent = ", ".join(
+            f"{kind} {t['count']:.0f} x, {t['bytes'] / 1e9:.1f}"
+            for kind, t in p.collectives.items()
+        )
+        lines.append(
+            f"{name:9}{p.peak_bytes / GIB:8.2f}{p.argument_bytes / GIB:8.2f}"
+            f"{p.temp_bytes / GIB:8.2f}{p.resident_bytes / GIB:10.2f}{p.flops / 1e15:10.2f}"
+            f"{p.moved_bytes / 1e12:10.2f}{p.seconds:8.1f}{p.compile_seconds:10.0f}  {sent}"
+        )
+    for name, p in planned.phases.items():
+        if p.compiled_bytes:
+            lines.append(
+                f"{name} as compiled moves {p.compiled_bytes / 1e12:.1f} TB, "
+                f"{p.compiled_bytes / p.moved_bytes:.2f} times the least possible"
+            )
+    on_host = max(p.host_bytes for p in planned.phases.values())
+    if on_host:
+        lines.append(f"up to {on_host / GIB:.2f} GiB of state per chip are offloaded to the host")
+    lines.append(
+        "peak, args, temps, resident: GiB per chip. est. s: the larger of the times for FLOPs (at "
+        f"{FLOPS_SHARE:.0%} of the chip's rate) and bytes (at {BANDWIDTH_SHARE:.0%}), plus the "
+        f"time for collectives (at {NETWORK_SHARE:.0%}), not overlapped."
+    )
+    return "\n".join(lines)
+
+
+def verdict(planned: Plan) -> str:
+    """Whether the compiled phases fit and by how much, and which phases were not compiled."""
+    left = (planned.hbm_bytes - planned.peak_bytes) / GIB
+    if planned.fits is False:
+        text = f"does not fit by {-left:.1f} GiB"
+    elif planned.fits:
+        text = f"fits, {left:.1f} GiB to spare"
+    else:
+        text = f"{_fit(planned)}, {left:.1f} GiB to spare"
+    return f"{text}; {_not_compiled(planned)}" if planned.not_compiled else text
+
+
+def search_verdict(planned: Plan) -> str:
+    """What a search says of its last plan: that of the first slice that fits, or of the last."""
+    if planned.fits is False:
+        return f"{planned.config} fits in none of these slices"
+    where = f"{planned.topology}, the first of these slices with enough memory"
+    if planned.fits:
+        return f"{planned.config} fits in {where}"
+    return (
+        f"{_fit(planned)} in {where} for that; {_not_compiled(planned)}, so {planned.config} as a "
+        "whole may need a larger slice"
+    )
+
+
+def _fit(planned: Plan) -> str:
+    names = ", ".join(planned.phases)
+    return f"{names} fit" if len(planned.phases) > 1 else f"{names} fits"
+
+
+def _not_compiled(planned: Plan) -> str:
+    names = planned.not_compiled
+    return f"{', '.join(names)} {'were' if len(names) > 1 else 'was'} not compiled"
+
+
+def ratios(planned: Plan, other: Plan) -> str:
+    """Ratios of a plan to another, one line per phase: below 1 it needs less."""
+    lines = [f"\n{planned.config} / {other.config}"]
+    for name in [phase for phase in planned.phases if phase in other.phases]:
+        a, b = planned.phases[name], other.phases[name]
+        lines.append(
+            f"{name:9} peak {a.peak_bytes / b.peak_bytes:.3f}  FLOPs {a.flops / b.flops:.3f}  "
+            f"est. time {a.seconds / b.seconds:.3f}"
+        )
+    missing = {*planned.not_compiled, *other.not_compiled}
+    if update_peak(planned) and update_peak(other) and not missing & set(AFTER_SAMPLING):
+        lines.append(f"{'updates':9} peak {update_peak(planned) / update_peak(other):.3f}")
+    lines.append(
+        f"{'compiled' if missing else 'program':9} "
+        f"peak {planned.peak_bytes / other.peak_bytes:.3f}  "
+        f"est. time {step_seconds(planned) / step_seconds(other):.3f}"
+    )
+    return "\n".join(lines)
+
+
+def update_peak(planned: Plan) -> float:
+    """Peak bytes per chip over the compiled phases after sampling; 0 if there is none."""
+    peaks = [p.peak_bytes for n, p in planned.phases.items() if n not in ("prefill", "decode")]
+    return max(peaks, default=0.0)
+
+
+def step_seconds(planned: Plan) -> float:
+    """Estimated seconds, the sum over compiled phases; the program of decode includes prefill."""
+    return sum(p.seconds for name, p in planned.phases.items())

@@ -1,0 +1,92 @@
+"""The kinds of chips that a plan knows, and the devices of a slice as the compiler names them."""
+
+import importlib.util
+import math
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from asyppo_jax.config import UserError
+from asyppo_jax.runtime.libtpu import answer_libtpu
+
+
+class PlanError(UserError, RuntimeError):
+    """A plan that cannot be made; the message says why and how to fix it."""
+
+
+@dataclass(frozen=True)
+class Chip:
+    """The published numbers of a chip (cloud.google.com/tpu/docs, system architecture pages)."""
+
+    hbm_bytes: float
+    flops: float  # bfloat16, per second
+    bandwidth: float  # of its memory, bytes per second
+    network: float  # between chips, bytes per second, summed over all links
+    dimensions: int  # of a slice: its chips form a 2D or a 3D torus
+
+
+CHIPS = {
+    "v5e": Chip(16 * 2**30, 197e12, 819e9, 200e9, 2),
+    "v5p": Chip(95 * 2**30, 459e12, 2765e9, 600e9, 3),
+    "v6e": Chip(32 * 2**30, 918e12, 1640e9, 448e9, 2),
+}
+# Slices for the error message, small to large; any other that the compiler knows works too.
+TOPOLOGIES = (
+    *("v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16"),
+    *("v6e:2x2", "v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8", "v6e:8x16", "v6e:16x16"),
+    *("v5p:2x2x1", "v5p:2x2x2", "v5p:2x2x4", "v5p:2x4x4", "v5p:4x4x4", "v5p:4x4x8", "v5p:4x8x8"),
+)
+_KNOWN = f"choose from {', '.join(CHIPS)} with sizes such as {', '.join(TOPOLOGIES)}"
+
+
+def chip_of(topology: str) -> Chip:
+    """The kind of chip of a slice such as "v5p:4x4x2".
+
+    Raises:
+        PlanError: the kind is unknown, or the sizes do not have its number of dimensions.
+    """
+    kind, _, sizes = topology.partition(":")
+    if kind not in CHIPS:
+        raise PlanError(f"topology {topology!r} has an unknown kind of chip; {_KNOWN}")
+    chip, of_kind = CHIPS[kind], [name for name in TOPOLOGIES if name.startswith(f"{kind}:")]
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sizes):
+        raise PlanError(
+            f"topology {topology!r} has no sizes; name a slice such as {', '.join(of_kind)}"
+        )
+    given = sizes.count("x") + 1
+    if given != chip.dimensions:
+        as_large = [name for name in of_kind if num_chips(name) == num_chips(topology)]
+        raise PlanError(
+            f"topology {topology!r} has {given} dimension{'s' * (given > 1)}, but slices of {kind} "
+            f"have {chip.dimensions}; name one such as {', '.join(as_large or of_kind)}"
+        )
+    return chip
+
+
+def num_chips(topology: str) -> int:
+    """The number of chips of a slice, the product of its sizes."""
+    return math.prod(int(size) for size in topology.partition(":")[2].split("x"))
+
+
+def topology_devices(name: str) -> list[Any]:
+    """The devices of a slice such as "v5p:4x4x2", described by the installed compiler.
+
+    Raises:
+        PlanError: libtpu is missing, or does not know the slice; or see `chip_of`.
+    """
+    chip_of(name)
+    if importlib.util.find_spec("libtpu") is None:
+        raise PlanError(
+            "the TPU compiler is not installed; run `pip install -e '.[tpu]'` at the top of the "
+            "checkout (no TPU is needed)"
+        )
+    answer_libtpu()
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    from jax.experimental import topologies
+
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+    except Exception as error:  # the exception types of the compiler are private
+        reason = str(error).strip().splitlines()[0][:200]
+        raise PlanError(f"topology {name!r} is not available ({reason}); {_KNOWN}") from error

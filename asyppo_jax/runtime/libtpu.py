@@ -1,0 +1,27 @@
+"""What libtpu, the TPU runtime and compiler, asks for on a machine without a TPU."""
+
+import importlib.util
+import os
+
+import jax  # noqa: F401 (its import sets the variables that `_has_tpu` reads)
+
+# When it is loaded, libtpu asks which slice it is in. Without an answer it prints five lines to
+# stderr that look like a failure. Without a chip nothing else depends on the answer: not the other
+# platforms, and not the compiler, which is given the name of a slice.
+_ANSWERS = {"TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost"}
+
+
+def answer_libtpu() -> None:
+    """Sets the environment variables that libtpu asks for, if it is installed but there is no TPU.
+
+    Call it before JAX looks for devices. Variables that are set already are kept.
+    """
+    if importlib.util.find_spec("libtpu") is not None and not _has_tpu():
+        for name, value in _ANSWERS.items():
+            os.environ.setdefault(name, value)
+
+
+def _has_tpu() -> bool:
+    # `import jax` looks for chips on the PCI bus: if there are none it sets the first variable, and
+    # if there are some it sets the second.
+    return os.environ.get("TPU_SKIP_MDS_QUERY") != "1" or "TPU_ML_PLATFORM" in os.environ
