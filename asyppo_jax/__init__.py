@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` has the same names at run time
     from asyppo_jax.algorithm.experience import make_experience as make_experience
     from asyppo_jax.config import Config as Config
+    from asyppo_jax.config import PromptConfig as PromptConfig
     from asyppo_jax.config import UserError as UserError
     from asyppo_jax.config import default_config as default_config
     from asyppo_jax.config import from_config_dict as from_config_dict
@@ -68,7 +69,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "algorithm.experience": "make_experience",
-    "config": "Config UserError default_config from_config_dict",
+    "config": "Config PromptConfig UserError default_config from_config_dict",
     "evaluation.benchmark": "evaluate_benchmark",
     "evaluation.statistics": "average_at_k average_interval pass_at_k powers_of_two",
     "ops.aggregation": "length_normalizer loss_denominator",
@@ -103,8 +104,8 @@ _MOVED = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "rewards":
-        return importlib.import_module(f"{__name__}.rewards")
+    if name in ("rewards", "train"):  # modules
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
@@ -112,8 +113,12 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+# For `help`, completion and `import *`.
+__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULE_OF})
+    return [*__all__, "__version__", "train"]
 
 
 class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):

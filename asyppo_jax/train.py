@@ -1,6 +1,7 @@
 """The loop of a run: sample, score, step, evaluate, log, save; and resuming after a kill."""
 
 import dataclasses
+import json
 import math
 import os
 import time
@@ -31,7 +32,7 @@ from asyppo_jax.runs.metrics import (
 from asyppo_jax.runs.plots import plot_run
 from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
 from asyppo_jax.runs.save_rollouts import make_rollout_saver
-from asyppo_jax.runs.setup import Run, first_state, prepare, print_once, with_functions
+from asyppo_jax.runs.setup import Run, first_state, prepare, print_once, run_origin, with_functions
 from asyppo_jax.runtime.multi_host import gather_rows, is_first, sum_over_hosts
 from asyppo_jax.runtime.paths import check_packages
 from asyppo_jax.runtime.sharding import placed
@@ -119,11 +120,12 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
             writer.write(step, metrics | {"time/elapsed_s": time.perf_counter() - started})
 
         if step == 0:
+            writer.write_text(step, "config", json.dumps(dataclasses.asdict(config), indent=2))
             metrics = _evaluate(run, state, pool, progress)
             _check_scored(metrics, run, pool)
             write(metrics)
         while step < config.num_steps:
-            state, metrics = _one_step(run, state, data, pool, progress, save_rollout)
+            state, metrics = _one_step(run, state, data, pool, progress, save_rollout, writer)
             step += 1
             last = step == config.num_steps
             evaluated = last or (config.evaluation.every and step % config.evaluation.every == 0)
@@ -141,7 +143,13 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
 
 
 def _one_step(
-    run: Run, state: TrainState, data, pool: RewardPool, progress: Progress, save_rollout
+    run: Run,
+    state: TrainState,
+    data,
+    pool: RewardPool,
+    progress: Progress,
+    save_rollout,
+    writer: MetricWriter,
 ) -> tuple[TrainState, dict[str, float]]:
     """Samples, scores and updates once; raises `NonFiniteError` before anything is saved."""
     warming_up = int(state.step) < warmup_steps(run.config)
@@ -175,7 +183,7 @@ def _one_step(
     metrics |= _mean_of_each_reward(scores)
     metrics["rollout/truncated_fraction"] = float(truncated.mean())
     metrics["rollout/tokens_per_s"] = float(lengths.sum()) / times["time/sample_s"]
-    _print_step(run.config, step, metrics, answers, scores, progress)
+    _print_step(run.config, step, metrics, answers, scores, progress, writer)
     return state, metrics | times
 
 
@@ -246,6 +254,7 @@ def _print_step(
     answers: Answers,
     scores: Scores,
     progress: Progress,
+    writer: MetricWriter,
 ) -> None:
     """Prints answers without a score, a log-prob gap that is too large, and samples."""
     reasons = {name: int(count) for name, count in sum_over_hosts(scores.reasons).items()}
@@ -260,20 +269,22 @@ def _print_step(
         )
     if is_first() and config.log.samples_every and step % config.log.samples_every == 0:
         rows = np.linspace(0, len(answers.problems) - 1, config.log.num_samples).astype(int)
-        progress.print(
-            format_samples(
-                step,
-                [answers.prompts[i] for i in rows],
-                [answers.completions[i] for i in rows],
-                [float(scores.rewards[i]) for i in rows],
-                [bool(scores.valid[i]) for i in rows],
-            )
+        samples = format_samples(
+            step,
+            [answers.prompts[i] for i in rows],
+            [answers.completions[i] for i in rows],
+            [float(scores.rewards[i]) for i in rows],
+            [bool(scores.valid[i]) for i in rows],
         )
+        progress.print(samples)
+        writer.write_text(step, "samples", samples)
 
 
 def _summarize_run(config: Config, workdir: str) -> dict[str, Any]:
     """Writes summary.json and the plots from the metrics of the run."""
     rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
+    origin = run_origin()
+    about = "   \N{MIDDLE DOT}   ".join([f"seed {config.seed}", *origin.values()])
     evaluations = [
         (row["step"], row["evaluate/accuracy"]) for row in rows if "evaluate/accuracy" in row
     ]
@@ -287,7 +298,8 @@ def _summarize_run(config: Config, workdir: str) -> dict[str, Any]:
         "seconds": rows[-1]["time/elapsed_s"],
         "seed": config.seed,
         "measure": config.reward.measure,
-        "plots": [str(path) for path in plot_run(workdir)],
+        **origin,
+        "plots": [str(path) for path in plot_run(workdir, about)],
     }
     write_summary(workdir, summary)
     return summary

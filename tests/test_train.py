@@ -7,9 +7,10 @@ import pytest
 
 from asyppo_jax.config import ConfigError, from_config_dict
 from asyppo_jax.models.config import ModelError
-from asyppo_jax.runs.checkpoint import CheckpointError
+from asyppo_jax.runs.checkpoint import CheckpointError, read_settings
 from asyppo_jax.runs.metrics import NonFiniteError, read_metrics
 from asyppo_jax.tasks.records import DataError
+from asyppo_jax.tasks.rewards import exact
 from asyppo_jax.train import train
 from configs import tiny_test
 from tests.tiny import QWEN3, VOCABULARY_OF_TEXT, save_model_directory
@@ -117,3 +118,49 @@ def test_a_model_directory_without_config_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"has no config\.json"):
         train(_config(str(tmp_path / "empty")), str(tmp_path / "run"))
+
+
+def _no_score(problem, completion, answer):
+    raise ValueError("could not convert")
+
+
+def _zero(problem, completion, answer):
+    return 0.0
+
+
+def _half_of_length(problem, completion, answer):
+    return 0.5
+
+
+def test_a_reward_that_scores_no_held_out_answer_ends_the_run_before_the_first_step(
+    model, tmp_path
+):
+    message = r"none of the 16 answers to the held-out problems got a reward \(ValueError: could"
+    with pytest.raises(ConfigError, match=message):
+        train(_config(model), tmp_path, reward=_no_score)
+    assert not (tmp_path / "checkpoints").exists() or not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_rewards_that_are_all_equal_are_said_once_with_the_page_that_helps(model, tmp_path, capsys):
+    train(_config(model), tmp_path, reward=_zero)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "can be learnt" in line]
+    assert len(lines) == 1 and lines[0].startswith("step 1: every reward is 0, so nothing can be")
+    assert "docs/troubleshooting.md" in lines[0]
+
+
+def test_functions_are_recorded_in_the_config_and_several_rewards_have_their_metrics(
+    model, tmp_path
+):
+    def loss(log_probs, entropy, rows, config):
+        return -rows.advantages * log_probs
+
+    train(_config(model), tmp_path, loss=loss, reward=[exact, _half_of_length])
+    settings = read_settings(str(tmp_path))
+    assert settings.algorithm.loss.endswith("<locals>.loss")
+    assert settings.reward.function.startswith("asyppo_jax.tasks.rewards.graders:exact,")
+    row = read_metrics(tmp_path / "metrics.jsonl")[1]
+    assert row["rollout/reward__half_of_length"] == 0.5
+    mean = (row["rollout/reward_exact"] + 0.5) / 2
+    assert row["rollout/reward_mean"] == pytest.approx(mean, abs=1e-6)
+    with pytest.raises(CheckpointError, match=r"config\.algorithm\.loss = .*this one has 'asyppo'"):
+        train(_config(model), tmp_path)

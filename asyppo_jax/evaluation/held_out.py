@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from asyppo_jax.config import Config
+from asyppo_jax.evaluation.statistics import Interval, average_interval
 from asyppo_jax.runtime.multi_host import gather_rows
 from asyppo_jax.sampling.rollouts import one_ahead
 from asyppo_jax.sampling.sampler import Answers, Sampler, read_answers
@@ -21,6 +22,7 @@ class Evaluation(NamedTuple):
     """Metrics of one evaluation; answers that could not be scored count only in `invalid`."""
 
     accuracy: float  # mean reward over all scored answers: avg@k for k samples per problem
+    interval: Interval  # 95%, for problems drawn from a population of problems
     invalid: int  # answers that could not be scored
     truncated: float  # fraction of answers without a stop token
     completion_length: float  # mean, tokens
@@ -28,6 +30,8 @@ class Evaluation(NamedTuple):
     def metrics(self) -> dict[str, float]:
         return {
             "evaluate/accuracy": self.accuracy,
+            "evaluate/accuracy_low": self.interval.low,
+            "evaluate/accuracy_high": self.interval.high,
             "evaluate/invalid": float(self.invalid),
             "evaluate/truncated_fraction": self.truncated,
             "evaluate/completion_length_mean": self.completion_length,
@@ -73,8 +77,11 @@ def evaluate(
     rows, *columns = map(np.concatenate, zip(*batch_results, strict=True))
     rewards, valid, truncated, lengths = gather_rows(columns, rows, total)
     scored = rewards[valid]
+    complete = valid.reshape(-1, samples).all(axis=1)  # problems of which every answer has a score
+    by_problem = rewards.reshape(-1, samples)[complete]
     return Evaluation(
         accuracy=float(scored.mean()) if scored.size else float("nan"),
+        interval=average_interval(by_problem) if complete.any() else Interval(np.nan, np.nan),
         invalid=int((~valid).sum()),
         truncated=float(truncated.mean()),
         completion_length=float(lengths.mean()),

@@ -116,7 +116,7 @@ def load_critics(
         params = put(params, param_shardings(boxed, mesh))
     else:
         params = _restore(paths[0], run_step, "critic_params", boxed, mesh)
-    return LoadedCritics(networks, params, count, config, run_step, mesh)
+    return LoadedCritics(paths[0], networks, params, count, config, run_step, mesh)
 
 
 def _settings(path: str, step: Step, base: str | None) -> tuple[Config, int | None]:

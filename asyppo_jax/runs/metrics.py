@@ -3,6 +3,7 @@
 Everything here runs on the host, outside of jit, on plain Python numbers.
 """
 
+import html
 import importlib
 import json
 import math
@@ -79,6 +80,12 @@ class MetricWriter:
             self._tensorboard.flush()
         if self._wandb_run is not None:
             self._wandb_run.log(values, step=step)
+
+    def write_text(self, step: int, name: str, text: str) -> None:
+        """Shows a text in TensorBoard, as it is written; nothing without TensorBoard."""
+        if self._tensorboard is not None:
+            self._tensorboard.add_text(name, f"<pre>{html.escape(text)}</pre>", step)
+            self._tensorboard.flush()
 
     def close(self) -> None:
         """Closes the files; later writes are ignored."""

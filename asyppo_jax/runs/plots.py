@@ -35,7 +35,7 @@ class Curve:
     label: str = ""  # empty: show the last value instead
     color: str = BLUE
     width: float = 1.8
-    dashed: bool = False  # keeps an identical curve behind it visible
+    interval: tuple[str, str] | None = None  # the metrics of its lower and upper end
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,10 @@ class Panel:
     lowest: float | None = None  # values below are not shown
 
 
-def plot_run(workdir: epath.PathLike) -> list[epath.Path]:
+def plot_run(workdir: epath.PathLike, about: str = "") -> list[epath.Path]:
     """Draws `plots.png` (all curves) and `accuracy.png` (held-out accuracy) into `workdir`.
+
+    `about` is printed below the run's name, such as "seed 0 · cpu".
 
     Returns the paths of the files. Curves without data are left out: a run without critics has no
     panels for them, and a run without evaluations has no `accuracy.png`. Raises `MetricsError` if
@@ -58,7 +60,7 @@ def plot_run(workdir: epath.PathLike) -> list[epath.Path]:
     """
     workdir = absolute(workdir)
     rows = read_metrics(workdir / METRICS_FILE)
-    overview = overview_figure(workdir.name, rows)
+    overview = overview_figure(workdir.name, rows, about)
     if overview is None:
         raise MetricsError(f"{workdir / METRICS_FILE} has nothing to draw; run at least one step")
     figures = {"plots.png": overview, "accuracy.png": accuracy_figure(workdir.name, rows)}
@@ -72,7 +74,7 @@ def plot_run(workdir: epath.PathLike) -> list[epath.Path]:
     return paths
 
 
-def overview_figure(run: str, rows: Sequence[dict[str, Any]]) -> Figure | None:
+def overview_figure(run: str, rows: Sequence[dict[str, Any]], about: str = "") -> Figure | None:
     """A figure with one panel per quantity in `rows` (see `read_metrics`); None without any."""
     panels = [panel for panel in _panels(rows) if _curves_with_data(panel, rows)]
     if not panels:
@@ -87,7 +89,7 @@ def overview_figure(run: str, rows: Sequence[dict[str, Any]]) -> Figure | None:
     x, y = LEFT / figure.get_figwidth(), 1 - 0.22 / height
     figure.text(x, y, run, fontsize=16, fontweight="bold", color=INK, va="top")
     y -= 0.35 / height
-    figure.text(x, y, _headline(rows), fontsize=9.5, color=GREY, va="top")
+    figure.text(x, y, _headline(rows, about), fontsize=9.5, color=GREY, va="top")
     return figure
 
 
@@ -109,19 +111,20 @@ def _panels(rows: Sequence[dict[str, Any]]) -> list[Panel]:
         Curve("ensemble/value_std_p90", "90th pct.", VERMILION),
         Curve("ensemble/value_std_p50", "median", BLUE),
     )
-    mask_rates = (
-        Curve("ensemble/advantage_mask_rate", "advantage", BLUE),
-        Curve("ensemble/entropy_mask_rate", "entropy", VERMILION, dashed=True),
+    clipped = (
+        Curve("actor/clip_fraction_low", "low", BLUE),
+        Curve("actor/clip_fraction_high", "high", VERMILION),
     )
+    no_spread = "rollout/groups_without_spread"
     length, gap = "rollout/completion_length_mean", "rollout/log_prob_gap"
     return [
         _accuracy_panel("Held-out accuracy", rows),
         Panel("Reward", (Curve("rollout/reward_mean"),), "mean"),
+        Panel("Groups without spread", (Curve(no_spread),), "all rewards equal", from_zero=True),
         Panel("Entropy", (Curve("actor/entropy"),), "nats per token", from_zero=True),
         Panel("Explained variance", _explained_variance(rows), "critics", lowest=-1.0),
         Panel("Value std", value_std, "between critics", from_zero=True),
-        Panel("Mask rates", mask_rates, "of real tokens", from_zero=True),
-        Panel("Clip fraction", (Curve("actor/clip_fraction"),), "of real tokens", from_zero=True),
+        Panel("Clip fraction", clipped, "of real tokens", from_zero=True),
         Panel("Completion length", (Curve(length),), "tokens"),
         Panel("Log-prob gap", (Curve(gap),), "learner vs. sampler, nats", from_zero=True),
     ]
@@ -131,7 +134,8 @@ def _accuracy_panel(title: str, rows: Sequence[dict[str, Any]]) -> Panel:
     accuracy = _series(rows, "evaluate/accuracy")[1]
     ends = accuracy[np.isfinite(accuracy)][[0, -1]] if np.isfinite(accuracy).any() else []
     gain = " \N{RIGHTWARDS ARROW} ".join(f"{value:.1%}" for value in ends)
-    return Panel(title, (Curve("evaluate/accuracy"),), gain, points=True, percent=True)
+    curve = Curve("evaluate/accuracy", interval=("evaluate/accuracy_low", "evaluate/accuracy_high"))
+    return Panel(title, (curve,), gain, points=True, percent=True)
 
 
 def _explained_variance(rows: Sequence[dict[str, Any]]) -> tuple[Curve, ...]:
@@ -171,8 +175,8 @@ def _moving_average(values: np.ndarray) -> np.ndarray:
     return np.where(finite, total / np.maximum(count, 1), np.nan)
 
 
-def _headline(rows: Sequence[dict[str, Any]]) -> str:
-    phrases = [f"{max(row['step'] for row in rows):,} steps"]
+def _headline(rows: Sequence[dict[str, Any]], about: str) -> str:
+    phrases = [f"{max(row['step'] for row in rows):,} steps", *([about] if about else [])]
     if len(_series(rows, "rollout/reward_mean")[0]) >= SMOOTH_FROM:
         phrases.append("faint: each step, bold: moving average")
     return "   \N{MIDDLE DOT}   ".join(phrases)
@@ -206,7 +210,10 @@ def _draw(ax: Axes, panel: Panel, rows: Sequence[dict[str, Any]]) -> None:
             if curve.width > 1:
                 ax.plot(steps, values, color=curve.color, linewidth=0.7, alpha=0.25, zorder=2)
             values = _moving_average(values)
-        ax.plot(steps, values, linestyle=(0, (4, 2)) if curve.dashed else "-", **style)
+        if curve.interval is not None:
+            (at, low), (_, high) = (_series(rows, metric) for metric in curve.interval)
+            ax.fill_between(at, low, high, color=curve.color, alpha=0.15, linewidth=0, zorder=1)
+        ax.plot(steps, values, **style)
         last = float(values[np.isfinite(values)][-1])
         label = curve.label or (f"{last:.1%}" if panel.percent else _number(last))
         ends[label] = (last, curve.color)

@@ -32,10 +32,12 @@ class Progress:
         # A notebook shows standard error as if something had failed.
         default = sys.stderr if sys.stderr.isatty() else sys.stdout
         self._stream = default if stream is None else stream
-        self._num_steps, self._start_step, self._is_writer = num_steps, start_step, is_writer
+        self._num_steps, self._is_writer = num_steps, is_writer
         self._times: dict[str, float] = {}
         self._accuracy: float | None = None
-        self._started = self._last = time.perf_counter()
+        self._last = time.perf_counter()
+        self._seconds: list[float] = []  # of the steps that compiled nothing
+        self._seen: set[str] = set()  # the metrics so far: a new one means that a program is new
         self._has_bar = is_writer and self._stream.isatty()
         self._bar = tqdm(
             total=num_steps,
@@ -45,7 +47,7 @@ class Progress:
             unit=" step",
             dynamic_ncols=True,
             mininterval=0,  # steps are slow, so draw each of them
-            bar_format="{desc:<8} {n_fmt}/{total_fmt} |{bar:20}| {rate_fmt}, {remaining}{postfix}",
+            bar_format="{desc:<8} {n_fmt}/{total_fmt} |{bar:20}| {rate_fmt}{postfix}",
         )
 
     @contextlib.contextmanager
@@ -68,15 +70,20 @@ class Progress:
         """Shows that `step` steps are finished, with the most important of `metrics`."""
         self._accuracy = metrics.get("evaluate/accuracy", self._accuracy)
         numbers = _numbers(metrics, self._accuracy)
-        if self._has_bar:
-            self._bar.set_postfix_str(", ".join(numbers), refresh=False)
-            self._bar.update(step - self._bar.n)
-            return
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
-        left = (now - self._started) / max(step - self._start_step, 1) * (self._num_steps - step)
+        if metrics.keys() <= self._seen:
+            self._seconds.append(seconds)
+        self._seen |= metrics.keys()
+        timing = f"{seconds:.1f} s"
+        if self._seconds and step < self._num_steps:
+            left = sum(self._seconds) / len(self._seconds) * (self._num_steps - step)
+            timing += f", {tqdm.format_interval(left)} left"
+        if self._has_bar:
+            self._bar.set_postfix_str(", ".join([*numbers, timing]), refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
         count = f"step {step:>{len(str(self._num_steps))}}/{self._num_steps}"
-        timing = f"{seconds:.1f} s, {tqdm.format_interval(left)} left"
         self.print("  ".join([count, *numbers, timing]))
 
     def print(self, text: str) -> None:

@@ -1,12 +1,17 @@
 """What a run needs before its first step: the config with its functions, data and programs."""
 
+import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
+import asyppo_jax
 from asyppo_jax.algorithm.offload import initial_state, make_train_step, resting_shardings
 from asyppo_jax.algorithm.policy_losses import PolicyLoss, check_loss
 from asyppo_jax.config import Config, Settings, from_config_dict
@@ -122,3 +127,22 @@ def print_once(text: str) -> None:
     """Prints a text in the first process only."""
     if is_first():
         print(text)
+
+
+def run_origin() -> dict[str, str]:
+    """The devices and the version of this program, for summary and plots."""
+    device = jax.devices()[0]
+    kind = device.platform if device.platform == "cpu" else device.device_kind
+    count = f"{jax.device_count()} x " if jax.device_count() > 1 else ""
+    return {"device": f"{count}{kind}", "version": f"asyppo_jax {_version()}"}
+
+
+def _version() -> str:
+    """The commit of a checkout, else the version of the package."""
+    package = Path(asyppo_jax.__file__).parent
+    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--exclude=*"]
+    if (package.parent / ".git").exists() and shutil.which("git"):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    return asyppo_jax.__version__

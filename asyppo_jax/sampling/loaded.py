@@ -1,7 +1,7 @@
 """An actor, or a stack of critics, ready to be called from Python: logits, completions, values."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from asyppo_jax.config import Config, PromptConfig, Truncation
+from asyppo_jax.config import Config, ConfigError, PromptConfig, Truncation
 from asyppo_jax.config.checks import check_truncation
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.sampling import DecodingOptions
@@ -39,13 +39,20 @@ class LoadedActor:
     step: int | None  # None: not from a run
     mesh: Mesh
 
-    def logits(
-        self,
-        tokens: Int[Array | np.ndarray, "B T"],
-        mask: Bool[Array | np.ndarray, "B T"] | None = None,
-    ) -> Float[Array, "B T V"]:
-        """All logits in float32; those at t predict token t + 1. `mask` is true on real tokens."""
-        mask = np.ones(tokens.shape, bool) if mask is None else mask
+    def __repr__(self) -> str:
+        return _describe("LoadedActor", self.path, self.step, self.networks.actor, self.mesh)
+
+    def logits(self, tokens: Any, mask: Any = None) -> Float[Array, "B T V"]:
+        """All logits in float32; those at t predict token t + 1.
+
+        Args:
+            tokens: ids [B, T] as an array or lists of one length, or what the tokenizer returned.
+            mask: [B, T], true on real tokens; None: the tokenizer's, or all.
+
+        Raises:
+            ConfigError: the shapes do not fit, or an id is not in the vocabulary.
+        """
+        tokens, mask = _token_arrays(tokens, mask, self.networks.actor.config.vocab_size)
         with jax.set_mesh(self.mesh):
             return _logits(self.params, tokens, mask, networks=self.networks)
 
@@ -111,6 +118,7 @@ class LoadedActor:
 class LoadedCritics:
     """K critics as one stack. Inside jit, vmap `networks.critic_values` over `params`."""
 
+    path: str  # as it was given, the first of several
     networks: Networks
     params: Params  # every leaf has a leading axis K
     num_critics: int
@@ -118,15 +126,59 @@ class LoadedCritics:
     step: int | None
     mesh: Mesh
 
-    def values(
-        self,
-        tokens: Int[Array | np.ndarray, "B T"],
-        mask: Bool[Array | np.ndarray, "B T"] | None = None,
-    ) -> Float[Array, "K B T"]:
-        """V_k at every token: entry t has seen tokens 0 … t, so it is V(s_{t+1})."""
-        mask = np.ones(tokens.shape, bool) if mask is None else mask
+    def __repr__(self) -> str:
+        critic = self.networks.critic
+        assert critic is not None
+        return (
+            f"{self.num_critics} x {_describe('critic', self.path, self.step, critic, self.mesh)}"
+        )
+
+    def values(self, tokens: Any, mask: Any = None) -> Float[Array, "K B T"]:
+        """V_k at every token: entry t has seen tokens 0 … t, so it is V(s_{t+1}).
+
+        Takes and raises what `LoadedActor.logits` does.
+        """
+        assert self.networks.critic is not None
+        tokens, mask = _token_arrays(tokens, mask, self.networks.critic.config.vocab_size)
         with jax.set_mesh(self.mesh):
             return _values(self.params, tokens, mask, networks=self.networks)
+
+
+def _describe(kind: str, path: str, step: int | None, network: Any, mesh: Mesh) -> str:
+    """One line for a notebook's cell: where it is from, its size, its dtype and its devices."""
+    c, at = network.config, "" if step is None else f", step {step}"
+    size = f"{c.model_type}, {c.num_layers} layers of width {c.embed_dim}"
+    devices = f"{mesh.size} {next(iter(mesh.devices.flat)).platform} device{'s' * (mesh.size > 1)}"
+    return f"{kind}({path!r}{at}: {size}, {jnp.dtype(network.dtype).name}, {devices})"
+
+
+def _token_arrays(
+    tokens: Any, mask: Any, vocab_size: int
+) -> tuple[Int[np.ndarray, "B T"], Bool[np.ndarray, "B T"]]:
+    """Token ids and their mask from arrays, lists, or what a tokenizer returned."""
+    if isinstance(tokens, Mapping):
+        tokens, mask = tokens["input_ids"], tokens.get("attention_mask") if mask is None else mask
+    try:
+        ids = np.asarray(tokens)
+    except ValueError as error:  # rows of different lengths
+        raise ConfigError(
+            "the rows of tokens have different lengths; pad them to one length, and give a mask "
+            "that is true on real tokens"
+        ) from error
+    if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
+        raise ConfigError(
+            f"tokens have shape {ids.shape} and dtype {ids.dtype}; give ids [B, T], such as "
+            'tokenizer(["a text"], return_tensors="np")'
+        )
+    mask = np.ones(ids.shape, bool) if mask is None else np.asarray(mask).astype(bool)
+    if mask.shape != ids.shape:
+        raise ConfigError(f"the mask has shape {mask.shape}, the tokens have {ids.shape}")
+    if ids.size and not 0 <= ids.min() <= ids.max() < vocab_size:
+        raise ConfigError(
+            f"token ids are between {ids.min()} and {ids.max()}, but the vocabulary has "
+            f"{vocab_size}; use this model's tokenizer"
+        )
+    return ids, mask
 
 
 @functools.partial(jax.jit, static_argnames="networks")

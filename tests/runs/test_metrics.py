@@ -1,3 +1,4 @@
+import contextlib
 import json
 import math
 import os
@@ -192,3 +193,12 @@ def test_a_summary_is_replaced_atomically(tmp_path):
         write_summary(tmp_path, {"accuracy_after": object()})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_tensorboard_gets_texts_as_they_are_written(tmp_path):
+    with contextlib.closing(MetricWriter(tmp_path, LogConfig(), start_step=0)) as writer:
+        writer.write_text(3, "samples", "a < b\n  c")
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    assert b"<pre>a &lt; b\n  c</pre>" in file.read_bytes()
+    with contextlib.closing(MetricWriter(tmp_path / "x", JSON_ONLY, start_step=0)) as writer:
+        writer.write_text(3, "samples", "nothing happens")

@@ -22,12 +22,12 @@ def _rows(num_steps=40, num_critics=2, first_actor_step=1):
             "rollout/log_prob_gap": 1e-6,
         }
         if step >= first_actor_step:
-            row |= {"actor/entropy": 1 / step, "actor/clip_fraction": 0.02}
+            row |= {"actor/entropy": 1 / step, "actor/clip_fraction_low": 0.02}
+            row |= {"actor/clip_fraction_high": 0.02, "rollout/groups_without_spread": 0.5}
         if num_critics:
             row |= {f"critic/explained_variance_{k}": 0.1 * k for k in range(num_critics)}
             row |= {"critic/explained_variance": -5.0 if step == 1 else 0.5}
             row |= {"ensemble/value_std_p50": 0.1, "ensemble/value_std_p90": 0.3}
-            row |= {"ensemble/advantage_mask_rate": 0.2, "ensemble/entropy_mask_rate": 0.2}
         if step % 10 == 0:
             row["evaluate/accuracy"] = 0.25 + 0.01 * step
         rows.append(row)
@@ -75,10 +75,10 @@ def test_every_quantity_has_a_panel():
     assert list(_axes(figure)) == [
         "Held-out accuracy",
         "Reward",
+        "Groups without spread",
         "Entropy",
         "Explained variance",
         "Value std",
-        "Mask rates",
         "Clip fraction",
         "Completion length",
         "Log-prob gap",
@@ -88,8 +88,8 @@ def test_every_quantity_has_a_panel():
 def test_panels_without_data_are_left_out():
     figure = overview_figure("grpo", _rows(num_critics=0))
     assert figure is not None
-    assert len(figure.axes) == 6
-    assert not {"Explained variance", "Value std", "Mask rates"} & set(_axes(figure))
+    assert len(figure.axes) == 7
+    assert not {"Explained variance", "Value std"} & set(_axes(figure))
 
 
 def test_a_metric_that_is_always_null_has_no_panel():
@@ -155,7 +155,7 @@ def test_a_run_without_evaluations_has_no_accuracy_plot(tmp_path):
 def test_labels_of_curves_with_the_same_end_do_not_overlap():
     figure = overview_figure("run", _rows())
     assert figure is not None
-    heights = sorted(text.get_position()[1] for text in _axes(figure)["Mask rates"].texts)
+    heights = sorted(text.get_position()[1] for text in _axes(figure)["Clip fraction"].texts)
     assert heights[1] - heights[0] >= 0.099
 
 
@@ -183,3 +183,14 @@ def test_numbers_of_any_size_are_drawn(tmp_path):
     assert figure is not None
     assert _texts(_axes(figure)["Completion length"]) == ["8,192"]
     assert all(math.isfinite(limit) for ax in figure.axes for limit in ax.get_ylim())
+
+
+def test_the_accuracy_has_its_interval_and_the_figure_its_origin():
+    rows = [{"step": s, "evaluate/accuracy": 0.5, "evaluate/accuracy_low": 0.4} for s in range(3)]
+    rows = [row | {"evaluate/accuracy_high": 0.6} for row in rows]
+    figure = overview_figure("run", rows, "seed 3")
+    assert figure is not None
+    (band,) = _axes(figure)["Held-out accuracy"].collections
+    heights = np.asarray(band.get_paths()[0].vertices)[:, 1]
+    assert (heights.min(), heights.max()) == (0.4, 0.6)
+    assert "seed 3" in figure.texts[1].get_text()

@@ -42,7 +42,7 @@ def test_a_phase_that_raises_is_still_measured():
 def test_a_log_file_gets_one_plain_line_per_step():
     stream = io.StringIO()
     progress = Progress(100, start_step=10, stream=stream)
-    for step, accuracy in ((11, {"evaluate/accuracy": 0.25}), (12, {})):
+    for step, accuracy in ((11, {"evaluate/accuracy": 0.25}), (12, {}), (100, {})):
         with progress.phase("sample"):
             pass
         metrics = {
@@ -54,9 +54,11 @@ def test_a_log_file_gets_one_plain_line_per_step():
     progress.print("hello")
     progress.close()
     *steps, last = stream.getvalue().splitlines()
-    for line, step in zip(steps, (11, 12), strict=True):  # the accuracy is the last one measured
-        assert line.startswith(f"step  {step}/100  reward 0.500  accuracy 0.250  entropy 0.750  ")
-    assert all("1,234 tokens/s" in line and line.endswith(" left") for line in steps)
+    for line, step in zip(steps, (11, 12, 100), strict=True):  # the accuracy is the last measured
+        assert line.startswith(f"step {step:>3}/100  reward 0.500  accuracy 0.250  entropy 0.750  ")
+    assert all("1,234 tokens/s" in line for line in steps)
+    # The first step compiles, so nothing is known of the time left; after the last none is.
+    assert [line.endswith(" left") for line in steps] == [False, True, False]
     assert last == "hello" and "\r" not in stream.getvalue()
 
 

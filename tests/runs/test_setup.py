@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from asyppo_jax.config import Config, ConfigError, default_config
-from asyppo_jax.runs.setup import with_functions
+from asyppo_jax.runs.setup import run_origin, with_functions
 from asyppo_jax.tasks.rewards import exact, math
 
 
@@ -40,3 +40,8 @@ def test_the_config_records_the_names_of_functions():
 def test_a_loss_that_does_not_fit_is_refused_at_once():
     with pytest.raises(ConfigError, match=r"returned \(\) for arrays of shape"):
         with_functions(Config(), lambda *arrays: jnp.float32(0), None)
+
+
+def test_a_run_says_on_what_it_ran_and_by_which_version():
+    origin = run_origin()
+    assert "cpu" in origin["device"] and origin["version"].startswith("asyppo_jax ")

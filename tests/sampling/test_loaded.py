@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from asyppo_jax import load_actor
-from asyppo_jax.config import PromptConfig
+from asyppo_jax import load_actor, load_critics
+from asyppo_jax.config import ConfigError, PromptConfig
 from tests.saved_run import write_run
 
 
@@ -41,3 +43,36 @@ def test_a_runs_stop_strings_end_what_it_generates(run):
     stopped = dataclasses.replace(actor, config=config)
     ((text,),) = stopped.generate(["1+2"], max_completion_length=6, temperature=0.0)
     assert text == whole[: whole.index(stop) + 1] and len(text) < len(whole)
+
+
+def test_lists_arrays_and_what_a_tokenizer_returns_are_all_taken(run):
+    actor, critics = load_actor(run[0]), load_critics(run[0])
+    batch = actor.tokenizer(["1+2=", "3+4="])
+    arrays = np.asarray(batch["input_ids"])
+    for call in (actor.logits, critics.values):
+        expected = np.asarray(call(arrays))
+        for tokens in (batch, batch["input_ids"], jnp.asarray(arrays)):
+            np.testing.assert_array_equal(call(tokens), expected)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "mask", "message"),
+    [
+        ([[1, 2], [3]], None, "the rows of tokens have different lengths; pad them"),
+        ([1, 2], None, r"tokens have shape \(2,\) and dtype int64; give ids \[B, T\]"),
+        ([["a"]], None, r"give ids \[B, T\]"),
+        ([[1, 2]], [[True]], r"the mask has shape \(1, 1\), the tokens have \(1, 2\)"),
+        ([[1, 999]], None, "token ids are between 1 and 999, but the vocabulary has"),
+    ],
+)
+def test_tokens_that_do_not_fit_are_refused_in_one_sentence(run, tokens, mask, message):
+    with pytest.raises(ConfigError, match=message):
+        load_actor(run[0]).logits(tokens, mask)
+
+
+def test_a_cell_shows_one_line_about_what_was_loaded(run):
+    actor, critics = load_actor(run[0]), load_critics(run[0])
+    for loaded, kind in ((actor, "LoadedActor"), (critics, "x critic")):
+        assert "\n" not in repr(loaded) and len(repr(loaded)) < 250
+        assert kind in repr(loaded) and "float32, " in repr(loaded) and "cpu" in repr(loaded)
+        assert f"step {loaded.step}" in repr(loaded)
