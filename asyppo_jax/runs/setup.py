@@ -1,5 +1,6 @@
 """What a run needs before its first step: the config with its functions, data and programs."""
 
+import importlib.metadata
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -11,7 +12,6 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-import asyppo_jax
 from asyppo_jax.algorithm.offload import initial_state, make_train_step, resting_shardings
 from asyppo_jax.algorithm.policy_losses import PolicyLoss, check_loss
 from asyppo_jax.config import Config, Settings, from_config_dict
@@ -138,11 +138,11 @@ def run_origin() -> dict[str, str]:
 
 
 def _version() -> str:
-    """The commit of a checkout, else the version of the package."""
-    package = Path(asyppo_jax.__file__).parent
-    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--exclude=*"]
-    if (package.parent / ".git").exists() and shutil.which("git"):
+    """The commit of a checkout, else the version of the installed package."""
+    top = Path(__file__).parents[2]
+    command = ["git", "-C", str(top), "describe", "--always", "--dirty", "--exclude=*"]
+    if (top / ".git").exists() and shutil.which("git"):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode == 0:
             return done.stdout.strip()
-    return asyppo_jax.__version__
+    return importlib.metadata.version("asyppo-jax")
