@@ -23,7 +23,7 @@ NAVIGATION = {
         "Quickstart": "experiments/quickstart/README",
         "Research in a notebook": "docs/research",
         "Use a checkpoint": "docs/checkpoints",
-        "Train on pods": "docs/pods",
+        "Train on TPU slices": "docs/pods",
         "Coming from TRL or verl": "docs/from_trl_or_verl",
         "Contribute": "CONTRIBUTING",
     },

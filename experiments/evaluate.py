@@ -10,6 +10,7 @@ answer and its score are written to OUTPUT/BENCHMARK/answers.jsonl. If the comma
 run it again: it continues where it stopped and gives the same answers.
 """
 
+import dataclasses
 import json
 import re
 import sys
@@ -52,7 +53,10 @@ _ANSWER_PATTERN = flags.DEFINE_string(
     "answer_pattern", "", "Of your own file: a regular expression whose group is the answer."
 )
 _GRADER = flags.DEFINE_string(
-    "grader", "math", 'For your own file: "math", "exact" or "module:function".'
+    "grader",
+    None,
+    'For a file of yours: "math" (default), "exact" or "module:function"; for held_out: instead of '
+    "the run's reward.",
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "The directory of the benchmark files; default: $ASYPPO_DATA, else data."
@@ -157,7 +161,15 @@ def _benchmark(name: str, checkpoint: str) -> Benchmark:
                 f"--benchmark=held_out needs a run, whose held-out problems it takes, but "
                 f"--checkpoint={checkpoint} is none; give a run, or a file of problems"
             )
-        return held_out_benchmark(read_settings(checkpoint))
+        benchmark = held_out_benchmark(read_settings(checkpoint))
+        if _GRADER.value:
+            return dataclasses.replace(benchmark, grader=_GRADER.value, weights=())
+        if "__main__:" in benchmark.grader or "<" in benchmark.grader:
+            raise ConfigError(
+                f"the run's reward {benchmark.grader} was given in Python and is not in a module; "
+                "name a grader with --grader"
+            )
+        return benchmark
     if not name.endswith((".jsonl", ".parquet")):
         return find_benchmark(name)
     return own_benchmark(
@@ -165,7 +177,7 @@ def _benchmark(name: str, checkpoint: str) -> Benchmark:
         problem_field=_PROBLEM_FIELD.value,
         answer_field=_ANSWER_FIELD.value,
         answer_pattern=_ANSWER_PATTERN.value,
-        grader=_GRADER.value,
+        grader=_GRADER.value or "math",
     )
 
 

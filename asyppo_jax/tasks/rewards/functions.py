@@ -3,6 +3,7 @@
 import base64
 import inspect
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -74,6 +75,9 @@ def _by_value(function: RewardFunction) -> dict[str, Any]:
     """For functions of a notebook, which no other process can import."""
     import cloudpickle
 
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    if module is not None and module.__spec__ is None:  # made by runpy: no worker can import it
+        cloudpickle.register_pickle_by_value(module)
     try:
         pickled = cloudpickle.dumps(function)
     except Exception as error:  # whatever an object raises that cannot be pickled
