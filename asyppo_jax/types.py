@@ -56,7 +56,8 @@ class Experience(struct.PyTreeNode):
     """A rollout with everything that the two updates need; constant during the updates."""
 
     rollout: Rollout
-    values: jax.Array  # [K, B, C] float32, V_k(s_t) before the critic update
+    # [K, B, C] float32, V_k(s_t), from before or after the critics' update (`value_timing`)
+    values: jax.Array
     value_std: jax.Array  # [B, C] float32, the critics' disagreement
     advantages: jax.Array  # [B, C] float32
     returns: jax.Array  # [B, C] float32

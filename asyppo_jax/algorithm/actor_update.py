@@ -122,7 +122,8 @@ def _metrics(sums: Metrics, maxima: Metrics, norm: Array) -> Metrics:
         "actor/clip_fraction_high": jnp.mean(sums["clipped_high"] / tokens),
         "actor/kl": jnp.mean(sums["kl"] / tokens),
         "actor/grad_norm": jnp.mean(norm),
-        # Before the first update sampler and learner have the same weights: any gap is a fault.
+        # In the first minibatch sampler and learner have the same weights: a gap beyond rounding
+        # is a bug.
         "rollout/log_prob_gap": (sums["gap"] / tokens)[0],
         "rollout/log_prob_gap_max": maxima["gap"][0],
     }

@@ -25,9 +25,10 @@ def make_experience(
     group_size: int,
     config: AlgorithmConfig,
 ) -> Experience:
-    """Steps 3 to 6 of AsyPPO (arXiv 2510.01656): advantages, returns, both masks, the division.
+    """Advantages, returns, both token masks, and each critic's share of the responses.
 
-    Without critics (K = 0) values and returns are empty or 0, and both masks keep every token.
+    These are steps 3 to 5 of docs/method.md and the inputs of step 6. Without critics (K = 0)
+    values are empty, returns are 0, and both masks keep every token.
     """
     mask = rollout.completion_mask & rollout.reward_valid[:, None]
     mask_key, shard_key = jax.random.split(key)

@@ -27,7 +27,7 @@ class NetworkConfig:
     # outputs of matrix products with weights (not attention's), "full" keeps the layer's input.
     remat: Literal["none", "dots", "full"] = "full"
     # Layers unrolled per scan iteration; 0 unrolls all, which avoids stacking activations across
-    # layers: up to a fifth of an update's time on a GPU, for several times the compile time.
+    # layers: up to a fifth less time per update on a GPU, about twice the compile time.
     unroll: int = 1
     # The backend for whole sequences. "auto": "splash" on TPU, "cudnn" on GPU, "xla" elsewhere.
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
@@ -233,9 +233,10 @@ class MeshConfig:
     model: MayChange[int] = 1
     # What is replicated over `data` during an update, after the stages of ZeRO (arXiv 1910.02054).
     # 3: nothing; parameters are all-gathered per layer, gradients reduced per microbatch.
-    # 2: parameters, all-gathered once per minibatch in the compute dtype: most of the traffic goes.
-    # 1: gradients too, accumulated locally and all-reduced once per minibatch; this needs an
-    #    unsharded float32 gradient buffer.
+    # 2: parameters, all-gathered once per minibatch in the compute dtype. This saves traffic if a
+    #    minibatch has many microbatches.
+    # 1: gradients too, accumulated locally and all-reduced once per minibatch; this needs a float32
+    #    gradient buffer that is not sharded over `data`.
     # Optimizer states are sharded in all three.
     zero_stage: MayChange[Literal[3, 2, 1]] = 3
     # What is offloaded to host memory (`pinned_host`) while a phase does not need it: nothing, the

@@ -162,7 +162,7 @@ def fewer(backend: DecodeBackend, slots: Slots, size: int) -> Slots:
 def while_any(
     more: Callable[[Progress], Array], step: Callable[[Progress], Progress], progress: Progress
 ) -> Progress:
-    """`step` while `more` is true on any shard: each shard runs as many iterations."""
+    """`step` while `more` is true; with a `model` axis, on any shard (`max_over_data_shards`)."""
 
     def iteration(carry):
         progress = step(carry[0])

@@ -59,9 +59,9 @@ def accumulate(
 ) -> tuple[Any, Any]:
     """Sums and maxima of `function(*constants, microbatch)` over microbatches of `size` rows.
 
-    `function` returns (terms to add up, terms ≥ 0 to take the maximum of). Rows are along `axis`;
-    those from `num_rows` on are skipped. `local`: each data shard accumulates over its own rows of
-    every microbatch, and the results are all-reduced once at the end.
+    `function` returns (arrays to sum, arrays ≥ 0 to take the maximum of). Rows are along `axis`.
+    Microbatches that begin at or after `num_rows` are skipped. `local`: each data shard accumulates
+    over its own rows of every microbatch, and the results are all-reduced once at the end.
     """
     microbatches, count = _split(rows, size, axis), _num_microbatches(num_rows, size)
     function = traced_once(function)
@@ -103,7 +103,10 @@ def _reduced_over_shards(loop: Callable[..., Any], size: int, axis: int) -> Call
 def in_microbatches(
     function: Callable[[Any], Array], rows: Any, size: int, num_rows: Array | int
 ) -> Array:
-    """`function` of `size` rows at a time, outputs (rows first) joined; 0 from `num_rows` on."""
+    """The outputs of `function` on microbatches of `size` rows, concatenated along axis 0.
+
+    Microbatches that begin at or after `num_rows` are skipped; their outputs are 0.
+    """
     microbatches, function = _split(rows, size, 0), traced_once(function)
     batch = jax.tree.leaves(rows)[0].shape[0]
     shape = jax.eval_shape(function, _microbatch(microbatches, 0))

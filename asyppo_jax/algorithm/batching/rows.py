@@ -34,7 +34,7 @@ class UpdateRows(Rows):
     old_log_probs: Array  # [R, n]
     advantages: Array  # [R, n]
     returns: Array  # [R, n]
-    length_normalizer: Array  # [R, n], 1/|o| of the token's sequence; see `ops.aggregation`
+    length_normalizer: Array  # [R, n], n_{i,t} of `ops.aggregation`: 1/|o|, 1 or 1/C
     advantage_mask: Array  # [R, n]
     entropy_mask: Array  # [R, n]
 

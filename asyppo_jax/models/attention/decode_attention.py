@@ -1,8 +1,8 @@
 """Backends for attention of one new token per row to the row's KV cache.
 
 Position s of a row's cache has the keys and values of the row's token s, so a row sees its first
-`length` positions and nothing else. All backends agree; they read as far as the longest row goes,
-not as far as the cache does.
+`length` positions and nothing else. All backends give the same result. They read at most up to
+the longest row, not the full length of the cache.
 """
 
 from collections.abc import Callable
