@@ -1,4 +1,4 @@
-"""The loop of a run: sample, score, step, evaluate, log, save; and resuming after a kill."""
+"""The training loop: sample, score, update, evaluate, log and save; it resumes a killed run."""
 
 import dataclasses
 import json
@@ -54,9 +54,10 @@ def train(
 ) -> dict[str, Any]:
     """Trains from the last checkpoint in `workdir`, or from the start; returns the summary.
 
-    A run that was killed and is started again ends equal, to the last bit, to one that was not.
-    If several processes share the run (see `multi_host.initialize`), all must call this with the
-    same arguments; the first one writes, and the others return an empty summary.
+    A run that was killed and is started again gives a result that is bitwise identical to that of
+    an uninterrupted run. If several processes share the run (see `multi_host.initialize`), all must
+    call this with the same arguments. All write checkpoints; the first one writes all other files,
+    and the others return an empty summary.
 
     Args:
         config: a `Config`, or the editable settings of `default_config()`.
@@ -66,7 +67,8 @@ def train(
             notebook.
 
     Raises:
-        ConfigError, ModelError, DataError, CheckpointError, NonFiniteError: in one sentence each.
+        ConfigError, ModelError, DataError, CheckpointError, NonFiniteError: each with a
+            one-sentence message.
     """
     started = time.perf_counter()
     config, workdir = with_functions(config, loss, reward), os.fspath(workdir)
@@ -108,7 +110,7 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
     first_step, warned = step, False
     is_writer = is_first()
     save_rollout = make_rollout_saver(workdir, run.networks, run.sampler, config, run.mesh)
-    if step and is_writer:  # the clock continues from the step that the run resumes after
+    if step and is_writer:  # the elapsed time includes that of the earlier processes
         rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
         started -= max((r["time/elapsed_s"] for r in rows if r["step"] <= step), default=0.0)
     with (
@@ -131,7 +133,7 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
             evaluated = last or (config.evaluation.every and step % config.evaluation.every == 0)
             if evaluated:
                 metrics |= _evaluate(run, state, pool, progress)
-            # Before the checkpoint: a resumed run does not write that step again.
+            # Before the checkpoint: a run that resumes from it does not write this step again.
             write(metrics)
             progress.finish_step(step, metrics)
             if step - first_step <= _FIRST_STEPS:
@@ -213,7 +215,7 @@ def _warn_if_nothing_can_be_learnt(
     run: Run, step: int, metrics: dict[str, float], progress: Progress
 ) -> bool:
     """Prints a line if all rewards of a step are equal; returns whether it did."""
-    if metrics["rollout/reward_std"] > 0:
+    if metrics["rollout/reward_std"] > 1e-6:  # equal rewards have a std of a rounding error
         return False
     sampling = run.config.sampling
     none = metrics["rollout/reward_invalid"] == sampling.num_prompts * sampling.group_size
@@ -264,8 +266,8 @@ def _print_step(
     if gap > bound:
         progress.print(
             f"step {step}: the log-probs of sampler and learner differ by {gap:.3g} nats per token "
-            f"on average, more than config.algorithm.log_prob_gap_bound = {bound:g}; use float32 "
-            'or config.algorithm.old_log_probs = "recompute"'
+            f"on average, more than config.algorithm.log_prob_gap_bound = {bound:g}; set "
+            'config.actor.dtype = "float32" or config.algorithm.old_log_probs = "recompute"'
         )
     if is_first() and config.log.samples_every and step % config.log.samples_every == 0:
         rows = np.linspace(0, len(answers.problems) - 1, config.log.num_samples).astype(int)

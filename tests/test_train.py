@@ -124,8 +124,8 @@ def _no_score(problem, completion, answer):
     raise ValueError("could not convert")
 
 
-def _zero(problem, completion, answer):
-    return 0.0
+def _tenth(problem, completion, answer):  # whose mean over many is not exactly 0.1 in float32
+    return 0.1
 
 
 def _half_of_length(problem, completion, answer):
@@ -142,9 +142,9 @@ def test_a_reward_that_scores_no_held_out_answer_ends_the_run_before_the_first_s
 
 
 def test_rewards_that_are_all_equal_are_said_once_with_the_page_that_helps(model, tmp_path, capsys):
-    train(_config(model), tmp_path, reward=_zero)
+    train(_config(model), tmp_path, reward=_tenth)
     lines = [line for line in capsys.readouterr().out.splitlines() if "can be learnt" in line]
-    assert len(lines) == 1 and lines[0].startswith("step 1: every reward is 0, so nothing can be")
+    assert len(lines) == 1 and lines[0].startswith("step 1: every reward is 0.1, so nothing can be")
     assert "docs/troubleshooting.md" in lines[0]
 
 

@@ -46,7 +46,7 @@ from asyppo_jax.types import TrainState
 
 @dataclass(frozen=True)
 class Run:
-    """What does not change from the first step to the last."""
+    """Everything that stays constant during a run."""
 
     config: Config
     mesh: Mesh
@@ -59,7 +59,7 @@ class Run:
 
 
 def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
-    """The run of a config: data, tokenizer and architectures are read and checked to fit."""
+    """The run of a config; reads data, tokenizer and architectures, and checks that they fit."""
     mesh = make_mesh(config.mesh)
     check_divides_data_axis(config, mesh.shape["data"])
     networks = load_networks(config)
