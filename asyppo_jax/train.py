@@ -39,6 +39,7 @@ from asyppo_jax.runs.metrics import (
 )
 from asyppo_jax.runs.plots import plot_run
 from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
+from asyppo_jax.runs.save_heldout import make_heldout_saver
 from asyppo_jax.runs.save_rollouts import make_rollout_saver
 from asyppo_jax.runtime.multi_host import gather_rows, is_first, sum_over_hosts
 from asyppo_jax.runtime.paths import check_packages
@@ -177,6 +178,9 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
     config, step = run.config, int(state.step)
     is_writer = is_first()
     save_rollout = make_rollout_saver(workdir, run.networks, run.sampler, config, run.mesh)
+    save_heldout = make_heldout_saver(
+        workdir, run.networks, run.evaluation_sampler, config, run.mesh, run.eval_prompts
+    )
     if step and is_writer:  # the clock continues from the step that the run resumes after
         rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
         started -= max((r["time/elapsed_s"] for r in rows if r["step"] <= step), default=0.0)
@@ -189,14 +193,14 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
             writer.write(step, metrics | {"time/elapsed_s": time.perf_counter() - started})
 
         if step == 0:
-            write(_evaluate(run, state, pool, progress))
+            write(_evaluate(run, state, pool, progress, save_heldout))
         while step < config.num_steps:
             state, metrics = _one_step(run, state, data, pool, progress, save_rollout)
             step += 1
             last = step == config.num_steps
             evaluated = last or (config.evaluation.every and step % config.evaluation.every == 0)
             if evaluated:
-                metrics |= _evaluate(run, state, pool, progress)
+                metrics |= _evaluate(run, state, pool, progress, save_heldout)
             # Before the checkpoint: a resumed run does not write that step again.
             write(metrics)
             progress.finish_step(step, metrics)
@@ -249,7 +253,7 @@ def _score(pool: RewardPool, answers: Answers) -> Scores:
 
 
 def _evaluate(
-    run: Run, state: TrainState, pool: RewardPool, progress: Progress
+    run: Run, state: TrainState, pool: RewardPool, progress: Progress, save_heldout
 ) -> dict[str, float]:
     with progress.phase("evaluate"):
         result = evaluate(
@@ -260,6 +264,7 @@ def _evaluate(
             phase_key(state.key, state.step, "evaluate"),
             run.config,
             run.mesh,
+            on_first_batch=partial(save_heldout, state) if save_heldout else None,
         )
     progress.print(
         f"step {int(state.step)}: held-out accuracy {result.accuracy:.3f} "
