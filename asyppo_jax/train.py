@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -31,6 +32,7 @@ from asyppo_jax.runs.metrics import (
 )
 from asyppo_jax.runs.plots import plot_run
 from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
+from asyppo_jax.runs.save_heldout import make_heldout_saver
 from asyppo_jax.runs.save_rollouts import make_rollout_saver
 from asyppo_jax.runs.setup import Run, first_state, prepare, print_once, run_origin, with_functions
 from asyppo_jax.runtime.multi_host import gather_rows, is_first, sum_over_hosts
@@ -110,6 +112,9 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
     first_step, warned = step, False
     is_writer = is_first()
     save_rollout = make_rollout_saver(workdir, run.networks, run.sampler, config, run.mesh)
+    save_heldout = make_heldout_saver(
+        workdir, run.networks, run.evaluation_sampler, config, run.mesh, run.eval_prompts
+    )
     if step and is_writer:  # the elapsed time includes that of the earlier processes
         rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
         started -= max((r["time/elapsed_s"] for r in rows if r["step"] <= step), default=0.0)
@@ -123,7 +128,7 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
 
         if step == 0:
             writer.write_text(step, "config", json.dumps(dataclasses.asdict(config), indent=2))
-            metrics = _evaluate(run, state, pool, progress)
+            metrics = _evaluate(run, state, pool, progress, save_heldout)
             _check_scored(metrics, run, pool)
             write(metrics)
         while step < config.num_steps:
@@ -132,7 +137,7 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
             last = step == config.num_steps
             evaluated = last or (config.evaluation.every and step % config.evaluation.every == 0)
             if evaluated:
-                metrics |= _evaluate(run, state, pool, progress)
+                metrics |= _evaluate(run, state, pool, progress, save_heldout)
             # Before the checkpoint: a run that resumes from it does not write this step again.
             write(metrics)
             progress.finish_step(step, metrics)
@@ -230,7 +235,7 @@ def _warn_if_nothing_can_be_learnt(
 
 
 def _evaluate(
-    run: Run, state: TrainState, pool: RewardPool, progress: Progress
+    run: Run, state: TrainState, pool: RewardPool, progress: Progress, save_heldout
 ) -> dict[str, float]:
     with progress.phase("evaluate"):
         result = evaluate(
@@ -241,6 +246,7 @@ def _evaluate(
             phase_key(state.key, state.step, "evaluate"),
             run.config,
             run.mesh,
+            on_first_batch=partial(save_heldout, state) if save_heldout else None,
         )
     progress.print(
         f"step {int(state.step)}: held-out {run.config.reward.measure} {result.accuracy:.3f} "

@@ -9,6 +9,7 @@ from asyppo_jax.config import ConfigError, from_config_dict
 from asyppo_jax.models.config import ModelError
 from asyppo_jax.runs.checkpoint import CheckpointError, read_settings
 from asyppo_jax.runs.metrics import NonFiniteError, read_metrics
+from asyppo_jax.runs.rollout_files import read_rollout_file
 from asyppo_jax.tasks.records import DataError
 from asyppo_jax.tasks.rewards import exact
 from asyppo_jax.train import train
@@ -59,6 +60,17 @@ def test_more_steps_go_on_from_the_checkpoint(finished, model, tmp_path):
     summary = train(_config(model, num_steps=3), str(workdir))
     assert summary["steps"] == 3
     assert [row["step"] for row in read_metrics(workdir / "metrics.jsonl")] == [0, 1, 2, 3]
+
+
+def test_saving_held_out_answers_changes_no_number_of_the_run(finished, model, tmp_path):
+    train(_config(model, log__heldout_prompts=2), str(tmp_path))
+    rows, expected = (read_metrics(path / "metrics.jsonl") for path in (tmp_path, finished))
+    for row, other in zip(rows, expected, strict=True):
+        untimed = {k for k in row if not k.startswith("time/") and k != "rollout/tokens_per_s"}
+        assert {k: row[k] for k in untimed} == {k: other[k] for k in untimed}
+    for step in (0, 2):
+        answers = read_rollout_file(tmp_path / "rollouts" / f"heldout_{step:08}.jsonl")
+        assert [(a.step, a.held_out, len(a.values)) for a in answers] == [(step, True, 2)] * 2
 
 
 @pytest.mark.slow

@@ -269,6 +269,9 @@ class LogConfig:
     # Steps between rollouts that are saved token by token for `experiments.inspect`; 0: never.
     rollouts_every: MayChange[int] = 0
     rollout_prompts: MayChange[int] = 4  # prompts of a saved rollout, with all their answers
+    # The first n held-out prompts, whose answers each evaluation saves with their values, so that
+    # `experiments.inspect` shows two checkpoints side by side; 0: none.
+    heldout_prompts: MayChange[int] = 0
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Accuracy on held-out problems, measured with the training sampler."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from asyppo_jax.sampling.rollouts import one_ahead
 from asyppo_jax.sampling.sampler import Answers, Sampler, read_answers
 from asyppo_jax.tasks.prompts import Prompt
 from asyppo_jax.tasks.rewards import RewardPool
-from asyppo_jax.types import Params
+from asyppo_jax.types import Params, Rollout
 
 
 class Evaluation(NamedTuple):
@@ -46,13 +46,17 @@ def evaluate(
     key: jax.Array,
     config: Config,
     mesh: Mesh,
+    *,
+    on_first_batch: Callable[[Rollout, np.ndarray, np.ndarray], None] | None = None,
 ) -> Evaluation:
     """Metrics of `config.evaluation.num_samples` sampled and scored answers per prompt.
 
     Each process scores the answers of its own devices; all processes return the same metrics over
-    all answers.
+    all answers. At the end `on_first_batch` is called with the rollout of the first
+    `config.evaluation.batch_size` prompts, and the rewards of all answers and whether each is valid
+    [len(prompts) * num_samples].
     """
-    batch_results = []
+    batch_results, first_rollout = [], None
     size, samples = config.evaluation.batch_size, config.evaluation.num_samples
     total = len(prompts) * samples
     batches = list(_batches(prompts, size))
@@ -62,6 +66,8 @@ def evaluate(
     )
     # The host scores a batch while the devices sample the next one.
     for i, (batch, rollout) in enumerate(zip(batches, one_ahead(starts), strict=True)):
+        if on_first_batch is not None and i == 0:
+            first_rollout = rollout
         answers: Answers = read_answers(rollout, batch, sampler)
         rows = answers.rows + i * size * samples
         # The last batch is filled up with repeated prompts, which must not be counted.
@@ -76,6 +82,8 @@ def evaluate(
         batch_results.append([column[:count] for column in columns])
     rows, *columns = map(np.concatenate, zip(*batch_results, strict=True))
     rewards, valid, truncated, lengths = gather_rows(columns, rows, total)
+    if on_first_batch is not None and first_rollout is not None:
+        on_first_batch(first_rollout, rewards, valid)
     scored = rewards[valid]
     complete = valid.reshape(-1, samples).all(axis=1)  # problems of which every answer has a score
     by_problem = rewards.reshape(-1, samples)[complete]

@@ -1,6 +1,6 @@
 """Files of saved rollouts: one JSON line per answer, with per-token values, masks and so on.
 
-`save_rollouts` writes them during training, `experiments.inspect` shows them, and
+`save_rollouts` and `save_heldout` write them during training, `experiments.inspect` shows them, and
 `read_rollout_file` reads them in a notebook. The fields of a line are those of `SavedAnswer`; NaN
 is null.
 """
@@ -32,16 +32,19 @@ class RolloutFileError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class SavedAnswer:
-    """One answer of a rollout; each list has one entry per real completion token (n in total)."""
+    """One answer of a rollout; each list has one entry per real completion token (n in total).
 
-    step: int  # the step that trains on it, from 1
-    group: int  # index of its prompt within the step, from 0
+    No step trains on a held-out answer, so its advantages, returns and masks are empty lists.
+    """
+
+    step: int  # the step that trains on it, from 1; held out: the steps finished before it, from 0
+    group: int  # index of its prompt within the step, or among the held-out prompts, from 0
     problem: str
     prompt: str  # input of the actor, without special tokens
     reference: str  # the record's answer
     reward: float | None  # None: it could not be scored and is not used in the step
     truncated: bool  # no stop token within the maximum length
-    critic: int | None  # index of the critic that trains on it; None without critics
+    critic: int | None  # index of the critic that learns from it, from 0; None: no critic does
     tokens: list[int]
     token_texts: list[str]  # joined, they give the completion with special tokens
     old_log_probs: list[float | None]  # from the sampler, nats
@@ -53,10 +56,13 @@ class SavedAnswer:
     returns: list[float | None]
     advantage_mask: list[bool]  # false: masked out of the policy loss
     entropy_mask: list[bool]  # false: masked out of the entropy bonus
+    held_out: bool = False  # an answer of an evaluation; absent in files of earlier versions
 
 
 _FIELDS = tuple(f.name for f in dataclasses.fields(SavedAnswer))
-_PER_TOKEN = _FIELDS[_FIELDS.index("token_texts") :]
+_REQUIRED = frozenset(_FIELDS) - {"held_out"}
+_OF_TRAINING = ("advantages", "returns", "advantage_mask", "entropy_mask")
+_PER_TOKEN = tuple(f.name for f in dataclasses.fields(SavedAnswer) if "list" in str(f.type))
 
 
 def token_texts(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
@@ -117,7 +123,8 @@ def read_rollout_file(path: epath.PathLike) -> list[SavedAnswer]:
     if not file.is_file():
         raise RolloutFileError(
             f"{path} does not exist; a run with config.log.rollouts_every = n writes "
-            "rollouts/step_*.jsonl into its workdir"
+            "rollouts/step_*.jsonl into its workdir, and one with config.log.heldout_prompts = n "
+            "writes rollouts/heldout_*.jsonl"
         )
     lines = file.read_bytes().splitlines()
     answers = [_read_line(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1)]
@@ -127,17 +134,18 @@ def read_rollout_file(path: epath.PathLike) -> list[SavedAnswer]:
 
 
 def _read_line(line: bytes, where: str) -> SavedAnswer:
-    fix = "give a file written by a run (config.log.rollouts_every)"
+    fix = "give a file written by a run (config.log.rollouts_every or heldout_prompts)"
     try:
         values = json.loads(line)
     except ValueError as error:
         raise RolloutFileError(f"{where}, is not JSON ({error}); {fix}") from error
-    if not isinstance(values, dict) or values.keys() != set(_FIELDS):
-        fields = values.keys() if isinstance(values, dict) else set()
-        name = sorted(set(_FIELDS) ^ fields)[0]
-        problem = "lacks" if name in _FIELDS else "has an unknown"
-        raise RolloutFileError(f"{where}, {problem} field {name!r}; {fix}")
-    lists = {name: values[name] for name in _PER_TOKEN if name != "values"}
+    fields = values.keys() if isinstance(values, dict) else set()
+    if wrong := sorted((_REQUIRED - fields) | (fields - set(_FIELDS))):
+        problem = "lacks" if wrong[0] in _FIELDS else "has an unknown"
+        raise RolloutFileError(f"{where}, {problem} field {wrong[0]!r}; {fix}")
+    empty = _OF_TRAINING if values.get("held_out") else ()
+    lists = {name: values[name] for name in _PER_TOKEN if values[name] or name not in empty}
+    del lists["values"]  # one list per critic
     lists |= {f"values[{k}]": of_critic for k, of_critic in enumerate(values["values"])}
     count = len(values["tokens"])
     for name, entries in lists.items():

@@ -7,8 +7,9 @@ experience is computed, and then a few sequences are kept.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from asyppo_jax.algorithm.batching.rows import Rows, sequence_segments
 from asyppo_jax.algorithm.forward import completion_log_probs, per_sequence
 from asyppo_jax.algorithm.state import state_shardings
 from asyppo_jax.algorithm.train_step import score_rollout
-from asyppo_jax.config import Config, ConfigError
+from asyppo_jax.config import BatchingConfig, Config, ConfigError
 from asyppo_jax.models.actor_critic import Networks, in_compute_dtype
 from asyppo_jax.runs.rollout_files import SavedAnswer, token_texts, write_rollout_file
 from asyppo_jax.runtime.multi_host import is_first
@@ -96,13 +97,10 @@ def log_probs_and_entropy_of(
 ) -> tuple[Array, Array]:
     """The learner's log π(token) and entropy of every completion token, both [B, C] (nats).
 
-    A microbatch at a time, of the greatest size that divides both B and `microbatch_size`.
+    A microbatch at a time, see `plain_batching`.
     """
     rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
-    size = math.gcd(rows.tokens.shape[0], config.batching.microbatch_size)
-    batching = dataclasses.replace(
-        config.batching, microbatch_size=size, packing=False, rows_per_prompt=1
-    )
+    batching = plain_batching(rows.tokens.shape[0], config)
     params = in_compute_dtype(params, networks.actor.dtype)
 
     def both(rows):
@@ -110,6 +108,17 @@ def log_probs_and_entropy_of(
 
     stacked = per_sequence(both, rows, batching, config.sampling.group_size)
     return stacked[..., 0], stacked[..., 1]
+
+
+def plain_batching(batch: int, config: Config) -> BatchingConfig:
+    """One sequence per row, in microbatches of a size that divides `batch` and `microbatch_size`.
+
+    Both are multiples of the data axis, and so is the size.
+    """
+    size = math.gcd(batch, config.batching.microbatch_size)
+    return dataclasses.replace(
+        config.batching, microbatch_size=size, packing=False, rows_per_prompt=1
+    )
 
 
 def saved_answers(
@@ -121,34 +130,56 @@ def saved_answers(
     sampler: Sampler,
 ) -> list[SavedAnswer]:
     """The rows of an experience (on the host) as answers; `prompts` are those of the step."""
-    rollout, tokenizer, group = experience.rollout, sampler.tokenizer, sampler.options.group_size
-    lengths = np.sum(rollout.completion_mask, axis=1)
-    tokens = rollout.tokens[:, -rollout.completion_mask.shape[1] :]
-    ended, answers = sampler.has_ended(np.asarray(tokens), lengths), []
-    for row, n in enumerate(lengths):
-        prompt, completion = prompts[row // group], tokens[row, :n].tolist()
-        owners = np.flatnonzero(experience.critic_shards[:, row])
+    answers = []
+    columns = log_probs, entropy, experience.values, experience.value_std
+    for fields in answer_fields(experience.rollout, *columns, prompts, sampler):
+        row, n = len(answers), len(fields["tokens"])
+        critics = np.flatnonzero(experience.critic_shards[:, row])
         answers.append(
             SavedAnswer(
                 step=step,
-                group=row // group,
-                problem=prompt.record.problem,
-                prompt=str(tokenizer.decode(prompt.tokens, skip_special_tokens=True)),
-                reference=prompt.record.answer,
-                reward=float(rollout.rewards[row]) if rollout.reward_valid[row] else None,
-                truncated=not ended[row],
-                critic=int(owners[0]) if owners.size else None,
-                tokens=completion,
-                token_texts=token_texts(tokenizer, completion),
-                old_log_probs=rollout.log_probs[row, :n].tolist(),
-                log_probs=log_probs[row, :n].tolist(),
-                entropy=entropy[row, :n].tolist(),
-                values=experience.values[:, row, :n].tolist(),
-                value_std=experience.value_std[row, :n].tolist(),
+                critic=int(critics[0]) if critics.size else None,
                 advantages=experience.advantages[row, :n].tolist(),
                 returns=experience.returns[row, :n].tolist(),
                 advantage_mask=experience.advantage_mask[row, :n].tolist(),
                 entropy_mask=experience.entropy_mask[row, :n].tolist(),
+                **fields,
             )
         )
     return answers
+
+
+def answer_fields(
+    rollout: Rollout,
+    log_probs: Array | np.ndarray,
+    entropy: Array | np.ndarray,
+    values: Array | np.ndarray,
+    value_std: Array | np.ndarray,
+    prompts: Sequence[Prompt],
+    sampler: Sampler,
+) -> Iterator[dict[str, Any]]:
+    """The fields of `SavedAnswer` that a training answer and a held-out one share, per row.
+
+    All arrays are on the host.
+    """
+    tokenizer, group = sampler.tokenizer, sampler.options.group_size
+    lengths = np.sum(rollout.completion_mask, axis=1)
+    tokens = rollout.tokens[:, -rollout.completion_mask.shape[1] :]
+    ended = sampler.has_ended(np.asarray(tokens), lengths)
+    for row, n in enumerate(lengths):
+        prompt, completion = prompts[row // group], tokens[row, :n].tolist()
+        yield {
+            "group": row // group,
+            "problem": prompt.record.problem,
+            "prompt": str(tokenizer.decode(prompt.tokens, skip_special_tokens=True)),
+            "reference": prompt.record.answer,
+            "reward": float(rollout.rewards[row]) if rollout.reward_valid[row] else None,
+            "truncated": not ended[row],
+            "tokens": completion,
+            "token_texts": token_texts(tokenizer, completion),
+            "old_log_probs": rollout.log_probs[row, :n].tolist(),
+            "log_probs": log_probs[row, :n].tolist(),
+            "entropy": entropy[row, :n].tolist(),
+            "values": values[:, row, :n].tolist(),
+            "value_std": value_std[row, :n].tolist(),
+        }

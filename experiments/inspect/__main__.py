@@ -28,15 +28,15 @@ def main(argv: list[str]) -> None:
     try:
         if not _ROLLOUTS.value:
             raise ConfigError("--rollouts=FILE is missing; give files from a run's rollouts/")
-        answers = read_rollouts(_ROLLOUTS.value)
+        runs = read_rollouts(_ROLLOUTS.value)
         output = epath.Path(_OUTPUT.value or epath.Path(_ROLLOUTS.value[0]).with_suffix(".html"))
         try:
-            write_whole(output, render(answers).encode())
+            write_whole(output, render(runs).encode())
         except OSError as error:
             raise ConfigError(f"--output={output} cannot be written ({error})") from error
     except UserError as error:
         sys.exit(f"error: {error}")
-    print(f"wrote {output}, answers: {len(answers)}")
+    print(f"wrote {output}, answers: {sum(len(run.answers) for run in runs)}")
 
 
 if __name__ == "__main__":

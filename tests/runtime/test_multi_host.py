@@ -14,6 +14,7 @@ import pytest
 
 from asyppo_jax.config import ConfigError
 from asyppo_jax.runs.metrics import read_metrics
+from asyppo_jax.runs.rollout_files import read_rollout_file
 from asyppo_jax.runtime.multi_host import initialize
 from tests.multi_host_program import answers_and_evaluation
 from tests.simulated import environment
@@ -147,6 +148,7 @@ def test_two_processes_give_the_same_tokens_masks_and_step_as_one(tmp_path, sett
 def _train(workdir: Path, processes: int) -> list[list[str]]:
     """The commands of a tiny run: three steps with a checkpoint after each."""
     changes = {"num_steps": 3, "checkpoint.every": 1, "log.tensorboard": False}
+    changes |= {"log.heldout_prompts": 3}
     # The first steps of Adam are close to sign(gradient), which would amplify rounding errors.
     changes |= {"actor_optimizer.eps": 1e-3, "critic_optimizer.eps": 1e-3}
     command = ["experiments.train", "--config=configs/tiny_test.py", f"--workdir={workdir}"]
@@ -186,6 +188,13 @@ def test_a_run_of_two_processes_equals_a_run_of_one(pair, tmp_path):
         assert left.keys() == right.keys()
         for name, value in left.items():
             np.testing.assert_allclose(value, right[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    for step in (0, 2, 3):
+        file = f"rollouts/heldout_{step:08}.jsonl"
+        ours, theirs = (read_rollout_file(path / file) for path in (workdir, tmp_path))
+        assert [(a.tokens, a.reward) for a in ours] == [(a.tokens, a.reward) for a in theirs]
+        for left, right in zip(ours, theirs, strict=True):
+            values = (np.array(answer.values, float) for answer in (left, right))
+            np.testing.assert_allclose(*values, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
