@@ -96,7 +96,7 @@ config = from_config_dict(settings)
 PANELS = {
     "reward": {"rollout/reward_mean": "sampled", "evaluate/accuracy": "held out"},
     "completion length, tokens": {"rollout/completion_length_mean": "mean"},
-    "explained variance": {f"critic/explained_variance_{k}": f"critic {k + 1}" for k in range(2)},
+    "explained variance": {f"critic/explained_variance_{k}": f"critic {k}" for k in range(2)},
     "entropy, nats": {"actor/entropy": "actor"},
 }
 

@@ -150,7 +150,7 @@ def look_at(row):
     )
     count, line = int(real[row].sum()), axes[0]
     for k in range(critics.num_critics):
-        line.plot(values[k, row, :count], ".-", linewidth=1, label=f"critic {k + 1}")
+        line.plot(values[k, row, :count], ".-", linewidth=1, label=f"critic {k}")
     line.plot(experience.returns[row, :count], color="grey", linewidth=1, label="return")
     line.set(ylabel="value", xlabel="token", ylim=(-0.2, 1.2), xlim=(-0.5, count - 0.5))
     line.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")

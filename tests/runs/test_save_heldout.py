@@ -41,7 +41,7 @@ def make_saver(directory, num_critics: int, heldout_prompts: int):
     config = dataclasses.replace(config, algorithm=of_critics.algorithm, log=of_critics.log)
     networks = make_networks(num_critics, ARCHITECTURE)
     critics = make_state(config, networks).critic_params
-    state = TrainState(np.int32(7), jnp.zeros(2), params, None, critics, None)
+    state = TrainState(jnp.int32(7), jnp.zeros(2), params, None, critics, None)
     options = evaluation_options(config, *ids)
     sampler = make_config_sampler(networks, tokenizer, config, options, mesh)
     save = make_heldout_saver(directory, networks, sampler, config, mesh, prompts)
