@@ -18,7 +18,7 @@ CONSTRAINTS = constraints-$(shell $(BIN)/python -c '$(LINE)').txt
 # environment forbids it, every start would compile 1,900 modules: 8 seconds instead of 3.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c $(CONSTRAINTS)
-LIGHT := not torch and not real_model and not slow and not tpu and not gpu
+LIGHT := not torch and not real_model and not slow and not tpu and not gpu and not browser
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -74,11 +74,13 @@ def make_heldout_saver(
 
     def save(state: TrainState, rollout: Rollout, rewards: np.ndarray, valid: np.ndarray) -> None:
         critic_params = jax.device_put(state.critic_params, on_device)  # they may be offloaded
-        values, std = values_and_std(critic_params, rollout)
-        arrays = *actor_rows(state.actor_params, rollout), values, std
+        arrays = (
+            *actor_rows(state.actor_params, rollout),
+            *values_and_std(critic_params, rollout),
+        )
         if not is_first():
             return
-        rollout, log_probs, entropy, host_values, host_std = jax.device_get(arrays)
+        rollout, log_probs, entropy, values, value_std = jax.device_get(arrays)
         rollout = jax.tree.map(lambda x: x[:num_answers], rollout)
         scored = rollout.replace(rewards=rewards[:num_answers], reward_valid=valid[:num_answers])
         step = int(state.step)
@@ -94,7 +96,7 @@ def make_heldout_saver(
                 **fields,
             )
             for fields in answer_fields(
-                scored, log_probs, entropy, host_values, host_std, prompts, sampler
+                scored, log_probs, entropy, values, value_std, prompts, sampler
             )
         ]
         write_rollout_file(epath.Path(workdir) / "rollouts" / f"heldout_{step:08}.jsonl", answers)

@@ -1,9 +1,12 @@
 """Writes an HTML page that shows saved rollouts token by token in any browser.
 
-    python -m experiments.inspect --rollouts=DIR/rollouts/step_00000010.jsonl [--output=FILE.html]
+    python -m experiments.inspect --rollouts=DIR/rollouts [--output=FILE.html]
 
-A run with `--config.log.rollouts_every=n` writes the files. `--rollouts` takes files and folders,
-separated by commas. A page of 64 answers of 500 tokens is fast; for long answers use a small
+A run with `--config.log.rollouts_every=n` writes `step_*.jsonl`, one with
+`--config.log.heldout_prompts=n` writes `heldout_*.jsonl`. `--rollouts` takes files, folders and
+workdirs, separated by commas. With held-out answers of at least two checkpoints, of one run or of
+several, the page can show two of them side by side. The address of the page holds what is shown,
+down to the token. A page of 64 answers of 500 tokens is fast; for long answers use a small
 `config.log.rollout_prompts`.
 """
 

@@ -193,7 +193,7 @@ def test_a_run_of_two_processes_equals_a_run_of_one(pair, tmp_path):
         ours, theirs = (read_rollout_file(path / file) for path in (workdir, tmp_path))
         assert [(a.tokens, a.reward) for a in ours] == [(a.tokens, a.reward) for a in theirs]
         for left, right in zip(ours, theirs, strict=True):
-            values = (np.array(answer.values, float) for answer in (left, right))
+            values = np.array(left.values, float), np.array(right.values, float)
             np.testing.assert_allclose(*values, rtol=1e-3, atol=1e-4)
 
 
