@@ -118,7 +118,7 @@ __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__", "train"]
+    return [*__all__, "__version__"]
 
 
 class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):

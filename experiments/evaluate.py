@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 from absl import app, flags, logging
+from etils import epath
 
 from asyppo_jax.config import ConfigError, UserError
 from asyppo_jax.tasks.benchmarks import (
@@ -76,7 +77,7 @@ _MIN_P = flags.DEFINE_float(
 )
 _TOP_K = flags.DEFINE_integer("top_k", DEFAULT.top_k, "Sample from the k best tokens; 0: off.")
 _MAX_TOKENS = flags.DEFINE_integer(
-    "max_tokens", None, "Maximum tokens per answer; default: the benchmark's."
+    "max_tokens", None, "Maximum tokens per answer; default: the benchmark's, or the run's."
 )
 _SEED = flags.DEFINE_integer("seed", DEFAULT.seed, "Seed of the sampling.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", DEFAULT.batch_size, "Problems per batch.")
@@ -172,6 +173,8 @@ def _benchmark(name: str, checkpoint: str) -> Benchmark:
         return benchmark
     if not name.endswith((".jsonl", ".parquet")):
         return find_benchmark(name)
+    if not epath.Path(name).is_file():
+        raise ConfigError(f"--benchmark={name} does not exist; give the path of a file of problems")
     return own_benchmark(
         name,
         problem_field=_PROBLEM_FIELD.value,

@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         sys.exit(f"\n{_stopped(str(values.workdir))}")
     if summary:  # empty except in the first process
-        print(closing_lines(summary, workdir))
+        print(closing_lines(summary, workdir, config.algorithm.num_critics))
 
 
 def read_run(argv: list[str], values: flags.FlagValues) -> Config:
@@ -110,7 +110,7 @@ def _stopped(workdir: str) -> str:
     return "stopped before the first checkpoint; the same command starts from the beginning"
 
 
-def closing_lines(summary: dict, workdir: str) -> str:
+def closing_lines(summary: dict, workdir: str, num_critics: int) -> str:
     """The text printed at the end of a run: accuracies, files, and what to try next."""
     before, after = (_percent(summary[name]) for name in ("accuracy_before", "accuracy_after"))
     lines = [
@@ -125,16 +125,14 @@ def closing_lines(summary: dict, workdir: str) -> str:
     ]
     if os.path.isdir(f"{workdir}/rollouts"):
         lines.append(f"  {command_line('inspect')} --rollouts={workdir}/rollouts")
-    return "\n".join(
-        [
-            *lines,
-            "next, with another --workdir",
-            "  another seed  --config.seed=1",
+    lines += ["next, with another --workdir", "  another seed  --config.seed=1"]
+    if num_critics > 1:
+        lines += [
             "  no masks      --config.algorithm.advantage_mask_fraction=0 "
             "--config.algorithm.entropy_mask_fraction=0",
-            "  more critics  --config.algorithm.num_critics=4",
+            f"  more critics  --config.algorithm.num_critics={2 * num_critics}",
         ]
-    )
+    return "\n".join(lines)
 
 
 def _percent(reward: float | None) -> str:

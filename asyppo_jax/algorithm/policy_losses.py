@@ -64,22 +64,33 @@ def resolve_loss(config: AlgorithmConfig) -> PolicyLoss:
 
 
 def check_loss(loss: PolicyLoss, config: AlgorithmConfig) -> PolicyLoss:
-    """`loss`, after a call with the shapes of two rows of three tokens.
+    """`loss`, after a call with two rows of three tokens.
 
     Raises:
-        ConfigError: the call fails, or does not return one number per token.
+        ConfigError: it is no function, the call fails, it does not return one number per token, or
+            it depends on neither log-probs nor entropies.
     """
+    if not callable(loss):
+        raise ConfigError(
+            f"the loss is {loss!r}; give the function itself, or its name as config.algorithm.loss"
+        )
     shape = (2, 3)
     dtypes = [jnp.int32] * 2 + [bool] + [jnp.float32] * 4 + [bool] * 2
-    rows = UpdateRows(*(jnp.zeros(shape, dtype) for dtype in dtypes))
-    numbers = rows.advantages
+    rows = UpdateRows(*(jnp.ones(shape, dtype) for dtype in dtypes))
+    rows = rows.replace(advantages=jnp.array([[1.0, -1.0, 2.0], [-2.0, 0.5, -0.5]]))
+    numbers = rows.old_log_probs
     name = f"the loss {function_name(loss)}"
     try:
         per_token = jax.eval_shape(lambda a, b, c: loss(a, b, c, config), numbers, numbers, rows)
     except Exception as error:  # whatever a function of the user's raises
-        reason = " ".join(str(error).split())[:300]
+        kind, reason = type(error).__name__, " ".join(str(error).split())[:300]
+        if kind.startswith("Tracer"):
+            raise ConfigError(
+                f"{name} raised {kind}, because it is compiled by JAX: use jax.numpy in place of "
+                "numpy, and jnp.where in place of `if`"
+            ) from error
         raise ConfigError(
-            f"{name} raised {type(error).__name__} ({reason}); it is called as "
+            f"{name} raised {kind} ({reason}); it is called as "
             "loss(log_probs, entropy, rows, config) with arrays [R, n]"
         ) from error
     returned = getattr(per_token, "shape", type(per_token).__name__)
@@ -87,5 +98,11 @@ def check_loss(loss: PolicyLoss, config: AlgorithmConfig) -> PolicyLoss:
         raise ConfigError(
             f"{name} returned {returned} for arrays of shape {shape}; return one number per token, "
             "which config.algorithm.loss_aggregation makes one number"
+        )
+    total = lambda a, b: jnp.sum(loss(a, b, rows, config))  # noqa: E731
+    gradients = jax.grad(total, argnums=(0, 1))(numbers, numbers)
+    if all(not jnp.any(gradient) for gradient in gradients):
+        raise ConfigError(
+            f"{name} depends on neither log_probs nor entropy, so its gradient is 0; use them"
         )
     return loss

@@ -6,6 +6,8 @@ answers.
 """
 
 import dataclasses
+import hashlib
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -30,6 +32,7 @@ from asyppo_jax.sampling.loaded import LoadedActor
 from asyppo_jax.sampling.sampler import read_answers
 from asyppo_jax.tasks.benchmarks import Benchmark, BenchmarkSettings, load_problems
 from asyppo_jax.tasks.prompts import Prompt, tokenize_problem
+from asyppo_jax.tasks.records import Record
 from asyppo_jax.tasks.rewards import RewardPool
 from asyppo_jax.tasks.tokenizers import pad_token_id, stop_token_ids
 
@@ -56,8 +59,12 @@ def evaluate_benchmark(
     records = load_problems(benchmark, data_dir)[: s.num_problems]
     prompt = choose_prompt(actor, benchmark, s)
     prompts = [Prompt(tokenize_problem(r.problem, actor.tokenizer, prompt), r) for r in records]
-    length = s.max_completion_length or benchmark.max_completion_length
-    file = AnswerFile(output, _fingerprint(actor, benchmark, s, prompt, length, len(records)))
+    run_length = actor.config.sampling.max_completion_length
+    length = s.max_completion_length or benchmark.max_completion_length or run_length
+    settings_of_answers = _fingerprint(actor, benchmark, s, prompt, length, len(records))
+    if benchmark.hub is None:  # the file of a user's own may change
+        settings_of_answers["problems"] = _digest(records)
+    file = AnswerFile(output, settings_of_answers)
     stop_tokens = actor.config.sampling.stop_tokens
     options = DecodingOptions(
         **s.truncation(),
@@ -146,6 +153,12 @@ def _fingerprint(
         "step": actor.step,
         "dtype": str(actor.networks.actor.dtype),
     }
+
+
+def _digest(records: Sequence[Record]) -> str:
+    """A hash of the problems and their answers, in order."""
+    texts = json.dumps([[record.problem, record.answer] for record in records])
+    return hashlib.sha256(texts.encode()).hexdigest()[:16]
 
 
 def _sample_missing(

@@ -77,19 +77,20 @@ def critic_card(name: str, workdir: str, step: int, config: Config, index: int) 
         _header(config, "token-classification"),
         f"# {name}",
         f"Critic {index} of the {count} of a run of {config.algorithm.method}, initialised from "
-        f"{_critic_models(config)}, at step {step} of seed {config.seed}; trained with asyppo_jax."
+        f"{_critic_model(config)}, at step {step} of seed {config.seed}; trained with asyppo_jax."
         f"{explained}",
         "It gives the value V(s), the expected reward of an answer, at every token: the logit at "
         "token t depends on the tokens up to and including t. The method uses the mean value over "
         "all critics.",
         _code(
-            "from transformers import AutoModelForTokenClassification",
+            "from transformers import AutoModelForTokenClassification, AutoTokenizer",
             "",
             'model = AutoModelForTokenClassification.from_pretrained("DIRECTORY")',
-            "values = model(tokens).logits[..., 0]",
+            'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")',
+            'values = model(**tokenizer("a text", return_tensors="pt")).logits[..., 0]',
         ),
         "In JAX, all critics of the run at once, `[K, B, T]`: "
-        '`asyppo_jax.load_critics("PARENT").values(tokens)`.',
+        '`asyppo_jax.load_critics("PARENT").values(tokenizer(["a text"]))`.',
         _prompt(config),
         f"## Method\n\n{_PAPER}\n\n{_CITATION}",
     ]
@@ -107,12 +108,16 @@ def _header(config: Config, task: str) -> str:
 
 
 def _critic_models(config: Config) -> str:
+    return f"{config.algorithm.num_critics} × {_critic_model(config)}"
+
+
+def _critic_model(config: Config) -> str:
     path = config.critic.path or config.actor.path
     layers = config.critic.num_layers
     model = _short_name(path)
     if layers is not None:
         model = f"the first {layers} layers of {model}"
-    return f"{config.algorithm.num_critics} × {model}"
+    return model
 
 
 def _hub_name(path: str) -> str | None:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from asyppo_jax.algorithm.offload import initial_state, make_train_step, resting_shardings
 from asyppo_jax.algorithm.policy_losses import PolicyLoss, check_loss
-from asyppo_jax.config import Config, Settings, from_config_dict
+from asyppo_jax.config import Config, ConfigError, Settings, from_config_dict
 from asyppo_jax.config.checks import check_divides_data_axis
 from asyppo_jax.config.functions import function_name
 from asyppo_jax.models.actor_critic import Networks
@@ -117,7 +117,14 @@ def with_functions(
         named = replace(config.algorithm, loss=function_name(loss))
         config = replace(config, algorithm=named)
     if reward is not None:
-        functions = reward if isinstance(reward, Sequence) else [reward]
+        functions: list[Any] = (
+            [reward] if callable(reward) or isinstance(reward, str) else [*reward]
+        )
+        if not functions or not all(map(callable, functions)):
+            raise ConfigError(
+                f"reward is {reward!r}; give one function or a list of functions, or their names "
+                "as config.reward.function"
+            )
         named = replace(config.reward, function=",".join(map(function_name, functions)))
         config = replace(config, reward=named)
     return config

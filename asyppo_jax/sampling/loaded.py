@@ -81,6 +81,8 @@ class LoadedActor:
         Raises:
             ConfigError: a template that does not suit the tokenizer, or an option out of range.
         """
+        if isinstance(problems, str):
+            raise ConfigError(f"problems is one text; give a list of texts: [{problems[:40]!r}]")
         chosen = Truncation(**cast(Any, truncation))
         check_truncation("", chosen)
         prompt = self.config.prompt if prompt is None else prompt

@@ -106,7 +106,12 @@ def check_mesh(config: Config, tpu_type: str) -> None:
     A type that this launcher does not know is not checked.
     """
     match = re.fullmatch(r"(\w+)-(\d+)", tpu_type)
-    if match is None or match[1] not in _CHIPS_PER_UNIT:
+    if match is None:
+        raise ConfigError(
+            f"--tpu_type is {tpu_type!r}; give a type with its number of chips or cores, such as "
+            "v5litepod-16"
+        )
+    if match[1] not in _CHIPS_PER_UNIT:
         return
     try:
         data, _ = mesh_shape(config.mesh, int(int(match[2]) * _CHIPS_PER_UNIT[match[1]]))

@@ -103,3 +103,18 @@ def test_an_update_takes_a_function_or_its_name_and_metrics_do_not_depend_on_it(
     # The first minibatch's log-probs are those of the same parameters under any loss.
     assert by_name[2]["rollout/log_prob_gap"] == default[2]["rollout/log_prob_gap"]
     np.testing.assert_allclose(twice[2]["actor/grad_norm"], 2 * default[2]["actor/grad_norm"], 0.1)
+
+
+def test_a_loss_without_a_gradient_or_with_numpy_is_refused():
+    def constant(log_probs, entropy, rows, config):
+        return -rows.advantages * rows.old_log_probs
+
+    def branches(log_probs, entropy, rows, config):
+        return log_probs if log_probs.mean() > 0 else entropy
+
+    with pytest.raises(ConfigError, match=r"depends on neither log_probs nor entropy"):
+        check_loss(constant, AlgorithmConfig())
+    with pytest.raises(ConfigError, match=r"TracerBoolConversionError, because .*jnp\.where"):
+        check_loss(branches, AlgorithmConfig())
+    with pytest.raises(ConfigError, match=r"the loss is 'a:b'; give the function itself"):
+        check_loss("a:b", AlgorithmConfig())  # pyright: ignore[reportArgumentType]

@@ -45,3 +45,9 @@ def test_a_loss_that_does_not_fit_is_refused_at_once():
 def test_a_run_says_on_what_it_ran_and_by_which_version():
     origin = run_origin()
     assert "cpu" in origin["device"] and origin["version"].startswith("asyppo_jax ")
+
+
+@pytest.mark.parametrize("reward", ["exact", 1.0, [], ["exact"]])
+def test_a_reward_that_is_no_function_is_refused(reward):
+    with pytest.raises(ConfigError, match=r"reward is .*; give one function or a list"):
+        with_functions(Config(), None, reward)

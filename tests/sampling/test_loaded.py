@@ -76,3 +76,10 @@ def test_a_cell_shows_one_line_about_what_was_loaded(run):
         assert "\n" not in repr(loaded) and len(repr(loaded)) < 250
         assert kind in repr(loaded) and "float32, " in repr(loaded) and "cpu" in repr(loaded)
         assert f"step {loaded.step}" in repr(loaded)
+
+
+def test_one_text_in_place_of_a_list_is_refused(run):
+    with pytest.raises(
+        ConfigError, match=r"problems is one text; give a list of texts: \['1\+2'\]"
+    ):
+        load_actor(run[0]).generate("1+2")

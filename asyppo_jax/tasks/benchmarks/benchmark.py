@@ -25,7 +25,7 @@ class Benchmark:
     prompt: PromptConfig = field(default_factory=PromptConfig)
     grader: str = "math"  # same syntax as config.reward.function
     weights: tuple[float, ...] = ()  # of several graders, as config.reward.weights
-    max_completion_length: int = 8192  # tokens; the value of the paper
+    max_completion_length: int = 8192  # tokens; the value of the paper. 0: that of the run
     spellings: bool = False  # an answer is a list of spellings; each of them is right
 
 
@@ -66,7 +66,14 @@ def own_benchmark(
         answer_field=answer_field,
         answer_pattern=answer_pattern,
     )
-    return Benchmark(name=name, title=name, num_problems=None, local=data, grader=grader)
+    return Benchmark(
+        name=name,
+        title=name,
+        num_problems=None,
+        local=data,
+        grader=grader,
+        max_completion_length=0,
+    )
 
 
 def held_out_benchmark(config: Config) -> Benchmark:
