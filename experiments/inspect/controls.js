@@ -208,7 +208,7 @@ function comparison(left, right) {
 
 // Finds `state.find` in problems and answers; the tokens where it begins are in `a.matches`.
 function find() {
-  const text = state.find.trim().replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  const text = (state.find.trim() && state.find).replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
   for (const a of answers) {
     a.spans.forEach((span) => span.classList.remove("found"));
     [a.matches, a.found] = [[], true];

@@ -219,7 +219,7 @@ def test_the_same_prompt_stands_side_by_side_at_two_steps(page):
     # Held-out answers have no advantages, so they show their values.
     assert page.locator("#quantities input:disabled").count() == 1
     assert page.locator("#quantities input:checked").input_value() == "value"
-    page.locator("#find").fill("end")  # it is on one side, and both stay
+    page.locator("#find").fill("= end")  # it is on one side, and both stay
     page.wait_for_function("document.querySelectorAll('article').length === 2")
     page.locator("#find").fill("")
     page.wait_for_function("document.querySelectorAll('article').length === 4")
