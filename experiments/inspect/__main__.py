@@ -22,7 +22,7 @@ from experiments.inspect.page import read_rollouts, render
 
 _ROLLOUTS = flags.DEFINE_list("rollouts", [], "Files or folders of saved rollouts.")
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "The page to write; default: the first of --rollouts with the suffix .html."
+    "output", None, "The page to write; default: beside the first of --rollouts, as NAME.html."
 )
 
 
@@ -32,7 +32,9 @@ def main(argv: list[str]) -> None:
         if not _ROLLOUTS.value:
             raise ConfigError("--rollouts=FILE is missing; give files from a run's rollouts/")
         runs = read_rollouts(_ROLLOUTS.value)
-        output = epath.Path(_OUTPUT.value or epath.Path(_ROLLOUTS.value[0]).with_suffix(".html"))
+        first = epath.Path(_ROLLOUTS.value[0])
+        stem = first.name if first.is_dir() else first.stem
+        output = epath.Path(_OUTPUT.value or first.with_name(f"{stem}.html"))
         try:
             write_whole(output, render(runs).encode())
         except OSError as error:

@@ -136,9 +136,9 @@ function mark() {
     document.body.classList.toggle(`mark-${name}`, state.marks.split(" ").includes(name));
   }
 }
-function listShown(ids) {
+function chosenBy(ids) {
   const choices = ids.flatMap((id) => filters[id].filter(([, value]) => value === state[id]));
-  shown = answers.filter((a) => a.matches !== null && choices.every(([, , holds]) => holds(a)));
+  return answers.filter((a) => choices.every(([, , holds]) => holds(a)));
 }
 function grouped(list, keyOf) {
   const groups = new Map();
@@ -153,16 +153,21 @@ const countShown = () =>
 
 // The answers to each prompt of a step together.
 function byPrompt() {
-  listShown(Object.keys(filters));
+  shown = chosenBy(Object.keys(filters)).filter((a) => a.found);
   $("shown").textContent = countShown();
-  return grouped(shown, (a) => a.prompt_id).map((group) => section(group[0].problem,
-    [withRun(group[0], stepName(group[0])), `reference ${group[0].reference}`, ...rewardsOf(group)]
-      .join(" · "), ...group.map((a) => a.node)));
+  const promptOf = (a) => a.prompt_id;
+  const full = new Map(grouped(answers, promptOf).map((group) => [promptOf(group[0]), group]));
+  return grouped(shown, promptOf).map((group) => {
+    const [a] = group;
+    const facts = [withRun(a, stepName(a)), `reference ${a.reference}`,
+      ...rewardsOf(full.get(promptOf(a)))]; // also of those that a filter hides
+    return section(a.problem, facts.join(" · "), ...group.map((one) => one.node));
+  });
 }
 
 // All answers in one list; each names its problem.
 function inOrder() {
-  listShown(Object.keys(filters));
+  shown = chosenBy(Object.keys(filters)).filter((a) => a.found);
   shown.sort(orders[state.sort][1]);
   $("shown").textContent = countShown();
   return [element("section", {}, ...shown.map((a) => a.node))];
@@ -170,10 +175,11 @@ function inOrder() {
 
 // The answers of two checkpoints to each held-out prompt, beside each other.
 function inPairs() {
-  listShown(["problem"]);
   const sides = [state.left, state.right];
-  const groups = grouped(shown.filter((a) => a.held_out && sides.includes(checkpointOf(a))),
-    (a) => JSON.stringify([a.problem, a.reference]));
+  const compared = chosenBy(["problem"]).filter((a) =>
+    a.held_out && sides.includes(checkpointOf(a)));
+  const groups = grouped(compared, (a) => JSON.stringify([a.problem, a.reference]))
+    .filter((group) => group.some((a) => a.found)); // both sides, if the text is on one
   const rewards = [[], []];
   const sections = groups.map((group) => {
     const columns = sides.map((side) => group.filter((a) => checkpointOf(a) === side));
@@ -200,12 +206,12 @@ function comparison(left, right) {
   return `${plural(both.length, "prompt")}: mean reward ${change}; ${gained} gained, ${lost} lost`;
 }
 
-// Finds `state.find` in problems and answers; `a.matches` is null where it is in neither.
+// Finds `state.find` in problems and answers; the tokens where it begins are in `a.matches`.
 function find() {
-  const text = state.find.trim().replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  const text = (state.find.trim() && state.find).replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
   for (const a of answers) {
     a.spans.forEach((span) => span.classList.remove("found"));
-    a.matches = [];
+    [a.matches, a.found] = [[], true];
     if (!text) continue;
     const ends = []; // where each token ends in the text
     for (const token of a.token_texts) ends.push((ends.at(-1) ?? 0) + token.length);
@@ -215,7 +221,7 @@ function find() {
       a.spans.slice(first, last + 1).forEach((span) => span.classList.add("found"));
       a.matches.push(first);
     }
-    if (!a.matches.length && !new RegExp(text, "i").test(a.problem)) a.matches = null;
+    a.found = a.matches.length > 0 || new RegExp(text, "i").test(a.problem);
   }
 }
 

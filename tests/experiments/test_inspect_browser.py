@@ -59,7 +59,9 @@ def answer(group: int, sample: int, **changes) -> SavedAnswer:
 def held_out(group: int, step: int) -> SavedAnswer:
     of_training = ("advantages", "returns", "advantage_mask", "entropy_mask")
     changes = {name: [] for name in of_training} | {"critic": None, "held_out": True, "step": step}
-    return answer(group, 0, **changes, reward=float(step > 5 and group == 0))
+    right = step > 5 and group == 0  # and its text is another one then
+    changes |= {"token_texts": TEXTS} if right else {}
+    return answer(group, 0, **changes, reward=float(right))
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +193,10 @@ def test_filters_and_orders_change_the_list_and_a_reload_keeps_them(page):
 def test_a_search_leaves_the_answers_that_have_the_text_and_marks_it(page):
     page.keyboard.press("/")
     page.keyboard.type("= EnD")
-    page.wait_for_function("document.querySelectorAll('article').length === 4")
-    assert page.locator(".found").all_inner_texts() == ["=", " end"] * 4
+    page.wait_for_function("document.querySelectorAll('article').length === 5")
+    lines = page.locator("section .line").all_text_contents()
+    assert lines[0] == "step 3 · reference 2 · 2 samples · mean reward 0.50"  # of both samples
+    assert page.locator(".found").all_inner_texts() == ["=", " end"] * 5
     page.keyboard.press("Enter")
     assert address(page) == {"find": "= EnD", "token": "0.t3.0.1-4"}
     page.keyboard.press("Enter")
@@ -215,6 +219,10 @@ def test_the_same_prompt_stands_side_by_side_at_two_steps(page):
     # Held-out answers have no advantages, so they show their values.
     assert page.locator("#quantities input:disabled").count() == 1
     assert page.locator("#quantities input:checked").input_value() == "value"
+    page.locator("#find").fill("= end")  # it is on one side, and both stay
+    page.wait_for_function("document.querySelectorAll('article').length === 2")
+    page.locator("#find").fill("")
+    page.wait_for_function("document.querySelectorAll('article').length === 4")
     page.locator("#left").select_option(label="step 5")
     assert heads.all_inner_texts() == ["step 5", "step 10"] * 2
     page.locator("#right").select_option(label="step 5")
