@@ -7,6 +7,7 @@ number, and the metrics are computed outside, so a loss of your own needs neithe
 """
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ def resolve_loss(config: AlgorithmConfig) -> PolicyLoss:
     return check_loss(named_function(config.loss, "config.algorithm.loss", names), config)
 
 
-def check_loss(loss: PolicyLoss, config: AlgorithmConfig) -> PolicyLoss:
+def check_loss(loss: Any, config: AlgorithmConfig) -> PolicyLoss:
     """`loss`, after a call with two rows of three tokens.
 
     Raises:
@@ -99,10 +100,11 @@ def check_loss(loss: PolicyLoss, config: AlgorithmConfig) -> PolicyLoss:
             f"{name} returned {returned} for arrays of shape {shape}; return one number per token, "
             "which config.algorithm.loss_aggregation makes one number"
         )
-    total = lambda a, b: jnp.sum(loss(a, b, rows, config))  # noqa: E731
+    function = cast(PolicyLoss, loss)
+    total = lambda a, b: jnp.sum(function(a, b, rows, config))  # noqa: E731
     gradients = jax.grad(total, argnums=(0, 1))(numbers, numbers)
     if all(not jnp.any(gradient) for gradient in gradients):
         raise ConfigError(
             f"{name} depends on neither log_probs nor entropy, so its gradient is 0; use them"
         )
-    return loss
+    return function

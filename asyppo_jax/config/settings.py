@@ -181,7 +181,9 @@ class AlgorithmConfig:
     @property
     def method(self) -> str:
         """The method in words, such as "AsyPPO (2 critics, masks 20% and 20%)"."""
-        name = {"gae": "AsyPPO" if self.num_critics > 1 else "PPO", "grpo": "GRPO"}[self.advantages]
+        name = self.advantages.upper()
+        if self.advantages == "gae":
+            name = "AsyPPO" if self.num_critics > 1 else "PPO"
         if (self.advantages, self.group_scale) == ("grpo", "none"):
             name = "Dr.GRPO"
         parts = [f"{self.num_critics or 'no'} critic{'s' * (self.num_critics != 1)}"]

@@ -22,10 +22,10 @@ class Evaluation(NamedTuple):
     """Metrics of one evaluation; answers that could not be scored count only in `invalid`."""
 
     accuracy: float  # mean reward over all scored answers: avg@k for k samples per problem
-    interval: Interval  # 95%, for problems drawn from a population of problems
     invalid: int  # answers that could not be scored
     truncated: float  # fraction of answers without a stop token
     completion_length: float  # mean, tokens
+    interval: Interval  # 95%, of the accuracy, for problems drawn from a population of problems
 
     def metrics(self) -> dict[str, float]:
         return {
@@ -89,10 +89,10 @@ def evaluate(
     by_problem = rewards.reshape(-1, samples)[complete]
     return Evaluation(
         accuracy=float(scored.mean()) if scored.size else float("nan"),
-        interval=average_interval(by_problem) if complete.any() else Interval(np.nan, np.nan),
         invalid=int((~valid).sum()),
         truncated=float(truncated.mean()),
         completion_length=float(lengths.mean()),
+        interval=average_interval(by_problem) if complete.any() else Interval(np.nan, np.nan),
     )
 
 

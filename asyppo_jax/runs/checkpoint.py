@@ -206,8 +206,7 @@ def _reason(error: Exception) -> str:
 def check_same_run(workdir: str, settings: dict[str, Any]) -> None:
     """Checks that a directory is new, or that of a run with these settings.
 
-    Fields marked `MayChange` in `config.settings` may differ. Before the first checkpoint all may,
-    except the models.
+    Fields marked `MayChange` in `config.settings` may differ.
 
     Raises:
         CheckpointError: `workdir` belongs to a run with other settings; the first one is named.
@@ -216,10 +215,8 @@ def check_same_run(workdir: str, settings: dict[str, Any]) -> None:
     if not file.exists():
         return
     before, now = _flat(read_settings(workdir)), _flat(from_dict(settings))
-    free, starts_again = may_change(), not saved_steps(workdir)
+    free = may_change()
     for name in sorted(before.keys() | now.keys()):
-        if starts_again and not name.startswith(("actor.", "critic.")):
-            continue  # nothing is lost, and the copies of the base models still fit
         if before.get(name) != now.get(name) and name not in free:
             raise CheckpointError(
                 f"{workdir} holds a run with config.{name} = {before.get(name)!r}, this one has "

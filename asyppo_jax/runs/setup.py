@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 from jax.sharding import Mesh
@@ -34,7 +34,7 @@ from asyppo_jax.sampling.sampler import (
 )
 from asyppo_jax.tasks.prompts import Prompt, make_prompts
 from asyppo_jax.tasks.records import load_records
-from asyppo_jax.tasks.rewards import RewardFunction
+from asyppo_jax.tasks.rewards.functions import find_rewards
 from asyppo_jax.tasks.tokenizers import (
     check_same_vocabulary,
     load_tokenizer,
@@ -105,21 +105,19 @@ def first_state(run: Run) -> TrainState:
     return initial_state(config, networks, run.mesh, actor, critics)
 
 
-def with_functions(
-    config: Config | Settings,
-    loss: PolicyLoss | None,
-    reward: RewardFunction | Sequence[RewardFunction] | None,
-) -> Config:
-    """The checked config, in which functions that were given have their names."""
+def with_functions(config: Config | Settings, loss: Any, reward: Any) -> Config:
+    """The checked config, in which functions that were given have their names.
+
+    Raises:
+        ConfigError: the loss or a reward is no function of the right arguments.
+    """
     config = config if isinstance(config, Config) else from_config_dict(config)
     if loss is not None:
         check_loss(loss, config.algorithm)
         named = replace(config.algorithm, loss=function_name(loss))
         config = replace(config, algorithm=named)
     if reward is not None:
-        functions: list[Any] = (
-            [reward] if callable(reward) or isinstance(reward, str) else [*reward]
-        )
+        functions: list[Any] = [*reward] if isinstance(reward, list | tuple) else [reward]
         if not functions or not all(map(callable, functions)):
             raise ConfigError(
                 f"reward is {reward!r}; give one function or a list of functions, or their names "
@@ -127,6 +125,7 @@ def with_functions(
             )
         named = replace(config.reward, function=",".join(map(function_name, functions)))
         config = replace(config, reward=named)
+    find_rewards(config.reward, cast(Any, reward))  # before the run claims its directory
     return config
 
 
