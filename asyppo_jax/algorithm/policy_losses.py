@@ -64,6 +64,7 @@ def resolve_loss(config: AlgorithmConfig) -> PolicyLoss:
     return check_loss(named_function(config.loss, "config.algorithm.loss", names), config)
 
 
+@jax.ensure_compile_time_eval()  # a step that is being traced may resolve its loss, too
 def check_loss(loss: Any, config: AlgorithmConfig) -> PolicyLoss:
     """`loss`, after a call with two rows of three tokens.
 

@@ -13,7 +13,7 @@ from asyppo_jax.algorithm.actor_update import actor_loss
 from asyppo_jax.algorithm.batching.rows import update_rows
 from asyppo_jax.algorithm.forward import completion_log_probs
 from asyppo_jax.algorithm.policy_losses import asyppo, check_loss, resolve_loss
-from asyppo_jax.algorithm.train_step import step_actor
+from asyppo_jax.algorithm.train_step import step_actor, train_step
 from asyppo_jax.config import AlgorithmConfig, ConfigError
 
 
@@ -118,3 +118,12 @@ def test_a_loss_without_a_gradient_or_with_numpy_is_refused():
         check_loss(branches, AlgorithmConfig())
     with pytest.raises(ConfigError, match=r"the loss is 'a:b'; give the function itself"):
         check_loss("a:b", AlgorithmConfig())  # pyright: ignore[reportArgumentType]
+
+
+def test_a_step_that_is_compiled_finds_a_loss_by_its_name(setting, this_module):
+    config, networks, state, experience = setting
+    algorithm = replace(config.algorithm, loss=f"{this_module}:reinforce", actor_epochs=1)
+    named = replace(config, algorithm=algorithm)
+    step = jax.jit(partial(train_step, networks=networks, config=named))
+    next_state, metrics = step(state, experience.rollout)
+    assert int(next_state.step) == int(state.step) + 1 and metrics["actor/grad_norm"] > 0
