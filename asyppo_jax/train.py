@@ -77,22 +77,28 @@ def train(
     settings = dataclasses.asdict(config)
     check_packages(workdir)
     checkpoints.check_same_run(workdir, settings)
-    run = prepare(config, loss)
-    checkpoints.write_settings(workdir, settings)
-    keep_base_files(config, workdir)
-    with jax.set_mesh(run.mesh), RewardPool(config.reward, reward) as pool:
-        manager = checkpoints.make_manager(workdir, config.checkpoint)
-        data = make_prompt_iterator(
-            run.train_prompts, batch_size=config.sampling.num_prompts, seed=config.seed
-        )
-        try:
-            state = _restore_or_start(run, manager, data)
-            print_once(describe_sizes(config))
-            _train_on(run, state, data, pool, manager, workdir, started)
-        finally:
-            manager.wait_until_finished()
-            manager.close()
+    with RewardPool(config.reward, reward) as pool:  # refuses before the directory is claimed
+        run = prepare(config, loss)
+        checkpoints.write_settings(workdir, settings)
+        keep_base_files(config, workdir)
+        with jax.set_mesh(run.mesh):
+            _restore_and_train(run, pool, workdir, started)
     return _summarize_run(config, workdir) if is_first() else {}
+
+
+def _restore_and_train(run: Run, pool: RewardPool, workdir: str, started: float) -> None:
+    config = run.config
+    manager = checkpoints.make_manager(workdir, config.checkpoint)
+    data = make_prompt_iterator(
+        run.train_prompts, batch_size=config.sampling.num_prompts, seed=config.seed
+    )
+    try:
+        state = _restore_or_start(run, manager, data)
+        print_once(describe_sizes(config))
+        _train_on(run, state, data, pool, manager, workdir, started)
+    finally:
+        manager.wait_until_finished()
+        manager.close()
 
 
 def _restore_or_start(run: Run, manager, data) -> TrainState:

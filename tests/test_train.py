@@ -176,3 +176,11 @@ def test_functions_are_recorded_in_the_config_and_several_rewards_have_their_met
     assert row["rollout/reward_mean"] == pytest.approx(mean, abs=1e-6)
     with pytest.raises(CheckpointError, match=r"config\.algorithm\.loss = .*this one has 'asyppo'"):
         train(_config(model), tmp_path)
+
+
+def test_a_reward_that_is_refused_leaves_nothing_behind(model, tmp_path):
+    def two(completion, answer): ...
+
+    with pytest.raises(ConfigError, match=r"cannot be called as function\(problem, completion"):
+        train(_config(model), tmp_path, reward=two)  # pyright: ignore[reportArgumentType]
+    assert not list(tmp_path.iterdir())

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from asyppo_jax.algorithm.offload import initial_state, make_train_step, resting_shardings
 from asyppo_jax.algorithm.policy_losses import PolicyLoss, check_loss
-from asyppo_jax.config import Config, ConfigError, Settings, from_config_dict
+from asyppo_jax.config import Config, Settings, from_config_dict
 from asyppo_jax.config.checks import check_divides_data_axis
 from asyppo_jax.config.functions import function_name
 from asyppo_jax.models.actor_critic import Networks
@@ -34,7 +34,7 @@ from asyppo_jax.sampling.sampler import (
 )
 from asyppo_jax.tasks.prompts import Prompt, make_prompts
 from asyppo_jax.tasks.records import load_records
-from asyppo_jax.tasks.rewards.functions import find_rewards
+from asyppo_jax.tasks.rewards.functions import reward_functions
 from asyppo_jax.tasks.tokenizers import (
     check_same_vocabulary,
     load_tokenizer,
@@ -109,7 +109,7 @@ def with_functions(config: Config | Settings, loss: Any, reward: Any) -> Config:
     """The checked config, in which functions that were given have their names.
 
     Raises:
-        ConfigError: the loss or a reward is no function of the right arguments.
+        ConfigError: the loss does not fit, or a reward is no function.
     """
     config = config if isinstance(config, Config) else from_config_dict(config)
     if loss is not None:
@@ -117,15 +117,8 @@ def with_functions(config: Config | Settings, loss: Any, reward: Any) -> Config:
         named = replace(config.algorithm, loss=function_name(loss))
         config = replace(config, algorithm=named)
     if reward is not None:
-        functions: list[Any] = [*reward] if isinstance(reward, list | tuple) else [reward]
-        if not functions or not all(map(callable, functions)):
-            raise ConfigError(
-                f"reward is {reward!r}; give one function or a list of functions, or their names "
-                "as config.reward.function"
-            )
-        named = replace(config.reward, function=",".join(map(function_name, functions)))
-        config = replace(config, reward=named)
-    find_rewards(config.reward, cast(Any, reward))  # before the run claims its directory
+        names = map(function_name, reward_functions(reward))
+        config = replace(config, reward=replace(config.reward, function=",".join(names)))
     return config
 
 

@@ -40,7 +40,7 @@ def find_rewards(
         functions = [resolve_reward(name) for name in names]
         workers = [_by_name(name) for name in names]
     else:
-        functions = list(given) if isinstance(given, Sequence) else [given]
+        functions = reward_functions(given)
         names = [function_name(function) for function in functions]
         workers = [_by_value(function) for function in functions]
     weights = _weights(config, len(functions))
@@ -51,6 +51,17 @@ def find_rewards(
         Reward(*fields)
         for fields in zip(labels, functions, weights, workers, takes_record, strict=True)
     ]
+
+
+def reward_functions(given: Any) -> list[RewardFunction]:
+    """One function or a list of functions as a list; raises `ConfigError` on anything else."""
+    functions = [*given] if isinstance(given, list | tuple) else [given]
+    if not functions or not all(map(callable, functions)):
+        raise ConfigError(
+            f"reward is {given!r}; give one function or a list of functions, or their names as "
+            "config.reward.function"
+        )
+    return functions
 
 
 def resolve_reward(name: str) -> RewardFunction:
@@ -85,7 +96,7 @@ def _by_value(function: RewardFunction) -> dict[str, Any]:
             f"the reward {function_name(function)} cannot be sent to its worker processes "
             f"({error}); open files and connections inside of it"
         ) from error
-    return {"pickle": base64.b64encode(pickled).decode(), "name": function_name(function)}
+    return {"pickle": base64.b64encode(pickled).decode()}
 
 
 def _weights(config: RewardConfig, count: int) -> list[float]:

@@ -161,7 +161,7 @@ class RewardPool:
         if self._in_process:
             return
         setup = {
-            "functions": [reward.worker for reward in self._rewards],
+            "functions": [r.worker | {"takes_record": r.takes_record} for r in self._rewards],
             "time_limit": self._config.time_limit,
         }
         while len(self._workers) < self._config.num_workers:
@@ -235,27 +235,28 @@ class RewardPool:
     def _collect(self, outcomes: list[_Outcome]) -> Scores:
         """The outcomes as arrays; logs one line if any answer has no valid reward."""
         counts = Counter(o.reason for o in outcomes if o.reason)
-        self.failure = next((o.detail for o in outcomes if o.reason), "")
+        self.failure = ""
         if counts:
             row = next(i for i, o in enumerate(outcomes) if o.reason)
+            self.failure = outcomes[row].detail
             logger.warning(
                 "%d of %d answers have no valid reward (%s); the first, row %d: %s",
                 counts.total(),
                 len(outcomes),
                 ", ".join(f"{counts[r]} {r}" for r in REASONS if counts[r]),
                 row,
-                outcomes[row].detail,
+                self.failure,
             )
         invalid = [0.0] * len(self._rewards)
         scores = np.array([o.scores or invalid for o in outcomes], np.float64)
         scores = scores.reshape(len(outcomes), len(self._rewards))
         weights = np.array([reward.weight for reward in self._rewards])
-        columns = {r.name: scores[:, i].astype(np.float32) for i, r in enumerate(self._rewards)}
+        several = self._rewards if len(self._rewards) > 1 else []
         return Scores(
             rewards=(scores @ weights).astype(np.float32),
             valid=np.array([not o.reason for o in outcomes], np.bool_),
             reasons={reason: counts[reason] for reason in REASONS},
-            by_function=columns if len(columns) > 1 else {},
+            by_function={r.name: scores[:, i].astype(np.float32) for i, r in enumerate(several)},
         )
 
 

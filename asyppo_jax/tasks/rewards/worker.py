@@ -10,7 +10,6 @@ completion, answer, record] it receives {"scores": numbers}, one per function, o
 import base64
 import importlib
 import importlib.util
-import inspect
 import json
 import numbers
 import os
@@ -49,8 +48,9 @@ def serve() -> None:
 
 
 def load(source: dict[str, Any]) -> Callable[..., Any]:
-    """A function of (problem, completion, answer, record) from {name, example?} or {pickle}.
+    """A function of (problem, completion, answer, record) from a name or a pickle.
 
+    `source` is {name, example?} or {pickle}, and `takes_record` if the function has that parameter.
     Names are "module:function", or "/a/file.py:function", loaded without its package. An example of
     three arguments is tried at once, so that its imports do not count as grading.
     """
@@ -60,16 +60,9 @@ def load(source: dict[str, Any]) -> Callable[..., Any]:
         function = _named(source["name"])
     if "example" in source:
         function(*source["example"])
-    if _takes_record(function):
+    if source.get("takes_record"):
         return function
     return lambda problem, completion, answer, record: function(problem, completion, answer)
-
-
-def _takes_record(function: Callable[..., Any]) -> bool:
-    try:
-        return "record" in inspect.signature(function).parameters
-    except ValueError:  # a function in C that does not say what it takes
-        return False
 
 
 def _named(name: str) -> Callable[..., Any]:
