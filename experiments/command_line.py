@@ -14,13 +14,13 @@ from absl import flags
 
 from asyppo_jax.config import Config, ConfigError, from_config_dict
 from asyppo_jax.config.reading import setting_names, unknown_setting
-from experiments.main import config_names, with_config_paths
+from experiments.main import config_names, config_path, with_config_paths
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """The arguments that are not flags; exits with a one-line error if a flag is wrong."""
     try:
-        return read_flags(with_config_paths(argv), flags.FLAGS)
+        return read_flags(argv, flags.FLAGS)
     except ConfigError as error:
         sys.exit(f"error: {error}")
     except BrokenPipeError:  # `--help | head`
@@ -35,6 +35,7 @@ def read_flags(argv: list[str], values: flags.FlagValues, program: str = "") -> 
     Raises:
         ConfigError: a flag is unknown or has a wrong value, or the config file cannot be read.
     """
+    argv = with_config_paths(argv)
     for flag in argv[1:]:
         name, _, value = flag.lstrip("-").partition("=")
         if name.startswith("config.") and name.removeprefix("config.") not in setting_names():
@@ -109,8 +110,7 @@ def read_config_file(file: str, changes: Mapping[str, Any] | None = None) -> Con
     Raises:
         ConfigError: the file does not exist, has no `get_config`, or sets what is not a setting.
     """
-    (argument,) = with_config_paths([f"--config={file}"])
-    file = argument.removeprefix("--config=")
+    file = config_path(file)
     try:
         get_config = runpy.run_path(file)["get_config"]
     except (OSError, KeyError) as error:

@@ -92,16 +92,20 @@ def _about(file: Path) -> str:
     return (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0]
 
 
+def config_path(name: str) -> str:
+    """The path of the config file with this name; `name` itself if it is a path already."""
+    file = CONFIGS / f"{name}.py"
+    is_name = "/" not in name and file.is_file() and not os.path.exists(name)
+    return os.path.relpath(file) if is_name else name
+
+
 def with_config_paths(argv: Sequence[str]) -> list[str]:
     """The arguments with --config=NAME made the path of that config, if there is no such file."""
-    return [_with_path(argument) for argument in argv]
-
-
-def _with_path(argument: str) -> str:
-    flag, equals, value = argument.partition("=")
-    file = CONFIGS / f"{value}.py"
-    is_name = flag.lstrip("-") == "config" and equals and "/" not in value and file.is_file()
-    return f"{flag}={os.path.relpath(file)}" if is_name and not os.path.exists(value) else argument
+    parts = [argument.partition("=") for argument in argv]
+    return [
+        f"{flag}={config_path(value)}" if equals and flag.lstrip("-") == "config" else argument
+        for argument, (flag, equals, value) in zip(argv, parts, strict=True)
+    ]
 
 
 def command_line(name: str) -> str:

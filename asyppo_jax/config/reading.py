@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from ml_collections import ConfigDict, config_dict
@@ -114,13 +114,18 @@ def unknown_setting(name: str) -> str:
     return f"config.{name} is not a setting; {hint}"
 
 
-def setting_names(cls: Any = Config, prefix: str = "") -> tuple[str, ...]:
+def setting_names() -> tuple[str, ...]:
     """The names "section.field" of all settings."""
-    names: list[str] = []
-    for name, hint in typing.get_type_hints(cls).items():
-        is_section = dataclasses.is_dataclass(hint)
-        names += setting_names(hint, f"{prefix}{name}.") if is_section else [prefix + name]
-    return tuple(names)
+    return tuple(name for name, _ in _settings(Config))
+
+
+def _settings(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The name "section.field" of each setting, and its type as it is written."""
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            yield from _settings(hint, f"{prefix}{name}.")
+        else:
+            yield prefix + name, hint
 
 
 def _from_config_dict(cls: type, values: ConfigDict | dict[str, Any], where: str) -> Any:
@@ -143,12 +148,8 @@ def _from_config_dict(cls: type, values: ConfigDict | dict[str, Any], where: str
     return cls(**arguments)
 
 
-def may_change(cls: Any = Config, prefix: str = "") -> frozenset[str]:
+def may_change() -> frozenset[str]:
     """The names "section.field" of the settings that may differ when a run is resumed."""
-    names: set[str] = set()
-    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
-        if dataclasses.is_dataclass(hint):
-            names |= may_change(hint, f"{prefix}{name}.")
-        elif typing.get_origin(hint) is Annotated:  # `MayChange` of `settings`
-            names.add(prefix + name)
-    return frozenset(names)
+    settings = _settings(Config)
+    # `MayChange` of `settings` is an annotation.
+    return frozenset(name for name, hint in settings if typing.get_origin(hint) is Annotated)

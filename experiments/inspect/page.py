@@ -53,7 +53,7 @@ def read_rollouts(places: Sequence[str]) -> list[RunAnswers]:
 
 
 def _short_names(directories: Sequence[epath.Path]) -> list[str]:
-    """The last part of each path, or as many last parts as tell them apart."""
+    """The shortest ends of the paths, all of one number of parts, that are different names."""
     longest = max(len(path.parts) for path in directories)
     for count in range(1, longest + 1):
         names = ["/".join(path.parts[-count:]) for path in directories]
