@@ -1,4 +1,4 @@
-"""From a scored rollout and the critics' values to everything that the two updates need."""
+"""Experience from a scored rollout and the critics' values: all that the two updates need."""
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,10 @@ def make_experience(
     group_size: int,
     config: AlgorithmConfig,
 ) -> Experience:
-    """Steps 3 to 6 of AsyPPO (arXiv 2510.01656): advantages, returns, both masks, the division.
+    """Advantages, returns, both token masks, and each critic's share of the responses.
 
-    Without critics (K = 0) values and returns are empty or 0, and both masks keep every token.
+    These are steps 3 to 5 of docs/method.md and the inputs of step 6. Without critics (K = 0)
+    values are empty, returns are 0, and both masks keep every token.
     """
     mask = rollout.completion_mask & rollout.reward_valid[:, None]
     mask_key, shard_key = jax.random.split(key)
@@ -118,7 +119,7 @@ def summarize(experience: Experience, group_size: int) -> dict[str, Array]:
 
 
 def _groups_without_spread(rollout: Rollout, group_size: int) -> Float[Array, ""]:
-    """The share of prompts whose valid rewards are all equal: a group's mean teaches nothing."""
+    """The share of prompts whose valid rewards are all equal, so GRPO's advantages are 0."""
     rewards, valid = (x.reshape(-1, group_size) for x in (rollout.rewards, rollout.reward_valid))
     highest = jnp.max(jnp.where(valid, rewards, -jnp.inf), axis=1)
     lowest = jnp.min(jnp.where(valid, rewards, jnp.inf), axis=1)

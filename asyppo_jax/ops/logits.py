@@ -2,8 +2,9 @@
 
 With several chunks, the backward pass recomputes each chunk's logits instead of storing them, so
 at most [B, chunk, V] logits exist at a time in either pass. With a single chunk the logits are
-stored, because the backward pass needs them first. The number of chunks is known only at run time.
-Autodiff cannot differentiate such a loop, so the backward pass is written by hand.
+stored: the backward pass starts with them, so recomputing would save no memory. With `needed` the
+number of chunks is known only at run time. Autodiff cannot differentiate such a loop, so the
+backward pass is written by hand.
 """
 
 import jax
