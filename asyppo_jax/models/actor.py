@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from asyppo_jax.models.attention.decode_attention import BLOCKS, Cache, DecodeBackend
-from asyppo_jax.models.attention.decode_blocks import SharedPrompts
+from asyppo_jax.models.attention.decode_blocks import SharedPromptCache
 from asyppo_jax.models.attention.self_attention import AttentionBackend
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.decoder import Decoder, embed, final_norm, trunk_fields
@@ -85,7 +85,7 @@ def decoding_step(
     lengths: Int[Array, " R"],
     longest: Int[Array, ""],
     cache: Cache,
-    prompts: SharedPrompts | None = None,
+    prompts: SharedPromptCache | None = None,
 ) -> tuple[Float[Array, "R V"], Cache]:
     """The logits after one more token per row, float32, and the cache with that token.
 

@@ -21,7 +21,7 @@ from asyppo_jax.models.actor import (
     last_logits,
 )
 from asyppo_jax.models.attention.decode_attention import Cache
-from asyppo_jax.models.attention.decode_blocks import SharedPrompts
+from asyppo_jax.models.attention.decode_blocks import SharedPromptCache
 from asyppo_jax.models.attention.segments import Segments, positions_of
 from asyppo_jax.models.attention.self_attention import AttentionBackend
 from asyppo_jax.models.config import ModelConfig
@@ -108,7 +108,7 @@ class Networks:
         lengths: Int[Array, " R"],
         longest: Int[Array, ""],
         cache: Cache,
-        prompts: SharedPrompts | None = None,
+        prompts: SharedPromptCache | None = None,
     ) -> tuple[Float[Array, "R V"], Cache]:
         """See `actor.decoding_step`."""
         return decoding_step(self.actor, params, tokens, lengths, longest, cache, prompts)

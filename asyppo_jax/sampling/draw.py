@@ -46,8 +46,8 @@ def draw(
     """One token per row from softmax(logits / temperature) after top-k, top-p and min-p.
 
     `log_prob` is log π(token) of the plain policy (temperature 1, no truncation), because PPO's
-    ratio is one of policies. A greedy token is the likeliest one, the first of them on a tie; its
-    `sampled_log_prob` is 0.
+    ratio compares plain policies. A greedy token is the likeliest one, the first of them on a tie;
+    its `sampled_log_prob` is 0.
     """
     highest = jnp.max(logits, axis=-1, keepdims=True)
     plain = jnp.exp(logits - highest)

@@ -63,9 +63,9 @@ def test_the_number_of_slots_changes_no_token(params, prompts, sampler, slots):
 
 def test_ever_smaller_programs_change_no_token(params, prompts, sampler, monkeypatch):
     expected = sampler(params, prompts, jax.random.key(0), options=OPTIONS)
-    monkeypatch.setattr(engine, "_FEWEST_SLOTS", 1)
-    monkeypatch.setattr(engine, "_FEWEST_SAVED", 2)
-    monkeypatch.setattr(engine, "_FEWEST_TOKENS", 1)
+    monkeypatch.setattr(engine, "_MIN_SLOTS", 1)
+    monkeypatch.setattr(engine, "_MIN_SAVED", 2)
+    monkeypatch.setattr(engine, "_MIN_TOKENS", 1)
     shrinking = jax.jit(partial(sample, networks=NETWORKS, options=OPTIONS))
     rollout = shrinking(params, prompts, jax.random.key(0))
     np.testing.assert_array_equal(expected.tokens, rollout.tokens)

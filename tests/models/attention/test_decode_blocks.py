@@ -7,7 +7,7 @@ import pytest
 
 from asyppo_jax.models.attention.attend import attend
 from asyppo_jax.models.attention.decode_blocks import (
-    SharedPrompts,
+    SharedPromptCache,
     as_pieces,
     attend_to_blocks,
     share_prompts,
@@ -39,7 +39,7 @@ def new():
     return _random(N * GROUP, 1, 2 * KV, WIDTH, seed=4), _random(*shape, seed=5), _random(*shape)
 
 
-def _shared(prompts, longest=PROMPT) -> SharedPrompts:
+def _shared(prompts, longest=PROMPT) -> SharedPromptCache:
     keys, values = (x[None] for x in prompts)  # of one layer
     return share_prompts(keys, values, PROMPT_LENGTHS, jnp.int32(longest), GROUP)
 
