@@ -122,7 +122,7 @@ class Networks:
 
 
 def in_compute_dtype(params: Params, dtype: jnp.dtype) -> Params:
-    """The parameters in the compute dtype, but for norm scales and value heads, which stay float32.
+    """The parameters in the compute dtype, except norm scales and value heads, which stay float32.
 
     Cast once here, they are not cast at every use, and all-gathers send half the bytes in bfloat16.
     No result changes.
