@@ -89,9 +89,9 @@ def decoding_step(
 ) -> tuple[Float[Array, "R V"], Cache]:
     """The logits after one more token per row, float32, and the cache with that token.
 
-    `params` are `decoding_step_params`. `lengths` counts a row's tokens so far, `longest` is the
-    greatest number of them in a cache. With `prompts` these hold a row's first tokens, and the
-    cache those that follow.
+    `params` are `decoding_step_params`. `lengths` counts a row's tokens so far; `longest` is the
+    largest number of them in any row of the cache. With `prompts`, a row's first tokens are in
+    `prompts` and the others in the cache.
     """
     decoder = params["decoder"]
     x = embed(decoder["embedding"], tokens[:, None], actor.dtype)

@@ -35,8 +35,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def init_value_kernel(key: PRNGKeyArray, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     """Normal noise of standard deviation 0.1 / √D, D the last axis.
 
-    Small, so that values start near 0 while nothing is known; not zero, so that critics with
-    different keys disagree from the first step.
+    Small, so that values start near 0; not zero, so that critics with different keys disagree from
+    the first step.
     """
     return 0.1 / shape[-1] ** 0.5 * jax.random.normal(key, shape, dtype)
 

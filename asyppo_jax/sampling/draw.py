@@ -24,7 +24,7 @@ class DecodingOptions(Truncation):
     stop_ids: tuple[int, ...]  # a completion ends with the first of these, which belongs to it
     pad_id: int
     slots: int = 0  # sequences decoded at the same time; 0: all
-    sampled_log_probs: bool = False  # whether the rollout holds them as well
+    sampled_log_probs: bool = False  # whether the rollout has them as well
 
     @property
     def truncates(self) -> bool:

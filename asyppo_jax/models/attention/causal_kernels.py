@@ -84,7 +84,7 @@ def cudnn(
     key_segments: Array,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Array:
-    """Attention by cuDNN in bfloat16, for rows that hold one segment followed by padding.
+    """Attention by cuDNN in bfloat16, for rows with one segment followed by padding.
 
     The kernel takes a causal mask and each row's length, but no start. The decoder has therefore
     rolled each row until its padding is at the end.

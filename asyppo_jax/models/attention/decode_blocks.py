@@ -36,7 +36,7 @@ class PromptIndex(NamedTuple):
 
     lengths: Int[Array, " N"]
     longest: Int[Array, ""]
-    prompt_lengths: Int[Array, " R"]  # of each row's prompt: the row's own cache begins behind it
+    prompt_lengths: Int[Array, " R"]  # of each row's prompt; the row's own cache continues it
     responses: Int[Array, " R"] | None  # the response of each row; None: row r has response r
     rows: Int[Array, " NG"] | None  # the row of each response; any row for one that has ended
 
@@ -158,7 +158,7 @@ def attend_to_blocks(
     """`DecodeBackend.attend` for one layer.
 
     With `prompts` (those of the layer, and which rows answer them) a row sees its prompt first, and
-    `lengths` counts the tokens behind it.
+    `lengths` counts the tokens after it.
     """
     num_rows, head_dim = queries.shape[0], queries.shape[-1]
     num_kv, rows = keys.shape[2], jnp.arange(num_rows)
@@ -207,7 +207,7 @@ def _shares(
     lengths: Int[Array, " R"],
     longest: Int[Array, ""],
 ) -> list[Share]:
-    """The share of every piece; one that starts behind the longest row is not read."""
+    """The share of every piece; one that starts after the longest row is not read."""
     start, shares = 0, []
     for keys, values in pieces:
         inputs = queries, keys, values, lengths - start

@@ -101,7 +101,7 @@ def _one_by_one(queries, keys, values, continuations):
     [("xla", 1), ("xla", 3), ("splash", 1), ("cudnn_packed", 3)],
     ids=str,
 )
-def test_branches_of_a_shared_prompt_equal_branches_with_own_prompts(
+def test_completions_of_a_shared_prompt_equal_completions_with_their_own_prompts(
     backend, completions, monkeypatch
 ):
     monkeypatch.setitem(self_attention_module._KERNELS, "splash", splash_interpreted)
