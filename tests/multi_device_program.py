@@ -60,11 +60,8 @@ def main(model: int, setting: str, out: str) -> None:
 
         @jax.jit
         def experience(state, rollout):
-            key_and_step, options = (
-                (state.key, state.step),
-                {"networks": networks, "config": config},
-            )
-            return score_rollout(state.critic_params, *key_and_step, rollout, **options)[0]
+            clock, options = (state.key, state.step), {"networks": networks, "config": config}
+            return score_rollout(state.critic_params, *clock, rollout, **options)[0]
 
         near = state_shardings(config, networks, mesh).critic_params
         on_device = state.replace(critic_params=jax.device_put(state.critic_params, near))
