@@ -12,8 +12,8 @@ Masks, all bool, and who makes them:
 | `completion_mask` [B, C] | the completion, with its end-of-sequence token | `sampling.engine` |
 | `reward_valid` [B] | answers that could be scored | `tasks.rewards.pool.RewardPool.score` |
 | `loss_mask` [B, C] | the completions of those answers | `algorithm.experience` |
-| `advantage_mask` [B, C] | all but the k·n tokens of lowest σ | `ops.ensemble.disagreement_masks` |
-| `entropy_mask` [B, C] | all but the h·n tokens of highest σ | `ops.ensemble.disagreement_masks` |
+| `advantage_mask` [B, C] | all but the tokens of lowest σ | `ops.ensemble.disagreement_masks` |
+| `entropy_mask` [B, C] | all but the tokens of highest σ | `ops.ensemble.disagreement_masks` |
 | `critic_shards` [K, B] | the answers that critic k learns from | `ops.ensemble.critic_shards` |
 """
 
@@ -34,11 +34,11 @@ class PromptBatch(struct.PyTreeNode):
 
 
 class Rollout(struct.PyTreeNode):
-    """What the current actor answered, and what the answers earned.
+    """The responses of the current actor, with their log-probs and rewards.
 
-    `completion_mask` is true up to and including the end-of-sequence token. `log_probs` are those
-    of the plain policy (temperature 1, nothing truncated), because the PPO ratio is one of
-    policies. A row whose `reward_valid` is false takes no part in any loss, rank or statistic.
+    `completion_mask` is true up to and including the end-of-sequence token. `log_probs` are of the
+    plain policy (temperature 1, no truncation), because PPO's ratio compares plain policies. A
+    sequence whose `reward_valid` is false takes no part in any loss, rank or statistic.
     """
 
     tokens: jax.Array  # [B, T] int32, prompt (left-padded) then completion (right-padded)
@@ -47,8 +47,8 @@ class Rollout(struct.PyTreeNode):
     log_probs: jax.Array  # [B, C] float32
     rewards: jax.Array  # [B] float32 in [0, 1]
     reward_valid: jax.Array  # [B] bool
-    # [B, C] float32, of the distribution that drew: after temperature and truncation. Only if asked
-    # for (`DecodingOptions.sampled_log_probs`); no loss reads it.
+    # [B, C] float32, under the distribution that was sampled from (after temperature and
+    # truncation). Only with `DecodingOptions.sampled_log_probs`; no loss reads it.
     sampled_log_probs: jax.Array | None = None
 
 
@@ -56,22 +56,22 @@ class Experience(struct.PyTreeNode):
     """A rollout with everything that the two updates need; constant during the updates."""
 
     rollout: Rollout
-    # [K, B, C] float32, V_k(s_t), from before or after the critics' update (`value_timing`)
+    # [K, B, C] float32, V_k(s_t), computed before or after the critics' update (`value_timing`)
     values: jax.Array
     value_std: jax.Array  # [B, C] float32, the critics' disagreement
     advantages: jax.Array  # [B, C] float32
     returns: jax.Array  # [B, C] float32
-    loss_mask: jax.Array  # [B, C] bool, completion_mask of the rows with a valid reward
+    loss_mask: jax.Array  # [B, C] bool, completion_mask of the sequences with a valid reward
     advantage_mask: jax.Array  # [B, C] bool, false = masked out of the policy loss
     entropy_mask: jax.Array  # [B, C] bool, false = masked out of the entropy bonus
     critic_shards: jax.Array  # [K, B] bool, which responses each critic learns from
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything a checkpoint needs to go on exactly: arrays only, no functions."""
+    """Everything that a checkpoint needs to resume exactly: arrays only, no functions."""
 
     step: jax.Array  # scalar int32, the number of finished steps
-    key: jax.Array  # [2] uint32, the run's key data; never changes, always folded with `step`
+    key: jax.Array  # [2] uint32, the run's key data; constant, `phase_key` folds `step` in
     actor_params: Params
     actor_opt_state: Any
     critic_params: Params  # stacked: every leaf has a leading axis K; an empty dict when K = 0

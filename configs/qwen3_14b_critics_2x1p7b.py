@@ -4,7 +4,7 @@
     python -m experiments.train --config=configs/qwen3_14b_critics_2x1p7b.py --workdir=gs://BUCKET/qwen3_14b_critics_2x1p7b
 
 Hardware: a TPU slice; experiments/plan/README.md plans v5p:2x2x4. Not run yet. Reported by the
-paper: about 3 points over classic PPO, averaged over six benchmarks.
+paper: about 3% better than classic PPO, averaged over six benchmarks.
 """
 
 from asyppo_jax.config import Settings

@@ -3,7 +3,8 @@
     python -m experiments.plan --config=configs/qwen3_4b_symmetric_ppo.py --topology=v5p:2x2x4
 
 The baseline of `qwen3_4b_critics_2x0p6b` (arXiv 2510.01656, section 4): the same program
-and settings with K = 1 and no masks. Hardware: a TPU slice; neither planned nor run yet.
+and settings with K = 1 and no masks. Hardware: a TPU slice;
+experiments/plan/README.md plans v5p:2x2x2. Not run yet.
 """
 
 from asyppo_jax.config import Settings

@@ -3,8 +3,8 @@
     python -m experiments.plan --config=configs/qwen3_8b_critics_2x1p7b.py --topology=v5p:2x2x4
     python -m experiments.train --config=configs/qwen3_8b_critics_2x1p7b.py --workdir=gs://BUCKET/qwen3_8b_critics_2x1p7b
 
-Hardware: a TPU slice; neither planned nor run yet. Reported by the paper: about
-3 points over classic PPO, averaged over six benchmarks.
+Hardware: a TPU slice; experiments/plan/README.md plans v5p:2x2x2. Not run yet. Reported by the
+paper: about 3% better than classic PPO, averaged over six benchmarks.
 """
 
 from asyppo_jax.config import Settings

@@ -52,8 +52,8 @@ def _configs_page() -> str:
     blocks = [
         _MADE,
         "# Every setting",
-        "A file in `configs/` starts from `default_config()` and changes what it needs; the\n"
-        "command line changes more: `--config.section.field=value`. A name that is not here is an\n"
+        "A file in `configs/` starts from `default_config()` and changes some settings. Flags of\n"
+        "the command line change others: `--config.section.field=value`. An unknown name is an\n"
         "error. [P]: the paper states it; [S]: a summary of it does; [R]: ROLL's default; [D]: the"
         "\npaper is silent and this is our choice. Settings marked *may change* may differ when a\n"
         "run is resumed.",
@@ -73,7 +73,7 @@ def _configs_page() -> str:
             blocks.append(doc)
         blocks.append(_table(_with_inherited(classes[kind], classes), comments))
     blocks.append(
-        "Where two sections share a table they share its defaults, but for the critics' learning\n"
+        "Where two sections share a table they share its defaults, except the critics' learning\n"
         "rate: `config.critic_optimizer.learning_rate` = 1e-5 [R]."
     )
     return "\n\n".join(blocks) + "\n"

@@ -53,7 +53,7 @@ NUM_STEPS = 12
 # %% [markdown]
 # ## A reward function
 #
-# It takes the problem, the completion and the reference answer as texts and returns a score in
+# It takes the problem, the completion and the reference answer as strings and returns a score in
 # [0, 1]. If it raises or hangs, that answer is excluded from the loss. This one also rewards
 # answers that are nearly right.
 

@@ -54,7 +54,7 @@ from configs import quickstart
 RUNS = Path("runs")
 NUM_STEPS = 12
 WORKDIR = str(RUNS / "notebook")  # or any other run
-if not is_run(WORKDIR):  # made by 02_train_in_a_notebook; else it is trained here, in a minute
+if not is_run(WORKDIR):  # 02_train_in_a_notebook was not run: train here, in about a minute
     settings = quickstart.get_config()
     settings.num_steps = NUM_STEPS
     settings.evaluation.every = 0
@@ -106,9 +106,9 @@ assert abs(dropped - config.algorithm.advantage_mask_fraction) < 0.01
 # %% [markdown]
 # ## Over the tokens of an answer
 #
-# One wrong and one right answer, if there are both. Tokens on which the critics agree are masked
-# out of the policy loss (struck through); tokens on which they disagree most are masked out of the
-# entropy bonus (framed).
+# One wrong and one right answer, if there are both. Tokens on which the critics agree most are
+# masked out of the policy loss (struck through); tokens on which they disagree most are masked out
+# of the entropy bonus (framed).
 
 
 # %%

@@ -50,7 +50,7 @@ from configs import quickstart
 RUNS = Path("runs")
 NUM_STEPS = 12
 WORKDIR = str(RUNS / "notebook")  # or any other run
-if not is_run(WORKDIR):  # made by 02_train_in_a_notebook; else it is trained here, in a minute
+if not is_run(WORKDIR):  # 02_train_in_a_notebook was not run: train here, in about a minute
     settings = quickstart.get_config()
     settings.num_steps = NUM_STEPS
     settings.evaluation.every = 0

@@ -44,4 +44,4 @@ hypothesis.settings.load_profile("tests")
 @pytest.fixture
 def one_sampler(monkeypatch):
     """A sampler on a CPU is one program to compile, not a smaller one too for each few that end."""
-    monkeypatch.setattr("asyppo_jax.sampling.engine._FEWEST_SLOTS", 10**6)
+    monkeypatch.setattr("asyppo_jax.sampling.engine._MIN_SLOTS", 10**6)

@@ -1,7 +1,7 @@
-"""The rules of the house: each a checker, a test of this repository, and a proof that it can fail.
+"""The rules of this repository: each has a checker, a test, and a proof that the test can fail.
 
-A checker takes sources, as {path relative to the repository: text}, and returns sentences: one a
-violation, none when all is well.
+A checker takes sources, as {path relative to the repository: text}, and returns one sentence per
+violation.
 """
 
 import ast
@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "asyppo_jax"
-# An entry of the package imports entries of lower levels alone, never one of its own level.
+# An entry of the package imports only entries of lower levels, never one of its own level.
 LEVELS = (
     ("config", "types", "ops"),
     ("runtime",),
@@ -42,7 +42,7 @@ Sources = dict[str, str]
 
 
 def read_sources(*suffixes: str) -> Sources:
-    """All files of the repository with these suffixes, but for what git ignores."""
+    """All files of the repository with these suffixes, except those that git ignores."""
     sources = {}
     for path in sorted(ROOT.rglob("*")):
         parts = path.relative_to(ROOT).parts
@@ -50,7 +50,7 @@ def read_sources(*suffixes: str) -> Sources:
         ignored = parts[0] in UNTRACKED or {"node_modules", "__pycache__"} & set(parts)
         ignored = ignored or any(part.endswith(".egg-info") for part in parts)
         if path.is_file() and path.suffix in suffixes and not hidden and not ignored:
-            # A notebook's pictures are no text: their letters may spell anything.
+            # The letters of a notebook's pictures may spell anything.
             text = re.sub(r'"image/png": "[^"]*"', '""', path.read_text())
             sources[str(path.relative_to(ROOT))] = text
     return sources
@@ -64,7 +64,7 @@ def module_name(path: str) -> str:
 
 
 def imports_of(path: str, text: str) -> Iterator[tuple[str, str]]:
-    """(module, name) of each import wherever it stands; name is "" for a plain `import module`."""
+    """(module, name) of each import in a file; name is "" for a plain `import module`."""
     package = module_name(path).split(".")
     if not path.endswith("__init__.py"):
         package = package[:-1]

@@ -108,7 +108,7 @@ def test_cudnns_attention_of_one_token_to_its_cache(devices):
 
 
 @pytest.mark.parametrize(("backend", "slots"), [("layers", 0), ("layers", 3), ("dense", 3)])
-def test_the_engines_log_probs_are_those_of_the_whole_sequence(backend, slots, devices):
+def test_the_engines_log_probs_are_those_of_the_full_sequence(backend, slots, devices):
     dtype = HALF if backend == "layers" else jnp.dtype("float32")
     plain = Networks(Actor(SHAPE), None)
     networks = Networks(

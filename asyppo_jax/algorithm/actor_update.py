@@ -1,4 +1,4 @@
-"""The actor's update: the masked clipped objective with the filtered entropy bonus."""
+"""The actor's update: by default the masked clipped surrogate and the masked entropy bonus."""
 
 from typing import Any
 
@@ -30,7 +30,10 @@ def update_actor(
     config: Config,
     policy_loss: PolicyLoss,
 ) -> tuple[Params, Any, Metrics]:
-    """Minimises `policy_loss`; AsyPPO's is E (1/|o|) Σ_t −[ I^A·min(ρA, clip(ρ)A) + β·I^H·H ]."""
+    """The actor's parameters, optimizer state and metrics after all its minibatch updates.
+
+    They minimise `policy_loss`. AsyPPO's is E (1/|o|) Σ_t −[ I^A·min(ρA, clip(ρ)A) + β·I^H·H ].
+    """
     batching, algorithm, group = config.batching, config.algorithm, config.sampling.group_size
     placement = actor_placement(networks, config)
     rows = update_rows(experience, algorithm.loss_aggregation)
@@ -60,7 +63,7 @@ def update_actor(
             rows.tokens.shape[0],
             epochs=algorithm.actor_epochs,
             minibatch=batching.actor_minibatch_size,
-            grouped=group if batching.rows_per_prompt > 1 else 1,
+            block_size=group if batching.rows_per_prompt > 1 else 1,
         ),
         read_minibatch,
         optimizer=make_optimizer(config.actor_optimizer),
@@ -92,7 +95,7 @@ def actor_loss(
 def _sums_and_maxima(
     log_probs: Array, entropy: Array, rows: UpdateRows, algorithm: AlgorithmConfig
 ) -> tuple[Metrics, Metrics]:
-    """What any policy loss is watched by, summed and maximised over real tokens."""
+    """The sums and the maxima over real tokens that the metrics of any policy loss need."""
     mask, log_ratio = rows.mask, log_probs - rows.old_log_probs
     ratio, gap = jnp.exp(log_ratio), jnp.abs(log_ratio)
     low, high = ratio < 1 - algorithm.clip_eps_low, ratio > 1 + algorithm.clip_eps_high
@@ -111,7 +114,7 @@ def _sums_and_maxima(
 
 
 def _metrics(sums: Metrics, maxima: Metrics, norm: Array) -> Metrics:
-    """Means over minibatches [E] of what they summed up."""
+    """The metrics of the update; `sums`, `maxima` and `norm` have one entry per minibatch, [E]."""
     tokens = jnp.maximum(sums["tokens"], 1)
     return {
         "actor/loss": jnp.mean(sums["loss"]),
@@ -122,7 +125,7 @@ def _metrics(sums: Metrics, maxima: Metrics, norm: Array) -> Metrics:
         "actor/clip_fraction_high": jnp.mean(sums["clipped_high"] / tokens),
         "actor/kl": jnp.mean(sums["kl"] / tokens),
         "actor/grad_norm": jnp.mean(norm),
-        # In the first minibatch sampler and learner have the same weights: a gap beyond rounding
+        # In the first minibatch sampler and learner have the same weights, so a gap beyond rounding
         # is a bug.
         "rollout/log_prob_gap": (sums["gap"] / tokens)[0],
         "rollout/log_prob_gap_max": maxima["gap"][0],

@@ -28,9 +28,10 @@ def update_critics(
     networks: Networks,
     config: Config,
 ) -> tuple[Params, Any, Metrics]:
-    """L = Σ_k E_{(s_t, R_t) ~ D_k} (V_k(s_t) − R_t)² (arXiv 2510.01656), `params` stacked.
+    """The critics' parameters (stacked), optimizer state and metrics after all minibatch updates.
 
-    D_k is critic k's share of the responses, and E the mean over its real tokens.
+    They minimise L = Σ_k E_{(s_t, R_t) ~ D_k} (V_k(s_t) − R_t)² (arXiv 2510.01656). D_k is critic
+    k's share of the responses, and E the mean over its real tokens in the minibatch.
     """
     num_critics, batching = experience.critic_shards.shape[0], config.batching
     share = config.sampling.group_size // num_critics
@@ -62,7 +63,7 @@ def update_critics(
             experience.critic_shards,
             epochs=config.algorithm.critic_epochs,
             minibatch=batching.critic_minibatch_size // num_critics,
-            grouped=share if batching.rows_per_prompt > 1 else 1,
+            block_size=share if batching.rows_per_prompt > 1 else 1,
         ),
         read_minibatch,
         optimizer=critic_optimizer(config),

@@ -1,4 +1,4 @@
-"""From a scored rollout and the critics' values to everything that the two updates need."""
+"""Experience from a scored rollout and the critics' values: all that the two updates need."""
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +119,7 @@ def summarize(experience: Experience, group_size: int) -> dict[str, Array]:
 
 
 def _groups_without_spread(rollout: Rollout, group_size: int) -> Float[Array, ""]:
-    """The share of prompts whose valid rewards are all equal: a group's mean teaches nothing."""
+    """The share of prompts whose valid rewards are all equal, so GRPO's advantages are 0."""
     rewards, valid = (x.reshape(-1, group_size) for x in (rollout.rewards, rollout.reward_valid))
     highest = jnp.max(jnp.where(valid, rewards, -jnp.inf), axis=1)
     lowest = jnp.min(jnp.where(valid, rewards, jnp.inf), axis=1)

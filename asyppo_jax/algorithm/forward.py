@@ -1,4 +1,4 @@
-"""Log-probs, entropies and values of completions, a microbatch at a time."""
+"""Log-probs, entropies and values of completions, computed in microbatches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,9 +27,9 @@ def completion_log_probs(
         before_completions(hidden, rows),  # the hidden state at t predicts token t + 1
         networks.actor_head(params),
         rows.tokens[:, -length:],
-        # A shared prompt makes rows longer and fewer: as many logits are in memory as without it.
+        # With shared prompts, rows are fewer and longer by this factor, so memory stays the same.
         chunk=batching.logits_chunk * batching.rows_per_prompt,
-        needed=rows.mask if batching.packing else None,  # packed, prompts are among completions
+        needed=rows.mask if batching.packing else None,  # packed rows also contain prompts
     )
 
 
@@ -41,7 +41,7 @@ def completion_values(params: Params, rows: Rows, networks: Networks) -> Array:
 def per_sequence(
     function: Callable[[Rows], Array], rows: Rows, batching: BatchingConfig, group_size: int
 ) -> Array:
-    """`function` (rows to [R, n, ...]) of all sequences, a microbatch at a time: [B, C, ...]."""
+    """The results of `function` (rows -> [R, n, ...]) by sequence, [B, C, ...]; in microbatches."""
     laid_out, num_rows, restore = lay_out(rows, batching, group_size)
     size = batching.rows_of(batching.microbatch_size)
     return restore(in_microbatches(function, laid_out, size, num_rows))
@@ -54,15 +54,15 @@ def ensemble_values(params: Params, rollout: Rollout, networks: Networks, config
     stack = critic_placement(networks, config, num_critics).for_compute(params)
 
     def values(rows: Rows) -> Array:
-        each = per_critic(lambda critic: completion_values(critic, rows, networks))
-        return jnp.moveaxis(each(stack), 0, -1)
+        values_of_critics = per_critic(lambda critic: completion_values(critic, rows, networks))
+        return jnp.moveaxis(values_of_critics(stack), 0, -1)
 
     critics_last = per_sequence(values, rows, config.batching, config.sampling.group_size)
     return jnp.moveaxis(critics_last, -1, 0)
 
 
 def per_critic(function: Callable[..., Array]) -> Callable[..., Array]:
-    """`function` of each critic's slice of the arguments; critics are first in both."""
+    """`function` mapped over the critics, which are axis 0 of its arguments and of its result."""
 
     def run(*arguments: Any) -> Array:
         if jax.tree.leaves(arguments)[0].shape[0] > 1:

@@ -41,11 +41,12 @@ def update_in_minibatches(
     microbatch_size: int,
     axis: int = 0,
 ) -> tuple[Params, Any, tuple[Metrics, Metrics, Array]]:
-    """One optimizer update per minibatch; its gradient is summed over microbatches.
+    """Parameters, optimizer state and statistics after one optimizer update per minibatch.
 
-    `read_minibatch` makes a minibatch of each entry of `indices`. Rows are along `axis`: 0 for one
-    network, 1 behind the critics of a stack. Returns the parameters, the optimizer state and, per
-    minibatch, the (sums, maxima) of the loss's metrics and the gradient's norm (of each critic).
+    A minibatch's gradient is summed over its microbatches. `read_minibatch` makes a minibatch from
+    each entry of `indices`. Rows are along `axis`: 0 for one network, 1 for stacked critics, whose
+    axis 0 is the critic. The statistics are, per minibatch, the (sums, maxima) of the loss's
+    metrics and the gradient norm (one per critic for a stack).
     """
     norm = jax.vmap(optax.tree.norm) if axis else optax.tree.norm
 

@@ -1,7 +1,8 @@
-"""The step as programs: one, or with `config.mesh.offload` its phases with idle state on the host.
+"""The step as one program or, with `config.mesh.offload`, as one program per phase.
 
-Either way the phases are those of `train_step`, and so are the numbers. `programs` says how each is
-compiled; training and planning both read it.
+With offloading, state that a phase does not need is in host memory while the phase runs. Both ways
+run the phases of `train_step` and give the same numbers. `programs` has the functions and their
+`jax.jit` options; training and planning both use it.
 """
 
 from collections.abc import Callable
@@ -64,8 +65,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Rollout], tuple[TrainState, Metrics]]:
     """The compiled step of a run: one program, or its phases with `config.mesh.offload`.
 
-    The state is donated, and returned as `resting_shardings` says. `policy_loss` replaces the loss
-    that `config.algorithm.loss` names.
+    The state is donated. The returned state has the shardings of `resting_shardings`. `policy_loss`
+    replaces the loss that `config.algorithm.loss` names.
     """
     compiled = {
         name: jax.jit(program.function, **program.jit)
@@ -77,9 +78,9 @@ def make_train_step(
     offloaded = _offloaded_shardings(on_device, config)
 
     def place(state: TrainState, *needed: str) -> TrainState:
-        for field in sorted(FIELDS, key=lambda name: name in needed):  # first make room
-            to = getattr(on_device if field in needed else offloaded, field)
-            state = state.replace(**{field: jax.tree.map(_move, getattr(state, field), to)})
+        for field in sorted(FIELDS, key=lambda name: name in needed):  # offload first: frees memory
+            sharding = getattr(on_device if field in needed else offloaded, field)
+            state = state.replace(**{field: jax.tree.map(_move, getattr(state, field), sharding)})
         return state
 
     phases = Phases(
@@ -91,16 +92,16 @@ def make_train_step(
     return partial(run_phases, phases=phases, config=config, place=place)
 
 
-def _move(x: jax.Array, to: jax.NamedSharding) -> jax.Array:
-    if x.sharding.memory_kind == to.memory_kind:
+def _move(x: jax.Array, sharding: jax.NamedSharding) -> jax.Array:
+    if x.sharding.memory_kind == sharding.memory_kind:
         return x
-    moved = jax.device_put(x, to)
-    x.delete()  # JAX does not donate to another kind of memory; reads that have begun still finish
+    moved = jax.device_put(x, sharding)
+    x.delete()  # JAX does not donate across memory kinds; reads in progress still finish
     return moved
 
 
 def _offloaded_shardings(on_device: TrainState, config: Config) -> TrainState:
-    """The shardings of the state while no phase runs that needs it."""
+    """The shardings of the state with the fields of `config.mesh.offload` in host memory."""
     on_host = {
         field: jax.tree.map(lambda s: s.with_memory_kind(_HOST), getattr(on_device, field))
         for field in OFFLOADED[config.mesh.offload]
@@ -109,26 +110,26 @@ def _offloaded_shardings(on_device: TrainState, config: Config) -> TrainState:
 
 
 def resting_shardings(config: Config, networks: Networks, mesh: Mesh) -> TrainState:
-    """The shardings of the state between steps: sampling reads the actor's parameters."""
+    """The shardings of the state between steps; the actor's parameters are on device, to sample."""
     on_device = state_shardings(config, networks, mesh)
-    resting = _offloaded_shardings(on_device, config)
-    return resting.replace(actor_params=on_device.actor_params)
+    offloaded = _offloaded_shardings(on_device, config)
+    return offloaded.replace(actor_params=on_device.actor_params)
 
 
 def initial_state(
     config: Config, networks: Networks, mesh: Mesh, actor_params: Params, critic_params: Params
 ) -> TrainState:
-    """The state before the first step, from parameters placed as `resting_shardings` says."""
+    """The state before the first step; the given parameters have `resting_shardings`."""
     shardings = resting_shardings(config, networks, mesh)
 
     def create(field: str) -> Any:
         # One program per field: the others are dead code in it and take no memory.
-        def of_params(actor, critics):
+        def create_field(actor, critics):
             params = {"actor_params": actor, "critic_params": critics}
             return getattr(create_train_state(config, networks, **params), field)
 
-        compiled = jax.jit(of_params, out_shardings=getattr(shardings, field))
+        compiled = jax.jit(create_field, out_shardings=getattr(shardings, field))
         return compiled(actor_params, critic_params)
 
-    made = {f: create(f) for f in ("step", "key", "actor_opt_state", "critic_opt_state")}
-    return TrainState(actor_params=actor_params, critic_params=critic_params, **made)
+    fields = {f: create(f) for f in ("step", "key", "actor_opt_state", "critic_opt_state")}
+    return TrainState(actor_params=actor_params, critic_params=critic_params, **fields)

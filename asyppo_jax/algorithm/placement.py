@@ -27,7 +27,7 @@ class Placement(NamedTuple):
         return self.zero_stage == 1
 
     def for_compute(self, params: Params) -> Params:
-        """The parameters as the microbatches of one minibatch read them."""
+        """The parameters in the compute dtype; all-gathered over `data` unless the stage is 3."""
         params = in_compute_dtype(params, self.dtype)
         return params if self.zero_stage == 3 else gather_params(params, self.shapes)
 

@@ -24,9 +24,10 @@ from asyppo_jax.types import TrainState
 def create_train_state(
     config: Config, networks: Networks, *, actor_params: Any = None, critic_params: Any = None
 ) -> TrainState:
-    """The state before the first step, from the parameters given or random ones from the seed.
+    """The state before the first step; parameters that are not given are random, from the seed.
 
-    Parameters are unboxed dicts of arrays, those of the critics stacked. It can be traced.
+    Parameters are unboxed dicts of arrays; those of the critics are stacked. It can be called
+    inside `jax.jit`.
     """
     key = jax.random.key(config.seed)
     actor_key, critic_key, run_key = jax.random.split(key, 3)
@@ -60,10 +61,10 @@ def state_shardings(config: Config, networks: Networks, mesh: Mesh) -> TrainStat
         boxed = critic_shapes(networks.critic, config.algorithm.num_critics)
         critics = param_shardings(boxed, mesh)
     shapes = state_shapes(config, networks)
-    everywhere: Any = replicated(mesh)
+    replicated_sharding: Any = replicated(mesh)
     return TrainState(
-        step=everywhere,
-        key=everywhere,
+        step=replicated_sharding,
+        key=replicated_sharding,
         actor_params=actor,
         actor_opt_state=like_params(shapes.actor_opt_state, shapes.actor_params, actor, mesh),
         critic_params=critics,

@@ -22,22 +22,29 @@ from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.types import Experience, Metrics, Params, Rollout, TrainState
 
-Noise = Literal["sample", "experience", "critics", "actor", "evaluate"]
-_NOISE: dict[Noise, int] = {"sample": 0, "experience": 1, "critics": 2, "actor": 3, "evaluate": 4}
+KeyPurpose = Literal["sample", "experience", "critics", "actor", "evaluate"]
+_PURPOSE_INDEX: dict[KeyPurpose, int] = {
+    "sample": 0,
+    "experience": 1,
+    "critics": 2,
+    "actor": 3,
+    "evaluate": 4,
+}
 
 
-def phase_key(key: Array, step: Array, noise: Noise) -> PRNGKeyArray:
-    """The key of one use of noise in the coming step, from a state's `key` and `step`.
+def phase_key(key: Array, step: Array, purpose: KeyPurpose) -> PRNGKeyArray:
+    """The random key for one purpose in the coming step, from a state's `key` and `step`.
 
-    No two steps and no two uses share their noise.
+    Each purpose in each step has a different key.
     """
     run_key = jax.random.wrap_key_data(key)
-    return jax.random.fold_in(jax.random.fold_in(run_key, step), _NOISE[noise])
+    return jax.random.fold_in(jax.random.fold_in(run_key, step), _PURPOSE_INDEX[purpose])
 
 
 class Phases(NamedTuple):
     """The phases of a step after sampling; `key` and `step` are those of the state."""
 
+    # values, and the experience that contains them:
     # (critic params, key, step, rollout) -> experience, metrics
     values: Callable[..., tuple[Experience, Metrics]]
     # (params, optimizer state, key, step, experience) -> params, optimizer state, metrics
@@ -54,7 +61,7 @@ def train_step(
     config: Config,
     policy_loss: PolicyLoss | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """AsyPPO, one iteration after sampling (arXiv 2510.01656): the next state and its metrics.
+    """The next state and its metrics: one AsyPPO step after sampling (arXiv 2510.01656).
 
     `policy_loss` replaces the loss that `config.algorithm.loss` names.
     """
@@ -70,20 +77,20 @@ def run_phases(
     config: Config,
     place: Callable[..., TrainState] = lambda state, *needed: state,
 ) -> tuple[TrainState, Metrics]:
-    """Runs the phases; `place(state, *fields)` puts what the next one reads on device."""
-    clock = state.key, state.step
+    """Runs the phases; `place(state, *fields)` moves the fields of the next phase to the device."""
+    key_and_step = state.key, state.step
     state = place(state, "critic_params")
-    experience, metrics = phases.values(state.critic_params, *clock, rollout)
+    experience, metrics = phases.values(state.critic_params, *key_and_step, rollout)
     state = place(state, "critic_params", "critic_opt_state")
     params, opt_state, critic_metrics = phases.critics(
-        state.critic_params, state.critic_opt_state, *clock, experience
+        state.critic_params, state.critic_opt_state, *key_and_step, experience
     )
     if config.algorithm.value_timing == "after_update":
-        experience, _ = phases.values(params, *clock, rollout)
+        experience, _ = phases.values(params, *key_and_step, rollout)
     state = state.replace(critic_params=params, critic_opt_state=opt_state)
     state = place(state, "actor_params", "actor_opt_state")
     params, opt_state, actor_metrics = phases.actor(
-        state.actor_params, state.actor_opt_state, *clock, experience
+        state.actor_params, state.actor_opt_state, *key_and_step, experience
     )
     state = state.replace(actor_params=params, actor_opt_state=opt_state)
     state = place(state.replace(step=phases.next_step(state.step)), "actor_params")
@@ -94,12 +101,12 @@ def phase_functions(
     networks: Networks, config: Config, policy_loss: PolicyLoss | None = None
 ) -> Phases:
     """The phases as pure functions of arrays; None: the loss that the config names."""
-    given = {"networks": networks, "config": config}
+    static = {"networks": networks, "config": config}
     policy_loss = policy_loss or resolve_loss(config.algorithm)
     return Phases(
-        values=partial(score_rollout, **given),
-        critics=partial(step_critics, **given),
-        actor=partial(step_actor, **given, policy_loss=policy_loss),
+        values=partial(score_rollout, **static),
+        critics=partial(step_critics, **static),
+        actor=partial(step_actor, **static, policy_loss=policy_loss),
         next_step=lambda step: step + 1,
     )
 
@@ -113,7 +120,11 @@ def score_rollout(
     networks: Networks,
     config: Config,
 ) -> tuple[Experience, Metrics]:
-    """The experience of the coming step under these critics; called again, with the same noise."""
+    """The experience of the coming step with the values of these critics, and its metrics.
+
+    With `value_timing = "after_update"` it is called twice. The key is the same, so the critics'
+    shares are too.
+    """
     values = jnp.zeros((0, *rollout.completion_mask.shape), jnp.float32)
     if config.algorithm.num_critics:
         values = ensemble_values(critic_params, rollout, networks, config)
@@ -137,11 +148,11 @@ def step_critics(
     networks: Networks,
     config: Config,
 ) -> tuple[Params, Any, Metrics]:
-    """The critics' update; nothing where there are no critics."""
+    """The critics' update; without critics, the inputs unchanged and no metrics."""
     if config.algorithm.num_critics == 0:
         return params, opt_state, {}
-    noise = phase_key(key, step, "critics")
-    return update_critics(params, opt_state, experience, noise, networks, config)
+    update_key = phase_key(key, step, "critics")
+    return update_critics(params, opt_state, experience, update_key, networks, config)
 
 
 def warmup_steps(config: Config) -> int:
@@ -164,8 +175,10 @@ def step_actor(
 
     @traced_once
     def update(params, opt_state):
-        noise = phase_key(key, step, "actor")
-        return update_actor(params, opt_state, experience, noise, networks, config, policy_loss)
+        update_key = phase_key(key, step, "actor")
+        return update_actor(
+            params, opt_state, experience, update_key, networks, config, policy_loss
+        )
 
     def skip(params, opt_state):
         shapes = jax.eval_shape(update, params, opt_state)[2]

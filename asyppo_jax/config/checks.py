@@ -48,9 +48,9 @@ def check_config(config: Config) -> None:
         _check_divides(
             f"config.batching.{name}", size, "the batch, num_prompts * group_size,", batch
         )
-    whole = "config.batching.actor_minibatch_size"
+    total = "config.batching.actor_minibatch_size"
     part, size = "config.batching.microbatch_size", batching.microbatch_size
-    _check_divides(part, size, whole, batching.actor_minibatch_size)
+    _check_divides(part, size, total, batching.actor_minibatch_size)
     if critics:
         _check_critic_microbatch(batching, critics)
     if batching.rows_per_prompt != 1:
@@ -71,25 +71,25 @@ def _check_rows_per_prompt(batching: BatchingConfig, group: int, critics: int) -
     if critics:
         part = f"{part} / num_critics, or critic_microbatch_size,"
         _check_divides(name, size, part, batching.critic_microbatch(critics))
-    for whole in ("actor_minibatch_size", "critic_minibatch_size"):
-        minibatch = getattr(batching, whole)
+    for field in ("actor_minibatch_size", "critic_minibatch_size"):
+        minibatch = getattr(batching, field)
         if minibatch % group:
             raise ConfigError(
-                f"config.batching.{whole} is {minibatch}; with {name} = {size} a minibatch holds "
-                f"whole groups: make it a multiple of config.sampling.group_size = {group}"
+                f"config.batching.{field} is {minibatch}; with {name} = {size} it must contain "
+                f"complete groups: make it a multiple of config.sampling.group_size = {group}"
             )
 
 
 def _check_critic_microbatch(batching: BatchingConfig, critics: int) -> None:
-    name, whole = "config.algorithm.num_critics", "config.batching.critic_minibatch_size"
-    _check_divides(name, critics, whole, batching.critic_minibatch_size)
+    name, total = "config.algorithm.num_critics", "config.batching.critic_minibatch_size"
+    _check_divides(name, critics, total, batching.critic_minibatch_size)
     part, size = "config.batching.critic_microbatch_size", batching.critic_microbatch_size
     if not size:
         part, size = "config.batching.microbatch_size", batching.microbatch_size
         _check_divides(name, critics, part, size)
     size = batching.critic_microbatch(critics)
     share = batching.critic_minibatch_size // critics
-    _check_divides(f"{part} (for each critic)", size, f"a critic's share of {whole}", share)
+    _check_divides(f"{part} (for each critic)", size, f"a critic's share of {total}", share)
 
 
 def check_truncation(where: str, section: Truncation) -> None:
@@ -113,15 +113,15 @@ def _check_sampling(sampling: SamplingConfig) -> None:
             f"config.sampling.slots is {sampling.slots}; it must be between 0 (all) and the batch, "
             f"num_prompts * group_size = {batch}"
         )
-    whole = "config.sampling.num_prompts"
-    _check_divides("config.sampling.chunks", sampling.chunks, whole, sampling.num_prompts)
+    total = "config.sampling.num_prompts"
+    _check_divides("config.sampling.chunks", sampling.chunks, total, sampling.num_prompts)
 
 
-def _check_divides(part: str, part_size: int, whole: str, whole_size: int) -> None:
-    if part_size < 1 or whole_size % part_size:
+def _check_divides(part: str, part_size: int, total: str, total_size: int) -> None:
+    if part_size < 1 or total_size % part_size:
         raise ConfigError(
-            f"{part} is {part_size}, which does not divide {whole} = {whole_size}; "
-            f"choose a divisor of {whole_size}"
+            f"{part} is {part_size}, which does not divide {total} = {total_size}; "
+            f"choose a divisor of {total_size}"
         )
 
 
@@ -137,7 +137,7 @@ def mesh_shape(mesh: MeshConfig, num_devices: int) -> tuple[int, int]:
 
 
 def check_divides_data_axis(config: Config, data: int) -> None:
-    """Raises `ConfigError` where prompts or microbatches cannot be spread over `data` devices."""
+    """Raises `ConfigError` where prompts or microbatches cannot be sharded over `data` devices."""
     batching = config.batching
     sizes = {
         "config.sampling.num_prompts": config.sampling.num_prompts,

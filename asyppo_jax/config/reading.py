@@ -29,7 +29,7 @@ def _zero_stage(gather: str, reduce: str = "microbatch") -> int:
     return {"layer": 3, "minibatch": 2 if reduce == "microbatch" else 1}[gather]
 
 
-# Settings of runs that an earlier version wrote. A run goes on after the renaming.
+# Settings of runs that an earlier version wrote. Such a run can be resumed.
 RENAMED = (
     Renamed(("algorithm.values",), "algorithm.value_timing", str),
     Renamed(("sampling.parts",), "sampling.chunks", int),

@@ -1,8 +1,8 @@
 """The configuration: frozen dataclasses, the only place where a default is written.
 
 A run's file in `configs/` edits `default_config()`; `config.reading` turns the result into the
-frozen, checked `Config` that the library takes. A tag says where a default comes from: [P] the
-paper states it (arXiv 2510.01656), [S] a summary of the paper does, [R] it is the default of ROLL,
+frozen, checked `Config` that the library takes. A tag gives the source of a default: [P] the paper
+states it (arXiv 2510.01656), [S] a summary of the paper states it, [R] it is the default of ROLL,
 the framework of the authors, [D] the paper is silent and this is our choice.
 """
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 T = TypeVar("T")
-# A setting that may differ when a run is resumed: it changes how the run is computed or what is
-# reported of it, and no number of it beyond rounding.
+# A setting that may differ when a run is resumed, because it changes how a step is computed or what
+# is reported, but not the results of a step beyond rounding.
 MayChange: TypeAlias = Annotated[T, "may change on resume"]
 
 
@@ -20,26 +20,27 @@ class NetworkConfig:
     """Which weights a network starts from, and how it computes."""
 
     path: str = ""  # a Hugging Face directory or hub name; empty (critics only): the actor's
-    architecture: str = ""  # a config.json that gives the shape in place of the path's own
+    architecture: str = ""  # a config.json to use instead of the one in `path`
     num_layers: int | None = None  # keep only the first n layers; None keeps all
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters are float32
-    # What the backward pass recomputes per layer: "none" keeps all activations, "dots" keeps the
-    # outputs of matrix products with weights (not attention's), "full" keeps the layer's input.
+    # Of activations and of products with weights; the stored parameters are float32.
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    # What each layer stores for the backward pass, which recomputes the rest. "none": all
+    # activations; "dots": its input and its products with weights; "full": its input only.
     remat: Literal["none", "dots", "full"] = "full"
     # Layers unrolled per scan iteration; 0 unrolls all, which avoids stacking activations across
     # layers: up to a fifth less time per update on a GPU, about twice the compile time.
     unroll: int = 1
-    # The backend for whole sequences. "auto": "splash" on TPU, "cudnn" on GPU, "xla" elsewhere.
+    # The attention backend for full sequences. "auto": "splash" on TPU, "cudnn" on GPU, else "xla".
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
-    # The backend for one new token and its KV cache (actor only). "auto": "blocks" on CPU; in
-    # bfloat16 the kernels "pages" on TPU (head_dim a multiple of 128) and "layers" on GPU; else
-    # "dense".
+    # The attention backend for one new token and its KV cache (actor only). "auto": "blocks" on
+    # CPU; in bfloat16 the kernels "pages" on TPU (head_dim a multiple of 128) and "layers" on GPU;
+    # else "dense".
     decode_attention: Literal["auto", "blocks", "dense", "pages", "layers"] = "auto"
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with a linear warm-up, behind a clip of the global gradient norm."""
+    """Clipping of the global gradient norm, then AdamW; the learning rate warms up linearly."""
 
     learning_rate: float = 1e-6
     warmup_steps: int = 0  # optimizer updates (not steps) until the full learning rate
@@ -65,7 +66,7 @@ class DataConfig:
     answer_pattern: str = (
         ""  # a regular expression whose group 1 is the answer, e.g. r"####\s*(.+)"
     )
-    num_records: int | None = None  # keep the first n; how many to generate, if generated
+    num_records: int | None = None  # use the first n; for generated records, how many to generate
     seed: int = 0  # of generated records
 
 
@@ -77,7 +78,7 @@ class PromptConfig:
     system_prompt: str = (
         "Please reason step by step, and put your final answer within \\boxed{}."  # [P]
     )
-    max_length: int = 512  # P, tokens; longer prompts are left out, counted and named
+    max_length: int = 512  # P, tokens; longer prompts are left out and reported at the start
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Truncation:
     temperature: float = 1.0  # 0: greedy
     top_k: int = 0  # keep the k likeliest tokens; 0: off
     top_p: float = 1.0  # nucleus (arXiv 1904.09751); 1: off
-    min_p: float = 0.0  # least share of the likeliest token's probability (2407.01082); 0: off
+    min_p: float = 0.0  # minimum probability relative to the likeliest token's (2407.01082); 0: off
 
     def truncation(self) -> dict[str, Any]:
         """These four options by name, to hand them on to another `Truncation`."""
@@ -102,7 +103,7 @@ class SamplingConfig(Truncation):
     top_p: float = 0.99  # [P]
     num_prompts: int = 32  # N, per step
     group_size: int = 32  # G [P]
-    # Sequences decoded at the same time; 0: all. A slot takes the next sequence when one ends.
+    # Sequences decoded at the same time; 0: all. When a sequence ends, its slot takes the next one.
     slots: int = 0
     # A rollout is sampled in this many chunks, one after the other; each is scored while the next
     # is being sampled. Useful where scoring is slow. A chunk waits for its longest answers.
@@ -141,18 +142,19 @@ class AlgorithmConfig:
     # Dr.GRPO, arXiv 2503.20783).
     group_scale: Literal["std", "none"] = "std"
     num_critics: int = 2  # K [P]; 0 needs an estimator without values
-    advantage_mask_fraction: float = 0.2  # k, share of real tokens with the lowest std [P]
-    entropy_mask_fraction: float = 0.2  # h, share of real tokens with the highest std [P]
+    advantage_mask_fraction: float = 0.2  # of the real tokens: those with the lowest std [P]
+    entropy_mask_fraction: float = 0.2  # of the real tokens: those with the highest std [P]
     gamma: float = 1.0  # [D] 0.95 is ROLL's default
     gae_lambda: float = 1.0  # [D] 0.95 is ROLL's default
-    # When the values of the advantages are computed. [D] After its update a critic has seen the
-    # reward of its own share, and the std becomes "who saw it"; the paper's box reads
-    # "after_update".
+    # When the values behind the advantages are computed. [D] After its update, a critic has fitted
+    # the rewards of its own share, so the std would show which critic trained on a response. The
+    # box with the algorithm in the paper has "after_update".
     value_timing: Literal["before_update", "after_update"] = "before_update"
     # The critics' targets. [D] "lambda": A_t + mean value, which equals the final reward at
     # gamma = lambda = 1.
     returns: Literal["lambda", "monte_carlo"] = "lambda"
-    # [D] Over real tokens, before the advantage mask: the mask belongs to the policy loss.
+    # Whose mean and std whiten the advantages: "before_mask", those of all real tokens [D], because
+    # the mask belongs to the policy loss; "after_mask", those that the advantage mask keeps.
     advantage_whitening: Literal["before_mask", "after_mask", "none"] = "before_mask"
     # The policy's loss per token: "asyppo" [P], or "module:function", a function of your own (see
     # `algorithm.policy_losses`).
@@ -161,17 +163,17 @@ class AlgorithmConfig:
     # sequences; "token": the mean over all tokens of a minibatch (DAPO, arXiv 2503.14476);
     # "constant": 1/C per token, then the mean over sequences (Dr.GRPO, arXiv 2503.20783).
     loss_aggregation: Literal["sequence", "token", "constant"] = "sequence"
-    clip_eps_low: float = 0.2  # [D] the paper's objective is symmetric, its value is not stated
+    clip_eps_low: float = 0.2  # [D] the paper clips symmetrically and does not give the value
     clip_eps_high: float = 0.2  # [D] 0.28 is common
     entropy_coef: float = 1e-3  # [D] ROLL's default is 0
     actor_epochs: int = 4  # [D] the paper's "update-to-data ratio 4"
     critic_epochs: int = 1  # [R]
-    # Steps at the start that update the critics only. [D] Critics that start alike make the masks
-    # arbitrary.
+    # Steps at the start that update the critics only. [D] Untrained critics differ by their random
+    # heads alone, so the masks would be arbitrary.
     critic_warmup_steps: int = 10
     # [D] False: all critics start from one value head, so the std is 0 until their data differ.
     distinct_value_heads: bool = True
-    # [D] "joint": one clipped optimizer over the stack, which couples the critics' updates.
+    # [D] "joint": one optimizer, with one gradient clip, for all critics; it couples their updates.
     critic_optimizer: Literal["per_critic", "joint"] = "per_critic"
     # [D] "rollout": the sampler's log-probs, whose gap to the learner's is measured per step;
     # "recompute": one more forward pass of the actor before its update.
@@ -186,17 +188,17 @@ class AlgorithmConfig:
             name = "AsyPPO" if self.num_critics > 1 else "PPO"
         if (self.advantages, self.group_scale) == ("grpo", "none"):
             name = "Dr.GRPO"
-        parts = [f"{self.num_critics or 'no'} critic{'s' * (self.num_critics != 1)}"]
+        details = [f"{self.num_critics or 'no'} critic{'s' * (self.num_critics != 1)}"]
         if self.num_critics > 1:  # one critic has no disagreement to rank: masks keep every token
-            k, h = self.advantage_mask_fraction, self.entropy_mask_fraction
-            parts.append(f"masks {k:.0%} and {h:.0%}")
+            advantage, entropy = self.advantage_mask_fraction, self.entropy_mask_fraction
+            details.append(f"masks {advantage:.0%} and {entropy:.0%}")
         if self.loss_aggregation != "sequence":
-            parts.append(
+            details.append(
                 {"token": "loss per token", "constant": "loss over C"}[self.loss_aggregation]
             )
         if self.loss != "asyppo":
-            parts.append(f"loss {self.loss}")
-        return f"{name} ({', '.join(parts)})"
+            details.append(f"loss {self.loss}")
+        return f"{name} ({', '.join(details)})"
 
 
 @dataclass(frozen=True)
@@ -205,25 +207,26 @@ class BatchingConfig:
 
     actor_minibatch_size: int = 128  # sequences
     critic_minibatch_size: int = 128  # sequences, over all critics together
-    microbatch_size: int = 16  # rows: sequences unless packed
-    critic_microbatch_size: int = 0  # rows of each critic; 0: its even share of microbatch_size
+    microbatch_size: int = 16  # sequences; with `packing`, packed rows
+    critic_microbatch_size: int = 0  # the same for each critic; 0: its share of microbatch_size
     # Pack several sequences into one row of P + C tokens and skip empty microbatches, so that an
     # update costs what its real tokens cost. Results differ in rounding only. It saves time where
     # answers are shorter than C and a minibatch has several microbatches.
     packing: bool = False
-    # Rows of C completion tokens that share one forward and backward pass over their prompt; 1
-    # computes the prompt with every completion. A minibatch then holds whole groups; results differ
-    # in rounding only. It saves time where prompts are long. On TPU, together with `packing`,
-    # attention falls back to "xla": splash cannot let several completions see one prompt.
+    # Completions (with `packing`: packed rows of completions) that share one forward and backward
+    # pass over their prompt; 1: each completion has its own pass. Above 1, a minibatch must contain
+    # complete groups. Results differ in rounding only. It saves time where prompts are long. With
+    # `packing` on TPU attention falls back to "xla", because splash cannot let several completions
+    # see one prompt.
     rows_per_prompt: int = 1
-    logits_chunk: int = 128  # completion positions whose logits are in memory at the same time
+    logits_chunk: int = 128  # positions per sequence whose logits are in memory at the same time
 
     def critic_microbatch(self, num_critics: int) -> int:
         """Rows of each critic in one microbatch."""
         return self.critic_microbatch_size or self.microbatch_size // num_critics
 
     def rows_of(self, sequences: int) -> int:
-        """How many rows hold this many sequences, unless they are packed."""
+        """The rows of a network for this many sequences (or packed rows of completions)."""
         return sequences // self.rows_per_prompt
 
 
@@ -231,7 +234,7 @@ class BatchingConfig:
 class MeshConfig:
     """Devices: `data` shards batch and parameters (FSDP), `model` shards heads and mlp."""
 
-    data: MayChange[int] = -1  # -1: all devices that `model` leaves
+    data: MayChange[int] = -1  # -1: the number of devices divided by `model`
     model: MayChange[int] = 1
     # What is replicated over `data` during an update, after the stages of ZeRO (arXiv 1910.02054).
     # 3: nothing; parameters are all-gathered per layer, gradients reduced per microbatch.
@@ -242,8 +245,8 @@ class MeshConfig:
     # Optimizer states are sharded in all three.
     zero_stage: MayChange[Literal[3, 2, 1]] = 3
     # What is offloaded to host memory (`pinned_host`) while a phase does not need it: nothing, the
-    # optimizer states, or the networks too. It costs two transfers of each per step, and runs the
-    # phases of a step as separate programs.
+    # optimizer states, or the networks too. Each is moved to the host and back once per step, and
+    # the phases of a step are separate programs.
     offload: MayChange[Literal["none", "optimizers", "idle"]] = "none"
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from asyppo_jax.models.attention.decode_attention import BLOCKS, Cache, DecodeBackend
-from asyppo_jax.models.attention.decode_blocks import SharedPrompts
+from asyppo_jax.models.attention.decode_blocks import SharedPromptCache
 from asyppo_jax.models.attention.self_attention import AttentionBackend
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.decoder import Decoder, embed, final_norm, trunk_fields
@@ -85,13 +85,13 @@ def decoding_step(
     lengths: Int[Array, " R"],
     longest: Int[Array, ""],
     cache: Cache,
-    prompts: SharedPrompts | None = None,
+    prompts: SharedPromptCache | None = None,
 ) -> tuple[Float[Array, "R V"], Cache]:
     """The logits after one more token per row, float32, and the cache with that token.
 
-    `params` are `decoding_step_params`. `lengths` counts a row's tokens so far, `longest` is the
-    greatest number of them in a cache. With `prompts` these hold a row's first tokens, and the
-    cache those that follow.
+    `params` are `decoding_step_params`. `lengths` counts a row's tokens so far; `longest` is the
+    largest number of them in any row of the cache. With `prompts`, a row's first tokens are in
+    `prompts` and the others in the cache.
     """
     decoder = params["decoder"]
     x = embed(decoder["embedding"], tokens[:, None], actor.dtype)

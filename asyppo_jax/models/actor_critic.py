@@ -21,7 +21,7 @@ from asyppo_jax.models.actor import (
     last_logits,
 )
 from asyppo_jax.models.attention.decode_attention import Cache
-from asyppo_jax.models.attention.decode_blocks import SharedPrompts
+from asyppo_jax.models.attention.decode_blocks import SharedPromptCache
 from asyppo_jax.models.attention.segments import Segments, positions_of
 from asyppo_jax.models.attention.self_attention import AttentionBackend
 from asyppo_jax.models.config import ModelConfig
@@ -35,8 +35,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def init_value_kernel(key: PRNGKeyArray, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     """Normal noise of standard deviation 0.1 / √D, D the last axis.
 
-    Small, so that values start near 0 while nothing is known; not zero, so that critics with
-    different keys disagree from the first step.
+    Small, so that values start near 0; not zero, so that critics with different keys disagree from
+    the first step.
     """
     return 0.1 / shape[-1] ** 0.5 * jax.random.normal(key, shape, dtype)
 
@@ -108,7 +108,7 @@ class Networks:
         lengths: Int[Array, " R"],
         longest: Int[Array, ""],
         cache: Cache,
-        prompts: SharedPrompts | None = None,
+        prompts: SharedPromptCache | None = None,
     ) -> tuple[Float[Array, "R V"], Cache]:
         """See `actor.decoding_step`."""
         return decoding_step(self.actor, params, tokens, lengths, longest, cache, prompts)
@@ -122,7 +122,7 @@ class Networks:
 
 
 def in_compute_dtype(params: Params, dtype: jnp.dtype) -> Params:
-    """The parameters in the compute dtype, but for norm scales and value heads, which stay float32.
+    """The parameters in the compute dtype, except norm scales and value heads, which stay float32.
 
     Cast once here, they are not cast at every use, and all-gathers send half the bytes in bfloat16.
     No result changes.

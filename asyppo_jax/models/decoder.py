@@ -65,7 +65,9 @@ class Decoder(nn.Module):
         c = self.config
         first = None
         if self.attention == "cudnn":
-            assert not isinstance(segments, SharedPrompts), "shared prompts use cudnn_packed"
+            assert not isinstance(segments, SharedPrompts), (
+                "rows with a shared prompt need the backend cudnn_packed"
+            )
             first = jnp.argmax(segments > 0, axis=1)
             tokens, positions, segments = (
                 roll_rows(x, first) for x in (tokens, positions, segments)

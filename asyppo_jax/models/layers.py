@@ -80,13 +80,13 @@ class _Products(nn.Module):
 def with_outputs_first(params: Any) -> Any:
     """A layer's parameters for a `Block` with `outputs_first`: kernels [*out, *into]."""
 
-    def one(path, x):
+    def move_outputs(path, x):
         name = path[-1].key
         if not name.endswith("_kernel"):
             return x
         return jnp.moveaxis(x, -1, 0) if name == "o_kernel" else jnp.moveaxis(x, 0, -1)
 
-    return jax.tree_util.tree_map_with_path(one, params)
+    return jax.tree_util.tree_map_with_path(move_outputs, params)
 
 
 class Attention(_Products):

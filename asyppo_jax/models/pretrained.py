@@ -52,7 +52,7 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
 
 
 def load_critic_alone(source: NetworkConfig, platform: str | None = None) -> Networks:
-    """A critic's architecture without an actor: what asks for the actor fails."""
+    """A critic's architecture without an actor; code that needs the actor fails."""
     critic = Critic(**_fields(source, platform or jax.default_backend(), BatchingConfig()))
     return Networks(cast(Actor, None), critic)
 
@@ -95,24 +95,24 @@ def load_actor_params(config: Config, networks: Networks) -> Params:
 def load_critic_params(config: Config, networks: Networks) -> Params:
     """K equal trunks from the critics' checkpoint, stacked, each with a value head of its own.
 
-    Heads are drawn from the run's seed, unless the checkpoint is a critic's and brings one. Equal
+    Heads are drawn from the run's seed, unless the checkpoint is a critic's and has one. Equal
     trunks with equal heads would never disagree (`algorithm.distinct_value_heads`).
     """
     count = config.algorithm.num_critics
     if networks.critic is None:
         return {}
-    one = load_params(critic_source(config).path, networks.critic.config, "critic")
-    if "value_kernel" not in one:
+    params = load_params(critic_source(config).path, networks.critic.config, "critic")
+    if "value_kernel" not in params:
         width = networks.critic.config.embed_dim
         keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), count)
         if not config.algorithm.distinct_value_heads:
             keys = jnp.broadcast_to(keys[:1], keys.shape)
         heads = np.asarray(jax.vmap(lambda k: init_value_kernel(k, (width,)))(keys))
     else:
-        heads = np.stack([one["value_kernel"]] * count)
+        heads = np.stack([params["value_kernel"]] * count)
     trunk = {
-        "decoder": one["decoder"],
-        "value_bias": one.get("value_bias", np.zeros((), "float32")),
+        "decoder": params["decoder"],
+        "value_bias": params.get("value_bias", np.zeros((), "float32")),
     }
     # A view: K copies exist only once they are on the devices.
     stack = jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape)), trunk)

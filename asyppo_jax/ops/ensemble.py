@@ -32,14 +32,14 @@ def disagreement_masks(
 ) -> tuple[Bool[Array, "B C"], Bool[Array, "B C"]]:
     """The masks I^A and I^H of AsyPPO as `(advantage_mask, entropy_mask)`; false means dropped.
 
-    The batch has n real tokens. I^A drops the round(k·n) tokens with the lowest σ: the critics
-    agree, so there is little to learn. I^H drops the round(h·n) tokens with the highest σ: the
-    critics disagree, so the state is noisy. Padding is false in both masks.
+    I^A drops the given fraction of real tokens with the lowest σ: the critics agree, so there is
+    little to learn. I^H drops the given fraction with the highest σ: the critics disagree, so the
+    state is noisy. Both counts are rounded to integers. Padding is false in both masks.
 
     The counts are exact, because tokens are dropped by rank. A threshold would drop all or none of
     the tokens with equal σ. `key` breaks ties at random, because breaking them by position would
-    always drop tokens of the first rows. If max σ = 0 there is nothing to rank, and both masks keep
-    every real token.
+    always drop tokens of the first sequences. If max σ = 0 there is nothing to rank, and both masks
+    keep every real token.
     """
     count = jnp.sum(mask)
     rank = masked_rank(value_std, mask, key)

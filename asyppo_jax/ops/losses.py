@@ -1,4 +1,4 @@
-"""Per-token losses; `ops.masked` has the functions that reduce them to a number.
+"""Per-token losses; `ops.aggregation` and `ops.masked` have the functions that reduce them.
 
 PPO: Schulman et al., arXiv 1707.06347, equation 7. AsyPPO: arXiv 2510.01656.
 """

@@ -6,7 +6,7 @@ reads the gradient, with strided memory access. This took a third of a backward 
 gradient is computed and written to memory once, and the activations are transposed instead. On
 other platforms XLA fuses such work into the products themselves, so nothing is changed there.
 
-Decoding. A step multiplies few rows with weights that are read from memory again for every token.
+Decoding. A decoding step multiplies few rows with all weights, which it reads from memory.
 A CPU reads the left operand sequentially and the right operand by columns. W · xᵀ therefore takes
 50% to 90% of the time of x · W (`small_batch_dense`).
 """
@@ -33,7 +33,7 @@ def materialize(x: Array) -> Array:
 
 
 def squeeze_leading(x: Array) -> Array:
-    """`x` without its axes of length 1, except for the last axis.
+    """`x` with its axes of length 1 removed, except for the last axis.
 
     On a CPU, products with a leading axis of length 1 are 4 to 9 times slower.
     """
@@ -95,7 +95,10 @@ gated_mlp.defvjp(_gated_forward, _gated_backward)
 def small_batch_dense(
     x: Float[Array, "R D"], kernel: Float[Array, "F D"], dtype: DTypeLike | None = None
 ) -> Float[Array, "R F"]:
-    """x · Wᵀ for a decoding step; the kernel's output axis is first. `dtype` None: that of x."""
+    """x · Wᵀ for a decoding step; the kernel's output axis is first.
+
+    `dtype` is that of the result; None: that of x.
+    """
     if x.shape[0] > _SMALL_BATCH:
         return jnp.einsum("rd,fd->rf", x, kernel, preferred_element_type=dtype)
     return _features_first(x, kernel, dtype).T

@@ -93,7 +93,7 @@ def restore(
     where = manager.directory
     step = manager.latest_step() if step is None else step
     if step is None:
-        raise CheckpointError(f"{where} holds no checkpoint; check --workdir")
+        raise CheckpointError(f"{where} has no checkpoint; check --workdir")
     args = ocp.args.Composite(state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
     try:
         restored = manager.restore(step, args=args)
@@ -107,7 +107,7 @@ def restore(
 
 
 def is_run(path: str) -> bool:
-    """Whether a directory is that of a run: whether it has settings and checkpoints."""
+    """Whether a directory is the workdir of a run, with settings and checkpoints."""
     directory = absolute(path)
     return (directory / _SETTINGS).is_file() and (directory / _CHECKPOINTS).is_dir()
 
@@ -140,15 +140,15 @@ def saved_steps(workdir: str) -> list[int]:
 def choose_step(workdir: str, step: int | Literal["latest", "best"]) -> int:
     """The step of a checkpoint in `workdir`: the latest, the best, or the given one if it exists.
 
-    "best" has the highest held-out accuracy in `metrics.jsonl` among the checkpoints that are kept,
-    and is the earliest of equal ones.
+    "best" is the checkpoint on disk with the highest held-out accuracy in `metrics.jsonl`; on a
+    tie, the earliest.
 
     Raises:
         CheckpointError: there is no such checkpoint; the message names those that exist.
     """
     steps = saved_steps(workdir)
     if not steps:
-        raise CheckpointError(f"{workdir} holds no finished checkpoint; give a run that saved one")
+        raise CheckpointError(f"{workdir} has no finished checkpoint; give a run that saved one")
     if step == "latest":
         return steps[-1]
     if step == "best":
@@ -166,7 +166,7 @@ def choose_step(workdir: str, step: int | Literal["latest", "best"]) -> int:
         return max(sorted(accuracies), key=lambda s: accuracies[s])
     if step not in steps:
         raise CheckpointError(
-            f"{workdir} holds no checkpoint of step {step}; there are {_listed(steps)}"
+            f"{workdir} has no checkpoint of step {step}; give one of the steps {_listed(steps)}"
         )
     return step
 
@@ -215,9 +215,9 @@ def check_same_run(workdir: str, settings: dict[str, Any]) -> None:
     if not file.exists():
         return
     before, now = _flat(read_settings(workdir)), _flat(from_dict(settings))
-    free = may_change()
+    changeable = may_change()
     for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name) and name not in free:
+        if before.get(name) != now.get(name) and name not in changeable:
             raise CheckpointError(
                 f"{workdir} holds a run with config.{name} = {before.get(name)!r}, this one has "
                 f"{now.get(name)!r}; give another --workdir, or the same settings to resume"
@@ -225,10 +225,10 @@ def check_same_run(workdir: str, settings: dict[str, Any]) -> None:
 
 
 def write_settings(workdir: str, settings: dict[str, Any]) -> None:
-    """Writes a run's settings beside its checkpoints, after all its inputs were checked.
+    """Writes a run's settings into its workdir; call it after all inputs were checked.
 
-    A run that could not start must not claim the directory. The first process writes, and every
-    process checks that it sees the file.
+    Otherwise a run that cannot start would occupy the directory. The first process writes, and
+    every process checks that it sees the file.
 
     Raises:
         CheckpointError: on every process, if they do not share the directory.

@@ -49,7 +49,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     try:
         return jax.make_mesh(shape, names, auto, devices=devices)
     except NotImplementedError:
-        # The sizes are no products of the sides of the torus (2 x 8 on 4 x 4), so a side is split.
+        # The sizes are not products of the torus's sides (2 x 8 on 4 x 4), so a side is split.
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
         return Mesh(grid, names, axis_types=auto)
 
@@ -57,7 +57,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 def param_shardings(boxed: Params, mesh: Mesh) -> Params:
     """The sharding of every leaf of a boxed (axis-named) parameter tree, by `RULES`.
 
-    An axis whose size is no multiple of its mesh axis (say 3 key heads over 2) is not sharded.
+    An axis whose size is not a multiple of its mesh axis (say 3 key heads over 2) is not sharded.
     """
     specs = meta.get_partition_spec(boxed)
     shapes = meta.unbox(boxed)
@@ -76,7 +76,7 @@ def gather_params(params: Params, boxed: Params) -> Params:
     """Inside jit: parameters all-gathered over `data`, still sharded over `model` (see `RULES`).
 
     For loops that read every parameter in every iteration. All-gathering layer by layer, as FSDP
-    does, would send the parameters over the network in every iteration.
+    does, would send the parameters over the interconnect in every iteration.
     """
     return _constrain_params(params, boxed, replicate="embed")
 
@@ -108,7 +108,7 @@ def constrain(x: jax.Array, names: Sequence[str | None]) -> jax.Array:
 def _partition_spec(names: Sequence[str | None], shape: tuple[int, ...], mesh) -> PartitionSpec:
     """`RULES` for one array.
 
-    An axis is not sharded if its size is no multiple of the mesh axis, or if a surrounding
+    An axis is not sharded if its size is not a multiple of the mesh axis, or if a surrounding
     `shard_map` already uses that mesh axis.
     """
     rules = dict(RULES)
@@ -124,7 +124,7 @@ def _partition_spec(names: Sequence[str | None], shape: tuple[int, ...], mesh) -
 
 
 def like_params(tree, params: Params, shardings: Params, mesh: Mesh):
-    """Shardings for optimizer state: moments are sharded as their parameter, the rest replicated.
+    """Shardings for optimizer state: moments are sharded as their parameter, all else replicated.
 
     A leaf is the moment of a parameter if its path ends in the parameter's path and the shapes are
     equal.
@@ -179,7 +179,7 @@ def map_data_shards(
 
     The rows are along `axis` of the inputs and along the first axis of the outputs. `params` are
     replicated over `data`; the other mesh axes are left to the partitioner. Returns `function`
-    itself without a mesh, or if `num_rows` is no multiple of `data`. Conditions of loops and
+    itself without a mesh, or if `num_rows` is not a multiple of `data`. Conditions of loops and
     branches in `function` must go through `max_over_data_shards`.
     """
     mesh = jax.sharding.get_abstract_mesh()
@@ -204,8 +204,8 @@ def map_rows_and_heads(
 ) -> Callable[..., Any]:
     """Inside jit: `function`, a kernel, under `shard_map` over rows (`data`) and heads (`model`).
 
-    In the specs, "rows" means `data` and "heads" means `model`. If `num_rows` or `num_heads` is no
-    multiple of its mesh axis, every device of that axis computes all of them. Returns `function`
+    In the specs, "rows" means `data` and "heads" means `model`. If `num_rows` or `num_heads` is not
+    a multiple of its mesh axis, every device of that axis computes all of them. Returns `function`
     itself without a mesh.
     """
     mesh = jax.sharding.get_abstract_mesh()

@@ -24,7 +24,7 @@ class DecodingOptions(Truncation):
     stop_ids: tuple[int, ...]  # a completion ends with the first of these, which belongs to it
     pad_id: int
     slots: int = 0  # sequences decoded at the same time; 0: all
-    sampled_log_probs: bool = False  # whether the rollout holds them as well
+    sampled_log_probs: bool = False  # whether the rollout has them as well
 
     @property
     def truncates(self) -> bool:
@@ -46,8 +46,8 @@ def draw(
     """One token per row from softmax(logits / temperature) after top-k, top-p and min-p.
 
     `log_prob` is log π(token) of the plain policy (temperature 1, no truncation), because PPO's
-    ratio is one of policies. A greedy token is the likeliest one, the first of them on a tie; its
-    `sampled_log_prob` is 0.
+    ratio compares plain policies. A greedy token is the likeliest one, the first of them on a tie;
+    its `sampled_log_prob` is 0.
     """
     highest = jnp.max(logits, axis=-1, keepdims=True)
     plain = jnp.exp(logits - highest)

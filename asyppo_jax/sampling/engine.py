@@ -1,8 +1,8 @@
 """The decoding engine: a fixed number of slots, refilled as answers end, all in one program.
 
-Each prompt is prefilled once. A slot decodes one response (a request) at a time; when that ends,
-the slot copies the keys and values of the next request's prompt. On a CPU every row costs time, so
-once no request waits the remaining ones continue in smaller and smaller programs. The noise of
+Each prompt is prefilled once. A slot decodes one response (a request) at a time. When it ends, the
+slot copies the keys and values of the next request's prompt. On a CPU every row costs time, so when
+no request waits any more, decoding continues in smaller programs as responses end. The noise of
 token t of response b depends on the key, b and t alone, not on slots or devices.
 """
 
@@ -17,22 +17,21 @@ from asyppo_jax.runtime.sharding import gather_params, map_data_shards, max_over
 from asyppo_jax.sampling.draw import DecodingOptions, Draw, draw
 from asyppo_jax.sampling.prefill import prefill
 from asyppo_jax.sampling.slots import (
-    Answers,
-    Progress,
+    DecodedAnswers,
+    DecodeState,
     Requests,
-    all_at_once,
-    fewer,
+    compact_slots,
     refill,
+    start_empty,
+    start_full,
     while_any,
-    with_free_slots,
 )
 from asyppo_jax.types import Params, PromptBatch, Rollout
 
-# A further program costs more compile time than it saves if it has fewer rows than this, saves
-# fewer rows than this, or is used for fewer tokens of the longest answer.
-_FEWEST_SLOTS = 16
-_FEWEST_SAVED = 8
-_FEWEST_TOKENS = 16
+# Limits below which a smaller program would cost more compile time than it saves.
+_MIN_SLOTS = 16  # its rows
+_MIN_SAVED = 8  # rows fewer than in the program before
+_MIN_TOKENS = 16  # tokens of the longest answer per program
 
 
 def sample(
@@ -48,14 +47,14 @@ def sample(
 ) -> Rollout:
     """G completions for each of N prompts; the responses of a prompt are neighbours.
 
-    `log_probs` are log π(token) of the plain policy (temperature 1, no truncation). `first_row` is
-    the index of the first response in the rollout that this is a chunk of; the tokens do not depend
-    on the division into chunks. `limits` is the greatest number of tokens of each response, 1 … C.
-    `stop_table` has the stop strings (see `make_stop_table`). All rewards are 0 and invalid until
-    they are replaced.
+    `log_probs` are log π(token) of the plain policy (temperature 1, no truncation). If the prompts
+    are a chunk of a rollout, `first_row` is the index of their first response in that rollout; the
+    tokens do not depend on the division into chunks. `limits` is the maximum number of tokens of
+    each response, 1 … C. `stop_table` has the stop strings (see `make_stop_table`). All rewards are
+    0 and invalid until they are replaced.
 
     On a mesh each data shard samples its own prompts from its own queue, if the number of prompts
-    is a multiple of the shards.
+    is a multiple of the number of data shards.
     """
     batch = prompts.tokens.shape[0] * options.group_size
     params = decoding_params(params, networks)
@@ -64,12 +63,12 @@ def sample(
         limits = jnp.full(batch, options.max_completion_length, jnp.int32)
     limits = jnp.clip(limits, 1, options.max_completion_length)
 
-    def one_shard(replicated, *rows):
+    def on_shard(replicated, *rows):
         # Each shard has its share of the slots.
         slots = -(-(options.slots or batch) * len(rows[-1]) // batch)
         return _sample_shard(*replicated, *rows, networks=networks, options=options, slots=slots)
 
-    run = map_data_shards(one_shard, prompts.tokens.shape[0])
+    run = map_data_shards(on_shard, prompts.tokens.shape[0])
     return run((params, stop_table), prompts, row_keys, limits)
 
 
@@ -100,14 +99,14 @@ def _sample_shard(
     length = width + options.max_completion_length
     answers = _first_tokens(prompt_logits, row_keys, stop_table, options)
     first = answers.tokens[:, 0]
-    over = _ends(first, answers.lengths >= limits, answers.stop_states, stop_table, options)
-    requests = Requests(row_keys, limits, lengths, over, stop_table, None)
+    ends = _ends(first, answers.lengths >= limits, answers.stop_states, stop_table, options)
+    requests = Requests(row_keys, limits, lengths, ends, stop_table, None)
     if backend.per_layer and slots >= batch:
-        progress = all_at_once(backend, kv, requests, answers)
+        state = start_full(backend, kv, requests, answers)
     else:
-        requests = requests._replace(prompts=backend.make(*kv, length, part=width))
-        progress = with_free_slots(backend, kv[0], requests, answers, min(slots, batch), length)
-    answers = _decode(networks.step_params(params, length), progress, requests, networks, options)
+        requests = requests._replace(prompts=backend.make(*kv, length, allocate=width))
+        state = start_empty(backend, kv[0], requests, answers, min(slots, batch), length)
+    answers = _decode(networks.step_params(params, length), state, requests, networks, options)
     return _to_rollout(prompts, answers, options)
 
 
@@ -116,10 +115,10 @@ def _first_tokens(
     row_keys: Key[Array, " B"],
     stop_table: Int[Array, "states V"] | None,
     options: DecodingOptions,
-) -> Answers:
+) -> DecodedAnswers:
     """Token 0 of every request, drawn from the logits of its prompt.
 
-    One response of every group per iteration, so that at most [N, V] weights are in memory.
+    One response of every group per iteration, so that at most [N, V] probabilities are in memory.
     """
     group = options.group_size
     keys = row_keys.reshape(-1, group).T
@@ -131,7 +130,7 @@ def _first_tokens(
     states = jnp.zeros(batch, jnp.int32)
     if stop_table is not None:
         states = stop_table[states, token]
-    return Answers(
+    return DecodedAnswers(
         tokens=tokens,
         log_probs=log_probs,
         sampled_log_probs=sampled if options.sampled_log_probs else None,
@@ -168,63 +167,61 @@ def is_stop(tokens: Int[Array, " B"], stop_ids: tuple[int, ...]) -> Bool[Array, 
 
 def _decode(
     params: Params,
-    progress: Progress,
+    state: DecodeState,
     requests: Requests,
     networks: Networks,
     options: DecodingOptions,
-) -> Answers:
-    """All answers: the loop, in smaller and smaller programs once no request waits."""
+) -> DecodedAnswers:
+    """All answers, after the decoding loop; it continues in smaller programs (`_program_sizes`)."""
     batch, backend = requests.keys.shape[0], networks.actor.decode
     step = partial(_step, params, networks=networks, options=options)
-    sizes = [progress.slots.request.shape[0]]
-    if (
-        backend.for_small_batch
-    ):  # an accelerator reads all weights per token, for any number of rows
+    sizes = [state.slots.request.shape[0]]
+    if backend.for_small_batch:  # elsewhere a token takes as long with fewer rows
         sizes = _program_sizes(sizes[0], options.max_completion_length)
     for i, smaller in enumerate([*sizes[1:], 0]):
 
-        def more(progress: Progress, smaller=smaller):
-            live = jnp.sum(progress.slots.request < batch)
-            return (progress.next < batch) | (live > smaller)
+        def has_more(state: DecodeState, smaller=smaller):
+            live = jnp.sum(state.slots.request < batch)
+            return (state.next < batch) | (live > smaller)
 
         with jax.named_scope("decode_tail" if i else "decode"):
-            progress = while_any(more, partial(step, requests=requests), progress)
+            state = while_any(has_more, partial(step, requests=requests), state)
         if smaller:
-            progress = progress._replace(slots=fewer(backend, progress.slots, smaller))
+            state = state._replace(slots=compact_slots(backend, state.slots, smaller))
             requests = requests._replace(prompts=None)
-    return progress.answers
+    return state.answers
 
 
 def _program_sizes(slots: int, completion: int) -> list[int]:
-    """The rows of each program in turn: powers of two and 3/4 of them.
+    """The number of rows of each program, descending: `slots`, then powers of two and 3/4 of them.
 
-    Some are left out where answers are short, so that every program has tokens to decode.
+    If answers are short, some sizes are left out, so that every program has tokens to decode.
     """
     sizes = [slots]
     while smaller := _next_size(sizes[-1]):
         sizes.append(smaller)
-    most = max(1, completion // _FEWEST_TOKENS)
+    most = max(1, completion // _MIN_TOKENS)
     return sizes[:: -(-len(sizes) // most)]
 
 
 def _next_size(size: int) -> int:
     power = 2 ** (size.bit_length() - 1)
-    sizes = (x for x in (power, power // 4 * 3, power // 2) if size - x >= _FEWEST_SAVED)
-    return next((x for x in sizes if x >= _FEWEST_SLOTS), 0)
+    sizes = (x for x in (power, power // 4 * 3, power // 2) if size - x >= _MIN_SAVED)
+    return next((x for x in sizes if x >= _MIN_SLOTS), 0)
 
 
 def _step(
     params: Params,
-    progress: Progress,
+    state: DecodeState,
     *,
     requests: Requests,
     networks: Networks,
     options: DecodingOptions,
-) -> Progress:
+) -> DecodeState:
     """Refills free slots, then samples one more token of every request in a slot."""
     batch = requests.keys.shape[0]
     backend, group = networks.actor.decode, options.group_size
-    next_request, slots, answers = refill(progress, requests, backend, group)
+    next_request, slots, answers = refill(state, requests, backend, group)
     request, live = slots.request, slots.request < batch
     longest = max_over_data_shards(jnp.max(slots.in_cache()))
     logits, cache = networks.actor_step(
@@ -232,20 +229,20 @@ def _step(
     )
     t = answers.lengths[request]
     drawn: Draw = draw(logits, _uniform(requests.keys[request], t), options)
-    state = answers.stop_states[request]
+    stop_state = answers.stop_states[request]
     if requests.stop_table is not None:
-        state = requests.stop_table[state, drawn.token]
+        stop_state = requests.stop_table[stop_state, drawn.token]
     at_limit = t + 1 >= requests.limits[request]
-    ends = _ends(drawn.token, at_limit, state, requests.stop_table, options)
+    ends = _ends(drawn.token, at_limit, stop_state, requests.stop_table, options)
     # The request of a free slot is out of range, so its writes are dropped.
-    answers = Answers(
+    answers = DecodedAnswers(
         tokens=answers.tokens.at[request, t].set(drawn.token, mode="drop"),
         log_probs=answers.log_probs.at[request, t].set(drawn.log_prob, mode="drop"),
         sampled_log_probs=None
         if answers.sampled_log_probs is None
         else answers.sampled_log_probs.at[request, t].set(drawn.sampled_log_prob, mode="drop"),
         lengths=answers.lengths.at[request].set(t + 1, mode="drop"),
-        stop_states=answers.stop_states.at[request].set(state, mode="drop"),
+        stop_states=answers.stop_states.at[request].set(stop_state, mode="drop"),
     )
     continues = live & ~ends
     slots = slots._replace(
@@ -254,10 +251,10 @@ def _step(
         length=jnp.where(continues, slots.length + 1, 0),
         cache=cache,
     )
-    return Progress(next_request, slots, answers)
+    return DecodeState(next_request, slots, answers)
 
 
-def _to_rollout(prompts: PromptBatch, answers: Answers, options: DecodingOptions) -> Rollout:
+def _to_rollout(prompts: PromptBatch, answers: DecodedAnswers, options: DecodingOptions) -> Rollout:
     batch, length = answers.tokens.shape
     prompt_tokens, prompt_mask = (
         jnp.repeat(x, options.group_size, axis=0) for x in (prompts.tokens, prompts.mask)

@@ -107,7 +107,7 @@ def evaluation_options(config: Config, stop_ids: tuple[int, ...], pad_id: int) -
 
 
 def read_answers(rollout: Rollout, prompts: Sequence[Prompt], sampler: Sampler) -> Answers:
-    """This process's sequences as text without special tokens, beside their problems.
+    """This process's sequences as text without special tokens, with their problems.
 
     `prompts` are those of the full rollout.
     """

@@ -1,8 +1,8 @@
 """The slots of the decoding loop: which request each one decodes, and its keys and values.
 
-With a slot for every request all are decoded at the same time; on a CPU the keys and values of a
-prompt are then stored, and read, once for its group. With fewer slots requests wait: when an answer
-ends, its slot takes the next request and copies that request's prompt.
+If there is a slot for every request, all are decoded at the same time. On a CPU the keys and values
+of a prompt are then stored and read once for its group. With fewer slots requests wait: when a
+response ends, its slot takes the next request and copies the keys and values of its prompt.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from asyppo_jax.models.attention.decode_attention import Cache, DecodeBackend
-from asyppo_jax.models.attention.decode_blocks import SharedPrompts, share_prompts
+from asyppo_jax.models.attention.decode_blocks import SharedPromptCache, share_prompts
 from asyppo_jax.runtime.sharding import max_over_data_shards
 
 
@@ -21,14 +21,14 @@ class Requests(NamedTuple):
     """The B responses that one shard has to sample; constant while they are decoded."""
 
     keys: Key[Array, " B"]
-    limits: Int[Array, " B"]  # greatest number of completion tokens, 1 … C
+    limits: Int[Array, " B"]  # maximum number of completion tokens, 1 … C
     prompt_lengths: Int[Array, " N"]
-    over: Bool[Array, " B"]  # ended by its first token, which is drawn before the loop
+    ends_at_once: Bool[Array, " B"]  # its first token, drawn before the loop, is its last
     stop_table: Int[Array, "states V"] | None
     prompts: Cache | None  # keys and values that a slot copies; None: no request waits
 
 
-class Answers(NamedTuple):
+class DecodedAnswers(NamedTuple):
     """What has been sampled so far, by request."""
 
     tokens: Int[Array, "B C"]
@@ -45,7 +45,7 @@ class Slots(NamedTuple):
     token: Int[Array, " R"]  # the last one drawn, not in the cache yet
     length: Int[Array, " R"]  # tokens in the cache and in a shared prompt; 0: the slot is free
     cache: Cache
-    shared: SharedPrompts | None
+    shared: SharedPromptCache | None
 
     def in_cache(self) -> Int[Array, " R"]:
         """The number of tokens in each row of the cache."""
@@ -56,20 +56,20 @@ class Slots(NamedTuple):
         )
 
 
-class Progress(NamedTuple):
-    """The carry of the loop."""
+class DecodeState(NamedTuple):
+    """The carry of the decoding loop."""
 
     next: Int[Array, ""]  # the next request to be given a slot
     slots: Slots
-    answers: Answers
+    answers: DecodedAnswers
 
 
-def all_at_once(
-    backend: DecodeBackend, kv: tuple[Array, Array], requests: Requests, answers: Answers
-) -> Progress:
-    """Every request in a slot of its own; on a CPU the slots of a group share its prompt.
+def start_full(
+    backend: DecodeBackend, kv: tuple[Array, Array], requests: Requests, answers: DecodedAnswers
+) -> DecodeState:
+    """The state with every request in a slot; on a CPU the slots of a group share its prompt.
 
-    For backends that are `per_layer`: XLA writes the copies of prompts into their arrays in place.
+    Only for `per_layer` backends, because XLA then writes the prompts' copies in place.
     """
     batch, lengths = answers.tokens.shape[0], requests.prompt_lengths
     width, completion = kv[0].shape[2], answers.tokens.shape[1]
@@ -82,27 +82,26 @@ def all_at_once(
         keys, values = (jnp.repeat(x, group, axis=1) for x in kv)
         shared, cache = None, backend.make(keys, values, width + completion)
     slots = Slots(
-        request=jnp.where(requests.over, batch, jnp.arange(batch)),
+        request=jnp.where(requests.ends_at_once, batch, jnp.arange(batch)),
         token=answers.tokens[:, 0],
-        length=jnp.where(requests.over, 0, jnp.repeat(lengths, group)),
+        length=jnp.where(requests.ends_at_once, 0, jnp.repeat(lengths, group)),
         cache=cache,
         shared=shared,
     )
-    return Progress(jnp.int32(batch), slots, answers)
+    return DecodeState(jnp.int32(batch), slots, answers)
 
 
-def with_free_slots(
+def start_empty(
     backend: DecodeBackend,
     keys: Float[Array, "L N P KV d"],
     requests: Requests,
-    answers: Answers,
+    answers: DecodedAnswers,
     count: int,
     length: int,
-) -> Progress:
-    """`count` free slots of `length` positions; `keys` gives the sizes of the cache.
+) -> DecodeState:
+    """The state with `count` free slots of `length` positions; `keys` has the cache's other sizes.
 
-    They are free at first: the loop's refilling gives them the first requests, so no second copy of
-    the prompts is needed.
+    The loop fills them as it refills slots, so it needs no second copy of the prompts.
     """
     free = Slots(
         request=jnp.full(count, requests.keys.shape[0], jnp.int32),
@@ -111,7 +110,7 @@ def with_free_slots(
         cache=_empty(backend, keys, count, length),
         shared=None,
     )
-    return Progress(jnp.int32(0), free, answers)
+    return DecodeState(jnp.int32(0), free, answers)
 
 
 def _empty(
@@ -121,37 +120,39 @@ def _empty(
     return backend.make(nothing, nothing, length)
 
 
-def refill(progress: Progress, requests: Requests, backend: DecodeBackend, group: int) -> Progress:
-    """Gives free slots the next requests, one per iteration, until no slot or request is left."""
+def refill(
+    state: DecodeState, requests: Requests, backend: DecodeBackend, group: int
+) -> DecodeState:
+    """The state after free slots took the next requests, until no slot or request is left."""
     batch, prompts = requests.keys.shape[0], requests.prompts
     if prompts is None:
-        return progress
+        return state
 
-    def possible(progress: Progress):
-        return (progress.next < batch) & jnp.any(progress.slots.request == batch)
+    def possible(state: DecodeState):
+        return (state.next < batch) & jnp.any(state.slots.request == batch)
 
-    def fill(progress: Progress) -> Progress:
-        real = possible(progress)  # false where only another shard has a slot to fill
-        request, slots, answers = progress
+    def fill(state: DecodeState) -> DecodeState:
+        fills = possible(state)  # false if only another shard has a slot to fill
+        request, slots, answers = state
         slot, prompt = jnp.argmax(slots.request == batch), request // group
-        over, length = requests.over[request], requests.prompt_lengths[prompt]
+        ends, length = requests.ends_at_once[request], requests.prompt_lengths[prompt]
 
         def put(x, new):
-            return x.at[slot].set(jnp.where(real, new, x[slot]))
+            return x.at[slot].set(jnp.where(fills, new, x[slot]))
 
         slots = slots._replace(
-            request=put(slots.request, jnp.where(over, batch, request)),
+            request=put(slots.request, jnp.where(ends, batch, request)),
             token=put(slots.token, answers.tokens[request, 0]),
-            length=put(slots.length, jnp.where(over, 0, length)),
-            cache=backend.copy(slots.cache, slot, prompts, prompt, real),
+            length=put(slots.length, jnp.where(ends, 0, length)),
+            cache=backend.copy(slots.cache, slot, prompts, prompt, fills),
         )
-        return Progress(request + real, slots, answers)
+        return DecodeState(request + fills, slots, answers)
 
     with jax.named_scope("refill"):
-        return while_any(possible, fill, progress)
+        return while_any(possible, fill, state)
 
 
-def fewer(backend: DecodeBackend, slots: Slots, size: int) -> Slots:
+def compact_slots(backend: DecodeBackend, slots: Slots, size: int) -> Slots:
     """The first `size` of the slots that are not free."""
     rows = jnp.argsort(slots.request)[:size]  # free slots are last
     request, token, length = (x[rows] for x in (slots.request, slots.token, slots.length))
@@ -160,13 +161,15 @@ def fewer(backend: DecodeBackend, slots: Slots, size: int) -> Slots:
 
 
 def while_any(
-    more: Callable[[Progress], Array], step: Callable[[Progress], Progress], progress: Progress
-) -> Progress:
+    more: Callable[[DecodeState], Array],
+    step: Callable[[DecodeState], DecodeState],
+    state: DecodeState,
+) -> DecodeState:
     """`step` while `more` is true; with a `model` axis, on any shard (`max_over_data_shards`)."""
 
     def iteration(carry):
-        progress = step(carry[0])
-        return progress, max_over_data_shards(more(progress))
+        state = step(carry[0])
+        return state, max_over_data_shards(more(state))
 
-    first = progress, max_over_data_shards(more(progress))
+    first = state, max_over_data_shards(more(state))
     return jax.lax.while_loop(lambda carry: carry[1], iteration, first)[0]

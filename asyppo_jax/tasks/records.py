@@ -98,7 +98,8 @@ def _compile(answer_pattern: str) -> re.Pattern[str] | None:
         pattern = re.compile(answer_pattern)
     except re.error as error:
         raise ConfigError(
-            f"answer_pattern {answer_pattern!r} is not a regular expression: {error}"
+            f"answer_pattern {answer_pattern!r} is not a regular expression ({error}); correct it "
+            f"in {_SECTIONS}"
         ) from error
     if not pattern.groups:
         raise ConfigError(
@@ -234,7 +235,8 @@ def _reasoning_gym_rows(data: DataConfig) -> Rows:
         rows = reasoning_gym.create_dataset(data.path, size=data.num_records, seed=data.seed)
     except (AssertionError, TypeError, ValueError) as error:  # the task rejects its settings
         raise ConfigError(
-            f"reasoning_gym cannot generate the task {data.path!r}: {error}"
+            f"reasoning_gym cannot generate the task {data.path!r} ({error}); set another path in "
+            f"{_SECTIONS}"
         ) from error
     for number, row in enumerate(rows, start=1):
         yield f"{data.path}, item {number}", row
@@ -243,14 +245,20 @@ def _reasoning_gym_rows(data: DataConfig) -> Rows:
 def _function_rows(data: DataConfig) -> Rows:
     module_name, _, function_name = data.path.partition(":")
     if not module_name or not function_name:
-        raise ConfigError(f'path is {data.path!r}; set it to "module:function"')
+        raise ConfigError(f'path is {data.path!r}; set it to "module:function" in {_SECTIONS}')
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ConfigError(f"path {data.path!r} cannot be imported: {error}") from error
+        raise ConfigError(
+            f"the module of path {data.path!r} cannot be imported ({error}); start in its "
+            f"directory, or change path in {_SECTIONS}"
+        ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise ConfigError(f"path is {data.path!r}, but {module_name} has no such function")
+        raise ConfigError(
+            f"path is {data.path!r}, but {module_name} has no such function; change path in "
+            f"{_SECTIONS}"
+        )
     rows: Any = function(data.split, data.num_records, data.seed)
     for number, row in enumerate(rows, start=1):
         yield f"{data.path}, item {number}", row

@@ -1,4 +1,4 @@
-"""The phases of a step as compiled programs that can be run, and timed, again and again."""
+"""The phases of a step as compiled programs, to be run and timed several times."""
 
 import time
 from collections.abc import Callable
@@ -34,12 +34,12 @@ Seconds = dict[str, float]  # by phase
 
 @dataclass(frozen=True)
 class Program:
-    """Something to be timed."""
+    """A compiled program and how to time it."""
 
     compile_seconds: Seconds
     run: Callable[[], Seconds]
     tokens: int  # real ones that a run samples or learns from
-    notes: Callable[[], dict[str, float]]  # further figures to print after the runs
+    notes: Callable[[], dict[str, float]]  # further fields of the result, after the runs
 
 
 def compiled(function: Callable[..., Any], *arguments: Any, **options: Any):
@@ -80,9 +80,9 @@ def _sampler(inputs: Inputs, setting: Setting, params: Params):
         )
 
     mesh = make_mesh(inputs.config.mesh)
-    resting = state_shardings(inputs.config, inputs.networks, mesh).actor_params
+    shardings = state_shardings(inputs.config, inputs.networks, mesh).actor_params
     rows = jax.device_put((inputs.prompts, limits), batch_sharding(mesh))
-    arguments = jax.device_put(params, resting), *rows
+    arguments = jax.device_put(params, shardings), *rows
     with jax.set_mesh(mesh):
         program, seconds = compiled(draw, *arguments, jax.random.key(0))
     return program, arguments, seconds
@@ -166,7 +166,7 @@ def step_program(inputs: Inputs, setting: Setting) -> Program:
     value, valuing = compiled(ensemble, state.critic_params, inputs.rollout)
     values = jax.eval_shape(ensemble, state.critic_params, inputs.rollout)
     key = jax.random.key(1)
-    judge, judging = compiled(experience_and_metrics, inputs.rollout, values, key)
+    process, processing = compiled(experience_and_metrics, inputs.rollout, values, key)
     box: dict[str, TrainState] = {"state": state}
 
     def run() -> Seconds:
@@ -177,24 +177,24 @@ def step_program(inputs: Inputs, setting: Setting) -> Program:
             rewards=inputs.rollout.rewards, reward_valid=inputs.rollout.reward_valid
         )
         values, seconds["values"] = timed(value, state.critic_params, rollout)
-        (experience, _), seconds["experience"] = timed(judge, rollout, values, key)
+        (experience, _), seconds["experience"] = timed(process, rollout, values, key)
         state, _, seconds["critics"] = updates["critics"](state, experience)
         state, _, seconds["actor"] = updates["actor"](state, experience)
         box["state"] = state
         return seconds
 
-    seconds = {"sample": sampling, "values": valuing, "experience": judging, **updating}
+    seconds = {"sample": sampling, "values": valuing, "experience": processing, **updating}
     return Program(
         seconds, run, setting.real_tokens, lambda: {"slot_use": row_use(inputs, setting)}
     )
 
 
 def row_use(inputs: Inputs, setting: Setting) -> float:
-    """Real tokens among all places that the actor's update computes; shared prompts are one."""
+    """Real tokens as a share of all positions of the actor's update; shared prompts count once."""
     rollout, batching = inputs.rollout, inputs.config.batching
     rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
-    laid, used, _ = lay_out(rows, batching, setting.group_size)
+    laid_out, num_rows, _ = lay_out(rows, batching, setting.group_size)
     size = rows_at_once(setting)
-    computed = -(-int(used) // size) * size
-    (segments,) = jax.tree.leaves(laid.segments)
+    computed = -(-int(num_rows) // size) * size
+    (segments,) = jax.tree.leaves(laid_out.segments)
     return float(jnp.mean(segments[:computed] > 0))

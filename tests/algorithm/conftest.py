@@ -21,8 +21,8 @@ def setting():
 
     @jax.jit
     def experience():
-        clock = state.key, state.step
+        key_and_step = state.key, state.step
         options = {"networks": networks, "config": config}
-        return score_rollout(state.critic_params, *clock, rollout, **options)[0]
+        return score_rollout(state.critic_params, *key_and_step, rollout, **options)[0]
 
     return config, networks, state, experience()

@@ -17,8 +17,10 @@ from tests.tiny import (
 def _experience_shards(config, networks, state, rollout):
     @jax.jit
     def shards():
-        clock, options = (state.key, state.step), {"networks": networks, "config": config}
-        return score_rollout(state.critic_params, *clock, rollout, **options)[0].critic_shards
+        key_and_step, options = (state.key, state.step), {"networks": networks, "config": config}
+        return score_rollout(state.critic_params, *key_and_step, rollout, **options)[
+            0
+        ].critic_shards
 
     return np.asarray(shards())
 

@@ -59,7 +59,7 @@ def test_at_gamma_and_lambda_one_the_return_is_the_final_reward():
     np.testing.assert_allclose(experience.returns, expected, atol=1e-5)
 
 
-def test_masks_drop_exact_shares_of_the_whole_batch():
+def test_masks_drop_exact_shares_of_the_full_batch():
     experience = _experience(
         algorithm__advantage_mask_fraction=0.3, algorithm__entropy_mask_fraction=0.1
     )
@@ -79,7 +79,7 @@ def test_whitening_is_over_real_tokens_before_the_mask():
     np.testing.assert_allclose([real.mean(), real.std()], [0.0, 1.0], atol=1e-4)
 
 
-def test_whitening_after_the_mask_is_the_other_branch():
+def test_whitening_after_the_mask_is_the_alternative():
     experience = _experience(algorithm__advantage_whitening="after_mask")
     kept = experience.advantages[experience.advantage_mask]
     np.testing.assert_allclose([kept.mean(), kept.std()], [0.0, 1.0], atol=1e-4)

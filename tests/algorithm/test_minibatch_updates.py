@@ -22,7 +22,7 @@ def _loss(params, rows, denominator):
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_updates_are_those_of_a_loop_over_whole_minibatches(size):
+def test_updates_are_those_of_a_loop_over_full_minibatches(size):
     params, optimizer = {"kernel": jnp.array([0.1, -0.2, 0.3])}, optax.sgd(1e-3)
 
     def read_minibatch(index):

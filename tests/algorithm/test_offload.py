@@ -51,7 +51,7 @@ def test_the_state_begins_as_if_it_were_made_at_once(offload):
         pytest.param("idle", 0, "before_update", marks=pytest.mark.slow),
     ],
 )
-def test_two_steps_apart_are_two_steps_in_one_program(offload, num_critics, values):
+def test_two_steps_phase_by_phase_equal_two_steps_in_one_program(offload, num_critics, values):
     config, networks, plain, state = _begin(
         num_critics, mesh__offload=offload, algorithm__value_timing=values
     )
@@ -67,12 +67,12 @@ def test_two_steps_apart_are_two_steps_in_one_program(offload, num_critics, valu
     assert_trees_close(plain, state, atol=1e-6)
 
 
-def test_between_steps_the_host_holds_what_sampling_does_not_read():
+def test_between_steps_the_fields_that_sampling_does_not_read_are_on_the_host():
     config, networks, _, state = _begin(mesh__offload="idle")
     for now in (state, _offloaded(networks, config)(state, make_rollout(config))[0]):
         assert _kinds(now.actor_params) == {"device"}
-        waiting = now.critic_params, now.critic_opt_state, now.actor_opt_state
-        assert _kinds(waiting) == {"pinned_host"}
+        offloaded_fields = now.critic_params, now.critic_opt_state, now.actor_opt_state
+        assert _kinds(offloaded_fields) == {"pinned_host"}
 
 
 def test_optimizers_alone_leave_the_networks_on_the_devices():

@@ -174,7 +174,7 @@ def test_one_trace_serves_the_whole_run(packing):
     assert step._cache_size() == 1  # type: ignore[attr-defined]
 
 
-def test_no_two_steps_and_no_two_phases_share_their_noise():
+def test_no_two_steps_and_no_two_phases_share_a_key():
     """The trap: a sampler whose key comes from a fixed seed repeats the same noise each step."""
     config, networks = make_config(), make_networks()
     state = make_state(config, networks)
@@ -205,7 +205,7 @@ def test_no_two_steps_and_no_two_phases_share_their_noise():
     ],
     ids=lambda changes: "-".join(changes),
 )
-def test_every_choice_where_the_paper_is_silent_has_its_other_branch(changes):
+def test_every_choice_where_the_paper_is_silent_has_its_alternative(changes):
     _, default, _ = _run()
     _, other, metrics = _run(**changes)
     both = (default.actor_params, default.critic_params), (other.actor_params, other.critic_params)

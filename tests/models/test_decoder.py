@@ -77,7 +77,7 @@ def test_packed_sequences_have_the_logits_that_they_have_alone(model):
 
 
 @pytest.mark.parametrize("backend", ["blocks", "dense"])
-def test_decoding_token_by_token_equals_the_whole_sequence(model, backend):
+def test_decoding_token_by_token_equals_the_full_sequence(model, backend):
     networks, params = model
     networks = Networks(networks.actor.clone(decode=BACKENDS[backend]), None)
     config, prompt = networks.actor.config, jnp.array([1, 3])

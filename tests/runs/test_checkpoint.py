@@ -96,7 +96,7 @@ def test_an_empty_directory_holds_no_checkpoint(tmp_path, state_and_shardings):
     state, shardings = state_and_shardings
     with (
         checkpoint.make_manager(str(tmp_path), CheckpointConfig()) as manager,
-        pytest.raises(checkpoint.CheckpointError, match="holds no checkpoint; check --workdir"),
+        pytest.raises(checkpoint.CheckpointError, match="has no checkpoint; check --workdir"),
     ):
         checkpoint.restore(manager, placed(state, shardings))
 

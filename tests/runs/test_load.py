@@ -102,7 +102,7 @@ def test_critics_are_loaded_from_their_directories_in_order(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "sentence"),
     [
-        ({"step": 9}, CheckpointError, "no checkpoint of step 9; there are 1, 2, 3"),
+        ({"step": 9}, CheckpointError, "no checkpoint of step 9; give one of the steps 1, 2, 3"),
         ({"base": "./nowhere"}, ModelError, r"is missing \(.*\); set base \(--base\)"),
     ],
 )
@@ -129,7 +129,7 @@ def test_a_run_without_critics_and_one_without_a_checkpoint_give_a_clear_error(t
         load_critics(path)
     checkpoint.write_settings(str(tmp_path / "new"), dataclasses.asdict(config))
     (tmp_path / "new" / "checkpoints").mkdir()
-    with pytest.raises(CheckpointError, match="holds no finished checkpoint"):
+    with pytest.raises(CheckpointError, match="has no finished checkpoint"):
         load_actor(str(tmp_path / "new"))
 
 

@@ -53,19 +53,19 @@ def _teacher_forced(params, rollout):
 @pytest.mark.parametrize("slots", [1, 3, 8, 12, 100])
 def test_the_number_of_slots_changes_no_token(params, prompts, sampler, slots):
     together = sampler(params, prompts, jax.random.key(0), options=OPTIONS)
-    with_free_slots = sampler(
+    with_few_slots = sampler(
         params, prompts, jax.random.key(0), options=replace(OPTIONS, slots=slots)
     )
-    np.testing.assert_array_equal(together.tokens, with_free_slots.tokens)
-    np.testing.assert_array_equal(together.completion_mask, with_free_slots.completion_mask)
-    np.testing.assert_allclose(together.log_probs, with_free_slots.log_probs, atol=1e-5)
+    np.testing.assert_array_equal(together.tokens, with_few_slots.tokens)
+    np.testing.assert_array_equal(together.completion_mask, with_few_slots.completion_mask)
+    np.testing.assert_allclose(together.log_probs, with_few_slots.log_probs, atol=1e-5)
 
 
 def test_ever_smaller_programs_change_no_token(params, prompts, sampler, monkeypatch):
     expected = sampler(params, prompts, jax.random.key(0), options=OPTIONS)
-    monkeypatch.setattr(engine, "_FEWEST_SLOTS", 1)
-    monkeypatch.setattr(engine, "_FEWEST_SAVED", 2)
-    monkeypatch.setattr(engine, "_FEWEST_TOKENS", 1)
+    monkeypatch.setattr(engine, "_MIN_SLOTS", 1)
+    monkeypatch.setattr(engine, "_MIN_SAVED", 2)
+    monkeypatch.setattr(engine, "_MIN_TOKENS", 1)
     shrinking = jax.jit(partial(sample, networks=NETWORKS, options=OPTIONS))
     rollout = shrinking(params, prompts, jax.random.key(0))
     np.testing.assert_array_equal(expected.tokens, rollout.tokens)
@@ -79,8 +79,15 @@ def test_programs_shrink_by_enough_rows_and_not_below_the_fewest():
 
 
 def test_short_answers_are_decoded_in_fewer_programs():
-    whole = [128, 96, 64, 48, 32, 24, 16]
-    expected = {192: whole, 112: whole, 111: whole[::2], 44: whole[::4], 31: [128], 1: [128]}
+    all_sizes = [128, 96, 64, 48, 32, 24, 16]
+    expected = {
+        192: all_sizes,
+        112: all_sizes,
+        111: all_sizes[::2],
+        44: all_sizes[::4],
+        31: [128],
+        1: [128],
+    }
     assert {c: engine._program_sizes(128, c) for c in expected} == expected
 
 
@@ -90,9 +97,9 @@ def test_each_request_is_served_once_and_by_one_slot(params, prompts, monkeypatc
     seen, refill = [], engine.refill
 
     def watched(*arguments):
-        progress = refill(*arguments)
-        jax.debug.callback(lambda r: seen.append(np.array(r)), progress.slots.request, ordered=True)
-        return progress
+        state = refill(*arguments)
+        jax.debug.callback(lambda r: seen.append(np.array(r)), state.slots.request, ordered=True)
+        return state
 
     monkeypatch.setattr(engine, "refill", watched)
     options = replace(OPTIONS, stop_ids=(), slots=3)

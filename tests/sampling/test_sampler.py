@@ -7,7 +7,7 @@ from asyppo_jax.sampling.sampler import read_answers, training_options
 from tests.tiny import make_config_sampler
 
 
-def test_answers_stand_beside_their_problems_in_groups(setting):
+def test_answers_have_their_problems_and_are_in_groups(setting):
     config, mesh, networks, tokenizer, ids, prompts, params = setting
     sampler = make_config_sampler(networks, tokenizer, config, training_options(config, *ids), mesh)
     rollout = sampler(params, prompts[:2], jax.random.key(0), mesh)

@@ -1,8 +1,8 @@
 """How sequences are laid out in the rows that a network computes.
 
-One sequence per row; packed (`packing`); or several completions behind a prompt that they share
-(`models.attention.segments.SharedPrompts`), packed or not. No layout changes a result beyond
-rounding.
+A row has one sequence, several packed sequences (`packing`), or one prompt with several of its
+completions (`rows_per_prompt`, `models.attention.segments.SharedPrompts`), which may be packed too.
+No layout changes a result beyond rounding.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,11 @@ Restore = Callable[[Array], Array]
 def lay_out(
     rows: AnyRows, batching: BatchingConfig, group_size: int
 ) -> tuple[AnyRows, Array | int, Restore]:
-    """One-sequence rows laid out as `batching` says, the number of rows in use, and the inverse.
+    """The rows in the layout of `batching`, how many of them are in use, and the inverse function.
 
-    Every `group_size` neighbouring rows answer the same prompt. At masked positions the inverse
-    gives 0 for packed rows, and else what was computed there.
+    The input has one sequence per row; each `group_size` consecutive rows have the same prompt. The
+    inverse maps results back to sequences. Where the mask is false its result is not used: 0 for
+    packed rows, any value for others.
     """
     count = batching.rows_per_prompt
     if count > 1 and batching.packing:
@@ -52,7 +53,7 @@ def _completions(rows: AnyRows) -> AnyRows:
 
 
 def _behind_prompts(rows: AnyRows, completions: AnyRows, count: int) -> AnyRows:
-    """Rows [P | count · C]: every `count` neighbouring completions behind their prompt."""
+    """Rows [P | count · C]: a prompt, then `count` consecutive completions of it."""
     prompt = rows.tokens.shape[1] - completions.tokens.shape[1]
 
     def joined(x: Array) -> Array:
@@ -70,7 +71,7 @@ def _behind_prompts(rows: AnyRows, completions: AnyRows, count: int) -> AnyRows:
 def _packed_behind_prompts(
     rows: AnyRows, count: int, group_size: int
 ) -> tuple[AnyRows, Array, Restore]:
-    """The completions of each group, packed by first-fit; rows in use come first."""
+    """`_behind_prompts` after packing each group's completions; rows in use come first."""
     completions = _in_groups(_completions(rows), group_size)
     plan = jax.vmap(plan_rows)(completions)
     packed = _joined(jax.vmap(pack)(completions, plan))

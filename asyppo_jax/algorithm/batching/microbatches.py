@@ -1,7 +1,8 @@
 """How the rows of a rollout become minibatches (one gradient) and microbatches (one forward pass).
 
-Loops run over the rows in use only: with packed rows their number is known at run time, and a
-microbatch without a sequence costs nothing. Nothing differentiates through these loops.
+Loops stop after the last row in use, so microbatches of empty rows are skipped. With packed rows
+the number of iterations is known only at run time. Such a loop has no reverse-mode gradient, so
+gradients are taken inside it.
 """
 
 from collections.abc import Callable
@@ -15,34 +16,34 @@ from asyppo_jax.runtime.sharding import constrain_batch, map_data_shards
 
 
 def actor_minibatches(
-    key: PRNGKeyArray, batch: int, *, epochs: int, minibatch: int, grouped: int = 1
+    key: PRNGKeyArray, batch: int, *, epochs: int, minibatch: int, block_size: int = 1
 ) -> Int[Array, "E m"]:
-    """Row numbers [epochs · minibatches, rows], shuffled in each epoch.
+    """Row indices [epochs · minibatches, rows], shuffled in each epoch.
 
-    Blocks of `grouped` neighbouring rows, which answer one prompt, stay contiguous.
+    Each block of `block_size` consecutive rows, which have one prompt, stays contiguous.
     """
     keys = jax.random.split(key, epochs)
-    order = jax.vmap(lambda k: jax.random.permutation(k, batch // grouped))(keys)
-    rows = order[..., None] * grouped + jnp.arange(grouped)[None, None]
+    order = jax.vmap(lambda k: jax.random.permutation(k, batch // block_size))(keys)
+    rows = order[..., None] * block_size + jnp.arange(block_size)[None, None]
     return rows.reshape(-1, minibatch)
 
 
 def critic_minibatches(
-    key: PRNGKeyArray, shards: Array, *, epochs: int, minibatch: int, grouped: int = 1
+    key: PRNGKeyArray, shards: Array, *, epochs: int, minibatch: int, block_size: int = 1
 ) -> Int[Array, "E K m"]:
-    """Row numbers [epochs · minibatches, K, rows]; those of critic k are of its shard.
+    """Row indices [epochs · minibatches, K, rows]; those of critic k are in its shard.
 
-    Blocks of `grouped` neighbouring rows of a shard stay contiguous.
+    Each block of `block_size` consecutive rows of a shard stays contiguous.
     """
     num_critics, batch = shards.shape
     size = batch // num_critics
     shard_rows = jax.vmap(lambda shard: jnp.nonzero(shard, size=size)[0])(shards)
-    blocks = shard_rows.reshape(num_critics, -1, grouped)
+    blocks = shard_rows.reshape(num_critics, -1, block_size)
 
     def shuffled(key):
         return jax.vmap(jax.random.permutation)(jax.random.split(key, num_critics), blocks)
 
-    order = jax.vmap(shuffled)(jax.random.split(key, epochs))  # [epochs, K, blocks, grouped]
+    order = jax.vmap(shuffled)(jax.random.split(key, epochs))  # [epochs, K, blocks, block_size]
     split = order.reshape(epochs, num_critics, size // minibatch, minibatch)
     return split.swapaxes(1, 2).reshape(-1, num_critics, minibatch)
 
@@ -73,9 +74,9 @@ def accumulate(
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def add(i, total):
-            terms, candidates = function(*constants, _microbatch(microbatches, i))
-            sums = jax.tree.map(jnp.add, total[0], terms)
-            return sums, jax.tree.map(jnp.maximum, total[1], candidates)
+            new_sums, new_maxima = function(*constants, _microbatch(microbatches, i))
+            sums = jax.tree.map(jnp.add, total[0], new_sums)
+            return sums, jax.tree.map(jnp.maximum, total[1], new_maxima)
 
         with jax.named_scope("microbatches"):
             return jax.lax.fori_loop(0, count, add, zeros)

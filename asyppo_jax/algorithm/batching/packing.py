@@ -45,12 +45,13 @@ def first_fit(
 
 
 def plan_packing(lengths: Int[Array, " m"], capacity: int) -> Packing:
-    """`first_fit`, and the token at each of the m · L positions."""
-    # On a mesh every device does the full search, because one message per sequence costs more.
+    """The packing that `first_fit` finds, by sequence and by position."""
+    # Replicated, because a sharded scan would communicate once per sequence.
     lengths = constrain(lengths, (None,))
     count = lengths.shape[0]
     row, start, num_rows, order = first_fit(lengths, capacity)
-    # In a row later ranks are further right, so the rank at a position is the largest one so far.
+    # Each sequence's rank (its index in `order`, from 1) is written at its start. Within a row
+    # later ranks are further right, so the running maximum gives the rank at every position.
     begins = jnp.zeros((count, capacity), jnp.int32)
     begins = begins.at[row[order], start[order]].max(jnp.arange(1, count + 1, dtype=jnp.int32))
     rank = jax.lax.cummax(begins, axis=1)
@@ -73,23 +74,24 @@ def pack(rows: AnyRows, packing: Packing) -> AnyRows:
     length = rows.tokens.shape[1]
     column = _first_column(rows)[packing.sequence] + packing.token
 
-    def one(x):
-        before = length - x.shape[1]  # columns of a row that x does not have
-        known = (packing.segments > 0) & (column >= before)
-        values = x[packing.sequence, jnp.maximum(column - before, 0)]
-        packed = jnp.where(known, values, jnp.zeros((), x.dtype))
-        return packed[:, 1:] if before else packed
+    def pack_array(x):
+        num_missing = length - x.shape[1]  # columns of a row that x does not have
+        is_real = (packing.segments > 0) & (column >= num_missing)
+        values = x[packing.sequence, jnp.maximum(column - num_missing, 0)]
+        packed = jnp.where(is_real, values, jnp.zeros((), x.dtype))
+        # A packed row begins with a prompt, so per-token arrays start at its second position.
+        return packed[:, 1:] if num_missing else packed
 
-    return jax.tree.map(one, rows).replace(segments=packing.segments)
+    return jax.tree.map(pack_array, rows).replace(segments=packing.segments)
 
 
 def unpack(x: Array, rows: Rows, packing: Packing) -> Array:
-    """[m, n, …] of packed rows as [m, C, …] of their sequences; 0 where `rows.mask` is not."""
+    """[m, n, …] of packed rows as [m, C, …] of their sequences; 0 where `rows.mask` is false."""
     width = rows.mask.shape[1]
     column = rows.tokens.shape[1] - width + jnp.arange(width)
     token = column[None] - _first_column(rows)[:, None]
-    before = rows.tokens.shape[1] - x.shape[1]  # columns of a row that x does not have
-    at = jnp.clip(packing.start[:, None] + token - before, 0, x.shape[1] - 1)
+    num_missing = rows.tokens.shape[1] - x.shape[1]  # columns of a row that x does not have
+    at = jnp.clip(packing.start[:, None] + token - num_missing, 0, x.shape[1] - 1)
     mask = rows.mask.reshape(*rows.mask.shape, *[1] * (x.ndim - 2))
     return jnp.where(mask, x[packing.row[:, None], at], jnp.zeros((), x.dtype))
 

@@ -1,4 +1,4 @@
-"""Tokens in rows, and the per-token arrays that the updates read beside them."""
+"""Rows of tokens, with the per-token arrays that the updates need."""
 
 from typing import Any, TypeVar
 
@@ -13,14 +13,14 @@ from asyppo_jax.types import Experience, Rollout
 class Rows(struct.PyTreeNode):
     """R rows of L tokens, and arrays for the last n tokens of each row (subclasses add more).
 
-    One sequence per row: n = C, its completion. Packed rows: n = L − 1, because the first token of
-    a row begins a prompt. Completions behind a shared prompt of P tokens: n = L − P. Completions
-    alone: n = L. The real tokens of a sequence are contiguous.
+    With one sequence per row, n = C, its completion. In packed rows n = L − 1, because the first
+    token of a row begins a prompt. In rows that start with a shared prompt of P tokens, n = L − P.
+    In rows of completions without prompts, n = L. The real tokens of a sequence are contiguous.
     """
 
     tokens: Array  # [R, L] int32
     # [R, L] int32: 0 on padding, a different positive number for each sequence of the row.
-    # `SharedPrompts` of such numbers where sequences share their prompt.
+    # `SharedPrompts` (which contains such an array) if completions share their prompt.
     segments: Any
     mask: Array  # [R, n] bool, the completion tokens that count
 

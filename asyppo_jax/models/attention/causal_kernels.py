@@ -27,7 +27,7 @@ def splash(
     """Attention by splash, the Pallas kernel in jax, which skips blocks above the causal diagonal.
 
     The kernel only compares segment numbers; it has no key that every segment sees. A continuation
-    after a shared prompt may therefore hold one completion only.
+    after a shared prompt may therefore have one completion only.
     """
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as kernel,
@@ -41,7 +41,7 @@ def splash(
         return _pad_length(jnp.pad(x, (*[(0, 0)] * 3, (0, head_padding))), _LANES).swapaxes(1, 2)
 
     def segment_ids(x):
-        # One completion per continuation: every segment is 1, so EVERY (-1) can become 1 too.
+        # One completion per continuation: every segment is 1, so VISIBLE_TO_ALL (-1) can become 1.
         return _pad_length(jnp.abs(x), _LANES)
 
     scaled = prepare(queries) * np.asarray(1 / math.sqrt(head_dim), queries.dtype)
@@ -84,7 +84,7 @@ def cudnn(
     key_segments: Array,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Array:
-    """Attention by cuDNN in bfloat16, for rows that hold one segment followed by padding.
+    """Attention by cuDNN in bfloat16, for rows with one segment followed by padding.
 
     The kernel takes a causal mask and each row's length, but no start. The decoder has therefore
     rolled each row until its padding is at the end.

@@ -34,12 +34,13 @@ _WINDOWS = 4  # a dense cache is read in quarters, as many as the longest row ne
 class DecodeBackend(NamedTuple):
     """A layout of the KV cache and the functions on it.
 
-    `make(keys, values, length, part=None)`: a cache of `length` positions per row, whose first P
-    are these [L, R, P, KV, head_dim]; with `part` only its first positions, for `copy`.
+    `make(keys, values, length, allocate=None)`: a cache for rows of up to `length` positions that
+    starts with these [L, R, P, KV, head_dim]; with `allocate` it has room for that many positions
+    only, and serves as the `source` of `copy`.
     `take(cache, rows)`: the cache of these rows in this order.
-    `copy(cache, to, source, row, real=True)`: the cache with row `row` of `source`, which has no
-    more positions, in its row `to`; unchanged where `real` is false.
-    `attend(cache of a layer, q, k, v, lengths, longest)` where the backend is `per_layer`, else
+    `copy(cache, to, source, row, enabled=True)`: `cache` with row `row` of `source` copied to its
+    row `to`; `source` may have fewer positions. Unchanged if `enabled` is false.
+    `attend(layer_cache, q, k, v, lengths, longest)` if the backend is `per_layer`, else
     `attend(cache, layer, q, k, v, lengths, longest)`: writes each row's new token at position
     lengths[r] and returns softmax(q·k / √d) · v up to it, [R, 1, H, head_dim], and the cache.
     """
@@ -51,11 +52,11 @@ class DecodeBackend(NamedTuple):
     attend: Callable[..., tuple[Array, Any]]
     # Each layer has arrays of its own, and the layers are compiled one by one.
     per_layer: bool
-    # For CPUs: kernels are stored with their outputs first (`small_batch_dense`), a prompt is
+    # For CPUs: weights are stored with the output axis first (`small_batch_dense`), a prompt is
     # stored once for its group, and decoding continues in smaller programs as rows end.
     for_small_batch: bool
-    # Why it cannot serve a model, "" where it can.
-    lacks: Callable[[ModelConfig, jnp.dtype], str] = lambda config, dtype: ""
+    # What the backend needs and this model does not have; "" if it supports the model.
+    unmet_requirement: Callable[[ModelConfig, jnp.dtype], str] = lambda config, dtype: ""
 
 
 def attend_to_dense(
@@ -97,19 +98,19 @@ def _padded(keys: Array, values: Array, length: int) -> list[Array]:
     return [jnp.pad(x, room) for x in (keys, values)]
 
 
-def _make_in_one(
-    order: tuple[int, ...],
+def _make_stacked(
+    axes_order: tuple[int, ...],
     multiple: int,
     keys: Float[Array, "L R P KV d"],
     values: Float[Array, "L R P KV d"],
     length: int,
     *,
-    part: int | None = None,
+    allocate: int | None = None,
 ) -> Cache:
     """Keys and values of all layers in two arrays, with the axes in this order."""
-    length = -(-(part or length) // multiple) * multiple
-    axes = [_AXES[i] for i in order]
-    return tuple(constrain(x.transpose(order), axes) for x in _padded(keys, values, length))
+    length = -(-(allocate or length) // multiple) * multiple
+    axes = [_AXES[i] for i in axes_order]
+    return tuple(constrain(x.transpose(axes_order), axes) for x in _padded(keys, values, length))
 
 
 def _make_layers(
@@ -117,10 +118,10 @@ def _make_layers(
     values: Float[Array, "L R P KV d"],
     length: int,
     *,
-    part: int | None = None,
+    allocate: int | None = None,
 ) -> Cache:
     """(keys, values) of each layer, both [R, S, KV, head_dim]."""
-    layers = zip(*_padded(keys, values, part or length), strict=True)
+    layers = zip(*_padded(keys, values, allocate or length), strict=True)
     return tuple(tuple(constrain(x, _AXES[1:]) for x in layer) for layer in layers)
 
 
@@ -134,18 +135,18 @@ def _copy(
     to: Int[Array, ""],
     source: Cache,
     row: Int[Array, ""],
-    real: Bool[Array, ""] | bool = True,
+    enabled: Bool[Array, ""] | bool = True,
 ) -> Cache:
-    return jax.tree.map(lambda x, y: copy_array(axis, x, to, y, row, real), cache, source)
+    return jax.tree.map(lambda x, y: copy_array(axis, x, to, y, row, enabled), cache, source)
 
 
-def _pages_lack(config: ModelConfig, dtype: jnp.dtype) -> str:
+def _pages_requirement(config: ModelConfig, dtype: jnp.dtype) -> str:
     if config.head_dim % 128:
         return f"a head_dim that is a multiple of 128, but the actor's is {config.head_dim}"
     return _needs_bfloat16(dtype)
 
 
-def _layers_lack(config: ModelConfig, dtype: jnp.dtype) -> str:
+def _layers_requirement(config: ModelConfig, dtype: jnp.dtype) -> str:
     if config.head_dim % 8 or config.head_dim > 128:
         return f"a head_dim that is a multiple of 8 up to 128, but the actor's is {config.head_dim}"
     return _needs_bfloat16(dtype)
@@ -165,10 +166,10 @@ BLOCKS = DecodeBackend(
     per_layer=True,
     for_small_batch=True,
 )
-# For any device: all layers in one array and one loop, so that a deep model compiles once.
+# For any device: all layers in one array and one loop, so compile time does not grow with depth.
 DENSE = DecodeBackend(
     name="dense",
-    make=partial(_make_in_one, (0, 1, 2, 3, 4), 1),
+    make=partial(_make_stacked, (0, 1, 2, 3, 4), 1),
     take=partial(_take, 1),
     copy=partial(_copy, 1),
     attend=attend_to_dense,
@@ -178,13 +179,13 @@ DENSE = DecodeBackend(
 # For TPUs and GPUs, see `decode_kernels`.
 PAGES = DecodeBackend(
     name="pages",
-    make=partial(_make_in_one, (3, 0, 1, 2, 4), PAGE),
+    make=partial(_make_stacked, (3, 0, 1, 2, 4), PAGE),
     take=partial(_take, 2),
     copy=partial(_copy, 2),
     attend=attend_to_pages,
     per_layer=False,
     for_small_batch=False,
-    lacks=_pages_lack,
+    unmet_requirement=_pages_requirement,
 )
 LAYERS = DecodeBackend(
     name="layers",
@@ -194,7 +195,7 @@ LAYERS = DecodeBackend(
     attend=attend_with_cudnn,
     per_layer=True,
     for_small_batch=False,
-    lacks=_layers_lack,
+    unmet_requirement=_layers_requirement,
 )
 BACKENDS = {backend.name: backend for backend in (BLOCKS, DENSE, PAGES, LAYERS)}
 _FASTEST = {"cpu": BLOCKS, "tpu": PAGES, "gpu": LAYERS, "cuda": LAYERS}
@@ -203,16 +204,16 @@ _FASTEST = {"cpu": BLOCKS, "tpu": PAGES, "gpu": LAYERS, "cuda": LAYERS}
 def choose_decode_backend(
     name: str, platform: str, config: ModelConfig, dtype: jnp.dtype
 ) -> DecodeBackend:
-    """The backend of this name; "auto": the fastest for a platform that can serve the model.
+    """The backend of this name; "auto": the platform's fastest, or "dense" if that cannot be used.
 
     Raises:
-        ConfigError: the backend of this name cannot serve the model.
+        ConfigError: the backend of this name does not support the model.
     """
     if name == "auto":
         fastest = _FASTEST.get(platform, DENSE)
-        return DENSE if fastest.lacks(config, dtype) else fastest
+        return DENSE if fastest.unmet_requirement(config, dtype) else fastest
     backend = BACKENDS[name]
-    if reason := backend.lacks(config, dtype):
+    if reason := backend.unmet_requirement(config, dtype):
         raise ConfigError(
             f"config.actor.decode_attention={name!r} needs {reason}; choose 'auto' or 'dense'"
         )

@@ -36,7 +36,7 @@ class PromptIndex(NamedTuple):
 
     lengths: Int[Array, " N"]
     longest: Int[Array, ""]
-    prompt_lengths: Int[Array, " R"]  # of each row's prompt: the row's own cache begins behind it
+    prompt_lengths: Int[Array, " R"]  # of each row's prompt; the row's own cache continues it
     responses: Int[Array, " R"] | None  # the response of each row; None: row r has response r
     rows: Int[Array, " NG"] | None  # the row of each response; any row for one that has ended
 
@@ -46,13 +46,13 @@ class PromptIndex(NamedTuple):
         return len(self.prompt_lengths if self.rows is None else self.rows)
 
 
-class SharedPrompts(NamedTuple):
+class SharedPromptCache(NamedTuple):
     """The caches of N prompts, each stored and read once for all rows that answer it."""
 
     layers: tuple[Pieces, ...]  # of N rows each
     prompt_index: PromptIndex
 
-    def of_rows(self, rows: Int[Array, " n"]) -> "SharedPrompts":
+    def of_rows(self, rows: Int[Array, " n"]) -> "SharedPromptCache":
         """The prompts of n rows, in this order; one copy per row if that is less to read."""
         layers, (lengths, longest, prompt_lengths, responses, _) = self
         prompt_lengths = prompt_lengths[rows]
@@ -61,10 +61,10 @@ class SharedPrompts(NamedTuple):
         if len(rows) > len(lengths):
             row_of = jnp.zeros(count, jnp.int32).at[responses].set(jnp.arange(len(rows)))
             index = PromptIndex(lengths, longest, prompt_lengths, responses, row_of)
-            return SharedPrompts(layers, index)
+            return SharedPromptCache(layers, index)
         prompt = responses // (count // len(lengths))
         copies = jax.tree.map(lambda x: x[prompt], layers)
-        return SharedPrompts(
+        return SharedPromptCache(
             copies, PromptIndex(prompt_lengths, longest, prompt_lengths, None, None)
         )
 
@@ -75,12 +75,12 @@ def share_prompts(
     lengths: Int[Array, " N"],
     longest: Int[Array, ""],
     group: int,
-) -> SharedPrompts:
+) -> SharedPromptCache:
     """The prompts of N · `group` rows, of which row r has response r."""
     width, each = keys.shape[2], zip(keys, values, strict=True)
     layers = tuple(as_pieces(k, v, width, width, _PROMPT_PIECES) for k, v in each)
     index = PromptIndex(lengths, longest, jnp.repeat(lengths, group), None, None)
-    return SharedPrompts(layers, index)
+    return SharedPromptCache(layers, index)
 
 
 def make_blocks(
@@ -88,11 +88,11 @@ def make_blocks(
     values: Float[Array, "L R P KV d"],
     length: int,
     *,
-    part: int | None = None,
+    allocate: int | None = None,
 ) -> tuple[Pieces, ...]:
     """`DecodeBackend.make`: the pieces of each layer."""
     layers = zip(keys, values, strict=True)
-    return tuple(as_pieces(k, v, length, part or length) for k, v in layers)
+    return tuple(as_pieces(k, v, length, allocate or length) for k, v in layers)
 
 
 def as_pieces(
@@ -118,12 +118,14 @@ def as_pieces(
     return tuple((by_block[0][:, :, i : i + size], by_block[1][:, :, i : i + size]) for i in starts)
 
 
-def copy_array(axis: int, array: Array, to: Array, source: Array, row: Array, real: Any) -> Array:
-    """`array` with row `row` of `source` in its row `to`, along `axis`, if `real`."""
+def copy_array(
+    axis: int, array: Array, to: Array, source: Array, row: Array, enabled: Any
+) -> Array:
+    """`array` with row `row` of `source` in its row `to`, along `axis`, if `enabled`."""
     new = jax.lax.dynamic_index_in_dim(source, row, axis)
     at = [to if i == axis else 0 for i in range(array.ndim)]
     before = jax.lax.dynamic_slice(array, at, new.shape)
-    return jax.lax.dynamic_update_slice(array, jnp.where(real, new, before), at)
+    return jax.lax.dynamic_update_slice(array, jnp.where(enabled, new, before), at)
 
 
 def copy_blocks(
@@ -131,13 +133,13 @@ def copy_blocks(
     to: Int[Array, ""],
     source: tuple[Pieces, ...],
     row: Int[Array, ""],
-    real: Bool[Array, ""] | bool = True,
+    enabled: Bool[Array, ""] | bool = True,
 ) -> tuple[Pieces, ...]:
     """`DecodeBackend.copy`: `source` may have fewer pieces, and a shorter last one."""
     layers = []
     for pieces, given in zip(cache, source, strict=True):
         copied = [
-            tuple(copy_array(0, x, to, y, row, real) for x, y in zip(*both, strict=True))
+            tuple(copy_array(0, x, to, y, row, enabled) for x, y in zip(*both, strict=True))
             for both in zip(pieces, given, strict=False)
         ]
         layers.append((*copied, *pieces[len(copied) :]))
@@ -156,7 +158,7 @@ def attend_to_blocks(
     """`DecodeBackend.attend` for one layer.
 
     With `prompts` (those of the layer, and which rows answer them) a row sees its prompt first, and
-    `lengths` counts the tokens behind it.
+    `lengths` counts the tokens after it.
     """
     num_rows, head_dim = queries.shape[0], queries.shape[-1]
     num_kv, rows = keys.shape[2], jnp.arange(num_rows)
@@ -205,7 +207,7 @@ def _shares(
     lengths: Int[Array, " R"],
     longest: Int[Array, ""],
 ) -> list[Share]:
-    """The share of every piece; one that starts behind the longest row is not read."""
+    """The share of every piece; one that starts after the longest row is not read."""
     start, shares = 0, []
     for keys, values in pieces:
         inputs = queries, keys, values, lengths - start

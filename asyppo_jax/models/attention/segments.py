@@ -1,6 +1,6 @@
 """Which tokens attend to which: each token sees the earlier tokens of its own segment.
 
-A row may also hold one prompt and several completions that share it (`SharedPrompts`).
+A row may also have one prompt and several completions that share it (`SharedPrompts`).
 """
 
 from typing import Any, TypeAlias
@@ -10,20 +10,21 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Int, Shaped
 
-EVERY = -1  # segment of a key that is visible from every segment
+VISIBLE_TO_ALL = -1  # segment of a key that is visible from every segment
 
 
 class SharedPrompts(struct.PyTreeNode):
-    """Segments of rows [P | C | C | …]: one prompt, then `count` continuations of C positions each.
+    """The segments of rows [P | C | C | …]: one prompt, then `count` continuations of C positions.
 
-    A continuation holds one completion or several packed ones. A completion's tokens see the prompt
+    A continuation has one completion or several packed ones. A completion's tokens see the prompt
     and the earlier tokens of the same completion, nothing else. The hidden states are therefore the
     same as if each prompt and completion were a row of its own, but the prompt is computed only
     once. Prompts are padded on the left.
     """
 
-    segments: Int[Array, "R T"]  # 0: padding, 1: the prompt, 1, 2, …: completions of a continuation
-    prompt: int = struct.field(pytree_node=False)  # P
+    # 0: padding; in the prompt 1; in each continuation 1, 2, … for its completions
+    segments: Int[Array, "R T"]
+    prompt_length: int = struct.field(pytree_node=False)  # P
     count: int = struct.field(pytree_node=False)  # T = P + count · C
 
     def before(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "R n ..."]:
@@ -34,27 +35,28 @@ class SharedPrompts(struct.PyTreeNode):
         continuations = self.queries(self.segments)
         previous = jnp.pad(continuations[:, :-1], ((0, 0), (1, 0)))
         is_first = (continuations != previous).reshape(x.shape[0], -1, *[1] * (x.ndim - 2))
-        return jnp.where(is_first, x[:, self.prompt - 1 : self.prompt], x[:, self.prompt - 1 : -1])
+        last = self.prompt_length - 1
+        return jnp.where(is_first, x[:, last : last + 1], x[:, last:-1])
 
     def queries(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "continuations C ..."]:
         """`x` without the prompt, with each continuation as a row of its own."""
-        return split_continuations(x[:, self.prompt :], self.count)
+        return split_continuations(x[:, self.prompt_length :], self.count)
 
     def keys(self, x: Shaped[Array, "R T ..."]) -> Shaped[Array, "continuations S ..."]:
         """`x` with each continuation as a row of its own, after a copy of its prompt; S = P + C."""
-        prompts = jnp.repeat(x[:, : self.prompt], self.count, axis=0)
+        prompts = jnp.repeat(x[:, : self.prompt_length], self.count, axis=0)
         return jnp.concatenate([prompts, self.queries(x)], axis=1)
 
     def key_segments(self) -> Int[Array, "continuations S"]:
-        """The segments of `keys`: EVERY on the prompt's real tokens, which every row sees."""
-        in_prompt = jnp.arange(self.segments.shape[1])[None] < self.prompt
-        return self.keys(jnp.where(in_prompt & (self.segments > 0), EVERY, self.segments))
+        """The segments of `keys`; real prompt tokens have VISIBLE_TO_ALL."""
+        in_prompt = jnp.arange(self.segments.shape[1])[None] < self.prompt_length
+        return self.keys(jnp.where(in_prompt & (self.segments > 0), VISIBLE_TO_ALL, self.segments))
 
 
 def split_continuations(
     x: Shaped[Array, "R count_C ..."], count: int
 ) -> Shaped[Array, "continuations C ..."]:
-    """`x`, whose rows hold `count` continuations side by side, with each as a row of its own."""
+    """`x`, whose rows are `count` continuations side by side, with one continuation per row."""
     return x.reshape(x.shape[0] * count, -1, *x.shape[2:])
 
 
@@ -71,20 +73,20 @@ def positions_of(segments: Segments) -> Int[Array, "B T"]:
     if not isinstance(segments, SharedPrompts):
         return _positions(segments)
     prompts, continuations = (
-        segments.segments[:, : segments.prompt],
+        segments.segments[:, : segments.prompt_length],
         segments.queries(segments.segments),
     )
     prompt_lengths = jnp.sum(prompts > 0, axis=1, dtype=jnp.int32)
     completions = (
         _positions(continuations).reshape(len(prompt_lengths), -1) + prompt_lengths[:, None]
     )
-    completions = jnp.where(segments.segments[:, segments.prompt :] > 0, completions, 0)
+    completions = jnp.where(segments.segments[:, segments.prompt_length :] > 0, completions, 0)
     return jnp.concatenate([_positions(prompts), completions], axis=1)
 
 
 @jax.custom_vjp
 def roll_rows(x: Shaped[Array, "B T ..."], shifts: Int[Array, " B"]) -> Shaped[Array, "B T ..."]:
-    """Each row rolled to the left by its entry of `shifts`, like `jnp.roll` with one shift per row.
+    """Each row rolled to the left by its own shift; `jnp.roll` has one shift for all rows.
 
     The gradient is rolled back. Autodiff would use a slow scatter-add instead.
     """
@@ -108,10 +110,10 @@ def _positions(segments: Any) -> Int[Array, "B T"]:
 def visible(segments: Int[Array, "B t"], keys: Int[Array, "B S"]) -> Bool[Array, "B t S"]:
     """The attention mask of the last t of S tokens: which of the S keys each of them sees.
 
-    A token sees itself and the earlier tokens of its own segment or of segment EVERY. `segments`
-    are the segments of the last t tokens, `keys` those of all S tokens.
+    A token sees itself and the earlier tokens of its own segment or of segment VISIBLE_TO_ALL.
+    `segments` are the segments of the last t tokens, `keys` those of all S tokens.
     """
     length, size = segments.shape[1], keys.shape[1]
     is_causal = jnp.arange(size)[None] <= jnp.arange(size - length, size)[:, None]
     same_segment = segments[:, :, None] == keys[:, None, :]
-    return is_causal[None] & (same_segment | (keys == EVERY)[:, None, :])
+    return is_causal[None] & (same_segment | (keys == VISIBLE_TO_ALL)[:, None, :])

@@ -44,7 +44,7 @@ def self_attention(
     """
     if not isinstance(segments, SharedPrompts):
         return _attend(queries, keys, values, segments, segments, implementation)
-    prompt = (slice(None), slice(segments.prompt))
+    prompt = (slice(None), slice(segments.prompt_length))
     prompt_segments = segments.segments[prompt]
     prompt_arrays = queries[prompt], keys[prompt], values[prompt], prompt_segments, prompt_segments
     prompt_out = _attend(*prompt_arrays, implementation)

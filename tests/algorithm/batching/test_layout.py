@@ -68,7 +68,7 @@ def test_short_completions_share_continuations_and_rows_in_use_come_first():
         np.testing.assert_array_equal(laid.tokens[group, :PROMPT], rows.tokens[4 * group, :PROMPT])
 
 
-def test_a_long_completion_takes_a_branch_of_its_own():
+def test_a_long_completion_takes_a_continuation_of_its_own():
     rows = grouped()
     full = rows.replace(segments=rows.segments.at[:, PROMPT:].set(1), mask=jnp.ones_like(rows.mask))
     batching = BatchingConfig(packing=True, rows_per_prompt=2)

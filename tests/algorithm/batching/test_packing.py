@@ -27,7 +27,7 @@ def make_rows(seed=0, count=16, prompt=5, completion=9, longest=9):
 
 
 @given(st.lists(st.integers(0, CAPACITY), min_size=COUNT, max_size=COUNT))
-def test_every_token_has_one_place_and_no_row_is_overfull(lengths):
+def test_every_token_has_one_position_and_no_row_is_overfull(lengths):
     packing = jax.tree.map(np.asarray, plan(jnp.asarray(lengths, jnp.int32), CAPACITY))
     seen = [[] for _ in lengths]
     for r, t in zip(*np.nonzero(packing.segments), strict=True):

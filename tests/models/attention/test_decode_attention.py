@@ -91,7 +91,9 @@ def test_tokens_written_one_by_one_are_those_given_at_once(given, backend):
 def test_a_copied_row_is_the_prompts_and_leaves_the_others(given, backend):
     keys, values, _ = given
     cache = BACKENDS[backend].make(keys, values, LENGTH)
-    prompts = BACKENDS[backend].make(7 + keys[:, :2, :70], 7 + values[:, :2, :70], LENGTH, part=70)
+    prompts = BACKENDS[backend].make(
+        7 + keys[:, :2, :70], 7 + values[:, :2, :70], LENGTH, allocate=70
+    )
     copied = BACKENDS[backend].copy(cache, jnp.int32(2), prompts, jnp.int32(1))
     keys, values = (x.at[:, 2, :70].set(7 + x[:, 1, :70]) for x in (keys, values))
     expected = BACKENDS[backend].make(keys, values, LENGTH)

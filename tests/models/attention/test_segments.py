@@ -3,12 +3,17 @@
 import jax.numpy as jnp
 import numpy as np
 
-from asyppo_jax.models.attention.segments import EVERY, SharedPrompts, positions_of, visible
+from asyppo_jax.models.attention.segments import (
+    VISIBLE_TO_ALL,
+    SharedPrompts,
+    positions_of,
+    visible,
+)
 
 # A prompt of three positions (the first is padding) and two continuations of four positions: the
 # first with a completion of three tokens, the second with completions of two tokens and of one.
 SEGMENTS = jnp.array([[0, 1, 1, 1, 1, 1, 0, 1, 1, 2, 0]])
-SHARED = SharedPrompts(SEGMENTS, prompt=3, count=2)
+SHARED = SharedPrompts(SEGMENTS, prompt_length=3, count=2)
 
 
 def test_positions_count_from_the_first_token_of_every_segment():
@@ -39,7 +44,7 @@ def test_a_token_sees_its_own_segment_up_to_itself():
 
 def test_a_continuation_sees_its_prompt_but_not_the_prompts_padding():
     queries, keys = SHARED.queries(SEGMENTS), SHARED.key_segments()
-    np.testing.assert_array_equal(keys[1], [0, EVERY, EVERY, 1, 1, 2, 0])
+    np.testing.assert_array_equal(keys[1], [0, VISIBLE_TO_ALL, VISIBLE_TO_ALL, 1, 1, 2, 0])
     mask = np.asarray(visible(queries, keys), int)
     np.testing.assert_array_equal(mask[0, 2], [0, 1, 1, 1, 1, 1, 0])
     np.testing.assert_array_equal(
@@ -49,7 +54,7 @@ def test_a_continuation_sees_its_prompt_but_not_the_prompts_padding():
 
 def test_the_keys_of_a_continuation_start_with_its_prompts():
     rows = jnp.stack([jnp.arange(11), jnp.arange(100, 111)])
-    continuations = SharedPrompts(jnp.concatenate([SEGMENTS, SEGMENTS]), prompt=3, count=2)
+    continuations = SharedPrompts(jnp.concatenate([SEGMENTS, SEGMENTS]), prompt_length=3, count=2)
     expected = [[0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 7, 8, 9, 10]]
     np.testing.assert_array_equal(continuations.keys(rows)[:2], expected)
     np.testing.assert_array_equal(continuations.keys(rows)[2:], np.add(expected, 100))

@@ -76,20 +76,20 @@ def _shared_prompts(completions, count=2, prompt=70, width=80):
 def _one_by_one(queries, keys, values, continuations):
     """Plain attention of each continuation with its own copy of the prompt."""
     segments = continuations.segments
-    width = (queries.shape[1] - continuations.prompt) // continuations.count
-    prompt = jnp.arange(continuations.prompt)
+    width = (queries.shape[1] - continuations.prompt_length) // continuations.count
+    prompt = jnp.arange(continuations.prompt_length)
     prompt_segments = segments[:, prompt]
     prompt_mask = visible(prompt_segments, prompt_segments)
     outputs = [attend(queries[:, prompt], keys[:, prompt], values[:, prompt], prompt_mask)]
     for i in range(continuations.count):
         continuation = jnp.arange(
-            continuations.prompt + i * width, continuations.prompt + (i + 1) * width
+            continuations.prompt_length + i * width, continuations.prompt_length + (i + 1) * width
         )
         prompt_and_continuation = jnp.concatenate([prompt, continuation])
         in_continuation = segments[:, continuation, None] == segments[:, None, continuation]
         in_continuation = in_continuation & jnp.tril(jnp.ones((1, width, width), bool))
         in_prompt = (prompt_segments > 0)[:, None]
-        in_prompt = jnp.broadcast_to(in_prompt, (2, width, continuations.prompt))
+        in_prompt = jnp.broadcast_to(in_prompt, (2, width, continuations.prompt_length))
         mask = jnp.concatenate([in_prompt, in_continuation], axis=2)
         key_values = keys[:, prompt_and_continuation], values[:, prompt_and_continuation]
         outputs.append(attend(queries[:, continuation], *key_values, mask))
@@ -101,7 +101,7 @@ def _one_by_one(queries, keys, values, continuations):
     [("xla", 1), ("xla", 3), ("splash", 1), ("cudnn_packed", 3)],
     ids=str,
 )
-def test_branches_of_a_shared_prompt_equal_branches_with_own_prompts(
+def test_completions_of_a_shared_prompt_equal_completions_with_their_own_prompts(
     backend, completions, monkeypatch
 ):
     monkeypatch.setitem(self_attention_module._KERNELS, "splash", splash_interpreted)
