@@ -20,6 +20,7 @@ from absl import app, flags, logging
 from etils import epath
 
 from asyppo_jax.config import ConfigError, UserError
+from asyppo_jax.config.functions import names_a_module
 from asyppo_jax.tasks.benchmarks import (
     Benchmark,
     BenchmarkSettings,
@@ -165,7 +166,7 @@ def _benchmark(name: str, checkpoint: str) -> Benchmark:
         benchmark = held_out_benchmark(read_settings(checkpoint))
         if _GRADER.value:
             return dataclasses.replace(benchmark, grader=_GRADER.value, weights=())
-        if "__main__:" in benchmark.grader or "<" in benchmark.grader:
+        if not names_a_module(benchmark.grader):
             raise ConfigError(
                 f"the run's reward {benchmark.grader} was given in Python and is not in a module; "
                 "name a grader with --grader"

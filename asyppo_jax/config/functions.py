@@ -40,3 +40,8 @@ def function_name(function: Callable[..., Any]) -> str:
     kind = getattr(function, "func", function)  # of a functools.partial
     kind = kind if hasattr(kind, "__qualname__") else type(kind)
     return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def names_a_module(name: str) -> bool:
+    """Whether a function of this name (see `function_name`) can be imported again."""
+    return "__main__:" not in name and "<" not in name

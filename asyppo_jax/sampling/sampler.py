@@ -35,11 +35,18 @@ class Sampler:
         key: jax.Array,
         mesh: Mesh,
         first_row: int = 0,
+        *,
+        limits: np.ndarray | None = None,
     ) -> Rollout:
-        """The rollout of these prompts, sharded over `mesh`; its rewards are not set yet."""
+        """The rollout of these prompts, sharded over `mesh`; its rewards are not set yet.
+
+        `limits` [B] are maximum numbers of tokens per completion; None: the options' for all.
+        """
         batch = pad_prompts(prompts, self.max_prompt_length, self.options.pad_id)
         placement = jax.tree.map(lambda _: batch_sharding(mesh), batch)
         inputs: dict[str, Any] = {"first_row": put(np.int32(first_row), replicated(mesh))}
+        if limits is not None:
+            inputs["limits"] = put(np.asarray(limits, np.int32), batch_sharding(mesh))
         if self.stop_table is not None:
             inputs["stop_table"] = put(self.stop_table, replicated(mesh))
         return self.program(params, put(batch, placement), key, **inputs)

@@ -104,3 +104,15 @@ def holds_stop_string(
     for t in range(tokens.shape[1]):
         states = np.where(t < lengths, table[states, tokens[:, t]], states)
     return states == len(table) - 1
+
+
+def cut_at_stop_string(
+    table: Int[np.ndarray, "states V"], tokens: Int[np.ndarray, " C"]
+) -> Int[np.ndarray, " n"]:
+    """The tokens up to and including the one that completes a stop string; else all of them."""
+    state = 0
+    for t, token in enumerate(tokens):
+        state = table[state, token]
+        if state == len(table) - 1:
+            return tokens[: t + 1]
+    return tokens
