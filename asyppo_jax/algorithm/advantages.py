@@ -5,6 +5,7 @@ type in `config/settings.py`. The result is whitened and masked by the caller.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -16,6 +17,7 @@ from asyppo_jax.ops.returns import (
     gae,
     group_advantages,
     lambda_returns,
+    length_adaptive_lambda,
     monte_carlo_returns,
     place_reward,
 )
@@ -36,12 +38,16 @@ def gae_advantages(
     """GAE from the critics' mean value V̄ (arXiv 1506.02438, 2510.01656); needs critics.
 
     δ_t = r_t + γ V̄(s_{t+1}) − V̄(s_t);  A_t = Σ_l (γλ)^l δ_{t+l}
+
+    With `config.length_adaptive_lambda` each answer has its own λ (arXiv 2504.05118).
     """
     del group_size
+    alpha = config.length_adaptive_lambda
 
     def one_sequence(reward, values, mask):
         rewards = place_reward(reward, mask)
-        return gae(rewards, values, mask, gamma=config.gamma, gae_lambda=config.gae_lambda)
+        gae_lambda = length_adaptive_lambda(mask, alpha) if alpha else config.gae_lambda
+        return gae(rewards, values, mask, gamma=config.gamma, gae_lambda=gae_lambda)
 
     return jax.vmap(one_sequence)(rollout.rewards, value_mean, mask)
 
@@ -75,10 +81,21 @@ def critic_targets(
 ) -> Float[Array, "B C"]:
     """R_t, what the critics fit: λ-returns of V̄, or Monte-Carlo returns (`config.returns`).
 
+    Their λ is `config.returns_lambda` (decoupled from the actor's, VC-PPO, arXiv 2503.01491).
+
     They do not depend on the estimator of the actor's advantages.
     """
     if config.returns == "monte_carlo":
-        rewards = jax.vmap(place_reward)(rollout.rewards, mask)
-        return jax.vmap(lambda r, m: monte_carlo_returns(r, m, gamma=config.gamma))(rewards, mask)
-    advantages = gae_advantages(rollout, value_mean, mask, 1, config)
+        return monte_carlo_targets(rollout, mask, config)
+    gae_lambda = config.gae_lambda if config.returns_lambda is None else config.returns_lambda
+    own = replace(config, gae_lambda=gae_lambda, length_adaptive_lambda=0.0)
+    advantages = gae_advantages(rollout, value_mean, mask, 1, own)
     return jax.vmap(lambda_returns)(advantages, value_mean, mask)
+
+
+def monte_carlo_targets(
+    rollout: Rollout, mask: Bool[Array, "B C"], config: AlgorithmConfig
+) -> Float[Array, "B C"]:
+    """Discounted sums of the rewards that follow, at every token."""
+    rewards = jax.vmap(place_reward)(rollout.rewards, mask)
+    return jax.vmap(lambda r, m: monte_carlo_returns(r, m, gamma=config.gamma))(rewards, mask)

@@ -9,14 +9,24 @@ from jaxtyping import Array, PRNGKeyArray
 from asyppo_jax.algorithm.batching.layout import lay_out
 from asyppo_jax.algorithm.batching.microbatches import critic_minibatches
 from asyppo_jax.algorithm.batching.rows import UpdateRows, update_rows
-from asyppo_jax.algorithm.forward import completion_values, per_critic
+from asyppo_jax.algorithm.forward import completion_outputs, per_critic, value_anchor
 from asyppo_jax.algorithm.minibatch_updates import Minibatch, update_in_minibatches
 from asyppo_jax.algorithm.optimizer import critic_optimizer
 from asyppo_jax.algorithm.placement import critic_placement
-from asyppo_jax.config import Config
+from asyppo_jax.config import Config, ValueConfig
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.ops.losses import squared_error
 from asyppo_jax.ops.masked import masked_sum
+from asyppo_jax.ops.value_heads import ValueHead
+from asyppo_jax.ops.value_losses import (
+    binary_cross_entropy,
+    clipped_squared_error,
+    cross_entropy,
+    hl_gauss,
+    noise_weights,
+    sparse_positions,
+    two_hot,
+)
 from asyppo_jax.types import Experience, Metrics, Params
 
 
@@ -27,19 +37,24 @@ def update_critics(
     key: PRNGKeyArray,
     networks: Networks,
     config: Config,
+    *,
+    dense: Array | bool = True,
 ) -> tuple[Params, Any, Metrics]:
     """The critics' parameters (stacked), optimizer state and metrics after all minibatch updates.
 
     They minimise L = Σ_k E_{(s_t, R_t) ~ D_k} (V_k(s_t) − R_t)² (arXiv 2510.01656). D_k is critic
-    k's share of the responses, and E the mean over its real tokens in the minibatch.
+    k's share of the responses, and E the mean over its real tokens in the minibatch. Options of
+    `config.value` change the loss (`value_loss`) and its tokens (`critic_rows`). With `dense` all
+    tokens are fitted, also if the config names positions.
     """
     num_critics, batching = experience.critic_shards.shape[0], config.batching
     share = config.sampling.group_size // num_critics
-    rows = update_rows(experience, config.algorithm.loss_aggregation)
+    rows = critic_rows(experience, config, dense)
 
     def critic_loss(critic: Params, rows: UpdateRows, num_tokens: Array) -> Array:
-        values = completion_values(critic, rows, networks)
-        return masked_sum(squared_error(values, rows.returns), rows.mask) / num_tokens
+        outputs = completion_outputs(critic, rows, networks)
+        per_token = value_loss(outputs, rows, networks.value_head, config.value)
+        return masked_sum(per_token, rows.mask) / num_tokens
 
     def stack_loss(stack: Params, rows: UpdateRows, num_tokens: Array):
         losses = per_critic(critic_loss)(stack, rows, num_tokens)
@@ -47,6 +62,9 @@ def update_critics(
 
     def read_minibatch(index: Array) -> Minibatch:  # index [K, m]: m rows of each critic
         shares = jax.tree.map(lambda x: x[index], rows)
+        if config.value.clip_eps:
+            old_values = jnp.take_along_axis(experience.values, index[..., None], axis=1)
+            shares = shares.replace(old_values=old_values)
         num_tokens = jnp.maximum(jnp.sum(shares.mask, axis=(1, 2)), 1).astype(jnp.float32)
         laid_out, used = jax.vmap(lambda share_rows: lay_out(share_rows, batching, share)[:2])(
             shares
@@ -79,3 +97,42 @@ def update_critics(
             "critic/grad_norm": jnp.mean(jnp.mean(norms, axis=1)),
         },
     )
+
+
+def critic_rows(experience: Experience, config: Config, dense: Array | bool) -> UpdateRows:
+    """What the critics fit: all responses, with the mask and the arrays that `config.value` needs.
+
+    `mask` has all real tokens, or the positions of `config.value.positions` unless `dense`.
+    """
+    rollout, mask, value = experience.rollout, experience.loss_mask, config.value
+    group = config.sampling.group_size
+    rows = update_rows(experience, config.algorithm.loss_aggregation)
+    if value.positions:
+        rows = rows.replace(mask=mask & (dense | sparse_positions(mask, value.positions)))
+    if value.noise_weights:
+        weights = noise_weights(rollout.rewards, rollout.reward_valid, group)
+        rows = rows.replace(value_weights=jnp.broadcast_to(weights[:, None], mask.shape))
+    anchor = value_anchor(rollout, group, value.anchor)
+    if anchor is not None:
+        rows = rows.replace(anchor=jnp.broadcast_to(anchor[:, None], mask.shape))
+    return rows
+
+
+def value_loss(outputs: Array, rows: UpdateRows, head: ValueHead, config: ValueConfig) -> Array:
+    """The loss of a critic's outputs z per token [R, n]; see the options in `ops.value_losses`."""
+    if config.loss == "bce":
+        loss = binary_cross_entropy(outputs, rows.returns)
+    elif config.loss == "two_hot":
+        loss = cross_entropy(outputs, two_hot(rows.returns, head))
+    elif config.loss == "hl_gauss":
+        loss = cross_entropy(outputs, hl_gauss(rows.returns, head, std=config.hl_gauss_std))
+    else:
+        values = head.value(outputs)
+        values = values if rows.anchor is None else values + rows.anchor
+        if rows.old_values is not None:
+            loss = clipped_squared_error(
+                values, rows.old_values, rows.returns, clip_eps=config.clip_eps
+            )
+        else:
+            loss = squared_error(values, rows.returns)
+    return loss if rows.value_weights is None else rows.value_weights * loss

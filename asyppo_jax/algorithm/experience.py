@@ -4,14 +4,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from asyppo_jax.algorithm.advantages import ESTIMATORS, critic_targets
+from asyppo_jax.algorithm.advantages import ESTIMATORS, critic_targets, monte_carlo_targets
 from asyppo_jax.config import AlgorithmConfig
+from asyppo_jax.ops.baselines import group_mean_of_others
 from asyppo_jax.ops.ensemble import critic_shards, disagreement_masks, value_mean_and_std
 from asyppo_jax.ops.masked import (
     explained_variance,
     masked_mean,
     masked_quantile,
     masked_variance,
+    variance_parts,
 )
 from asyppo_jax.ops.returns import whiten
 from asyppo_jax.types import Experience, Rollout
@@ -50,8 +52,11 @@ def make_experience(
         value_mean = value_std = returns = jnp.zeros(mask.shape, jnp.float32)
         advantage_mask = entropy_mask = mask
         shards = jnp.zeros((0, mask.shape[0]), bool)
+    baseline = value_mean
+    if config.explained_variance_gate:
+        baseline = gated_values(rollout, value_mean, mask, group_size, config)
     estimate = ESTIMATORS[config.advantages]
-    advantages = estimate(rollout, value_mean, mask, group_size, config)
+    advantages = estimate(rollout, baseline, mask, group_size, config)
     return Experience(
         rollout=rollout,
         values=values,
@@ -63,6 +68,24 @@ def make_experience(
         entropy_mask=entropy_mask,
         critic_shards=shards,
     )
+
+
+def gated_values(
+    rollout: Rollout,
+    value_mean: Float[Array, "B C"],
+    mask: Bool[Array, "B C"],
+    group_size: int,
+    config: AlgorithmConfig,
+) -> Float[Array, "B C"]:
+    """V̄ while it explains the rollout's Monte-Carlo returns, else the mean of the others' rewards.
+
+    After EVPO (arXiv 2604.19485): V̄ is the baseline where EV > 0. The other baseline is the mean
+    reward of the group's other answers, at every token.
+    """
+    returns = monte_carlo_targets(rollout, mask, config)
+    others = group_mean_of_others(rollout.rewards, rollout.reward_valid, group_size)
+    explains = explained_variance(value_mean, returns, mask) > 0
+    return jnp.where(explains, value_mean, jnp.where(mask, others[:, None], 0.0))
 
 
 def _whiten(
@@ -115,7 +138,38 @@ def summarize(experience: Experience, group_size: int) -> dict[str, Array]:
     for k in range(num_critics):
         name = f"critic/explained_variance_{k}"
         metrics[name] = explained_variance(experience.values[k], returns, mask)
-    return metrics
+    return metrics | _variance_metrics(experience, group_size)
+
+
+def _variance_metrics(experience: Experience, group_size: int) -> dict[str, Array]:
+    """Where the critics explain the returns, and where values and σ vary.
+
+    The explained variance is split into the parts of `variance_parts`: between prompts, between the
+    answers of a prompt, and within answers. A return is the same at every token of an answer (at
+    γ = 1), so the last part is −Var_t(V̄) / Var(R): what the values' movement costs, also that of
+    perfect values.
+    """
+    mask, std = experience.loss_mask, experience.value_std
+    mean = jnp.mean(experience.values, axis=0)
+    returns = variance_parts(experience.returns, mask, group_size)
+    residuals = variance_parts(experience.returns - mean, mask, group_size)
+    values, stds = variance_parts(mean, mask, group_size), variance_parts(std, mask, group_size)
+    total = returns.total
+    explained = {
+        name: _share(of_return - of_residual, total)
+        for name, of_return, of_residual in zip(
+            ("prompts", "answers", "tokens"), returns, residuals, strict=True
+        )
+    }
+    return {
+        **{f"critic/explained_between_{name}": share for name, share in explained.items()},
+        "critic/value_variance_within_answers": _share(values.within_answers, values.total),
+        "ensemble/std_variance_within_answers": _share(stds.within_answers, stds.total),
+    }
+
+
+def _share(part: Array, total: Array) -> Array:
+    return jnp.where(total > 1e-12, part / jnp.maximum(total, 1e-12), 0.0)
 
 
 def _groups_without_spread(rollout: Rollout, group_size: int) -> Float[Array, ""]:

@@ -1,7 +1,9 @@
 """Log-probs, entropies and values of completions, computed in microbatches."""
 
+import dataclasses
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from asyppo_jax.algorithm.batching.rows import Rows, sequence_segments
 from asyppo_jax.algorithm.placement import critic_placement
 from asyppo_jax.config import BatchingConfig, Config
 from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.ops.baselines import group_mean_of_others, shrunken_group_mean
 from asyppo_jax.ops.logits import log_probs_and_entropy
 from asyppo_jax.types import Params, Rollout
 
@@ -35,7 +38,12 @@ def completion_log_probs(
 
 def completion_values(params: Params, rows: Rows, networks: Networks) -> Array:
     """One critic's V(s_t) [R, n], read before each of a row's last n tokens is chosen."""
-    return before_completions(networks.critic_values(params, rows.tokens, rows.segments), rows)
+    return networks.value_head.value(completion_outputs(params, rows, networks))
+
+
+def completion_outputs(params: Params, rows: Rows, networks: Networks) -> Array:
+    """The outputs z of one critic's value head [R, n, ...] for the same tokens."""
+    return before_completions(networks.critic_outputs(params, rows.tokens, rows.segments), rows)
 
 
 def per_sequence(
@@ -48,17 +56,41 @@ def per_sequence(
 
 
 def ensemble_values(params: Params, rollout: Rollout, networks: Networks, config: Config) -> Array:
-    """V_k(s_t) of every critic on every response: [K, B, C], float32."""
+    """V_k(s_t) of every critic on every response: [K, B, C], float32.
+
+    With `config.value.anchor` they depend on the rewards of other responses, too.
+    """
+    head = networks.value_head
+    values = head.value(ensemble_outputs(params, rollout, networks, config))
+    anchor = value_anchor(rollout, config.sampling.group_size, config.value.anchor)
+    return values if anchor is None else values + anchor[None, :, None]
+
+
+def ensemble_outputs(params: Params, rollout: Rollout, networks: Networks, config: Config) -> Array:
+    """The outputs z of every critic's value head: [K, B, C] or [K, B, C, bins], float32."""
     rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
     num_critics = jax.tree.leaves(params)[0].shape[0]
     stack = critic_placement(networks, config, num_critics).for_compute(params)
 
-    def values(rows: Rows) -> Array:
-        values_of_critics = per_critic(lambda critic: completion_values(critic, rows, networks))
-        return jnp.moveaxis(values_of_critics(stack), 0, -1)
+    def outputs(rows: Rows) -> Array:
+        outputs_of_critics = per_critic(lambda critic: completion_outputs(critic, rows, networks))
+        return jnp.moveaxis(outputs_of_critics(stack), 0, 2)
 
-    critics_last = per_sequence(values, rows, config.batching, config.sampling.group_size)
-    return jnp.moveaxis(critics_last, -1, 0)
+    critics_third = per_sequence(outputs, rows, config.batching, config.sampling.group_size)
+    return jnp.moveaxis(critics_third, 2, 0)
+
+
+def value_anchor(
+    rollout: Rollout, group_size: int, kind: Literal["none", "group", "shrunken_group"]
+) -> Array | None:
+    """What critics' outputs are added to, per response [B]; None for "none".
+
+    No response's own reward enters it (`ops.baselines`).
+    """
+    if kind == "none":
+        return None
+    estimate = group_mean_of_others if kind == "group" else shrunken_group_mean
+    return estimate(rollout.rewards, rollout.reward_valid, group_size)
 
 
 def per_critic(function: Callable[..., Array]) -> Callable[..., Array]:
@@ -71,3 +103,14 @@ def per_critic(function: Callable[..., Array]) -> Callable[..., Array]:
         return function(*jax.tree.map(lambda x: x[0], arguments))[None]
 
     return run
+
+
+def plain_batching(batch: int, config: Config) -> BatchingConfig:
+    """One sequence per row, in microbatches of a size that divides `batch` and `microbatch_size`.
+
+    Both are multiples of the data axis, and so is the size.
+    """
+    size = math.gcd(batch, config.batching.microbatch_size)
+    return dataclasses.replace(
+        config.batching, microbatch_size=size, packing=False, rows_per_prompt=1
+    )

@@ -52,7 +52,19 @@ def stack_optimizer(tx: optax.GradientTransformation, *, joint: bool) -> StackOp
 def critic_optimizer(config: Config) -> StackOptimizer:
     """The optimizer of a run's stacked critics."""
     joint = config.algorithm.critic_optimizer == "joint"
-    return stack_optimizer(make_optimizer(config.critic_optimizer), joint=joint)
+    tx = make_optimizer(config.critic_optimizer)
+    if config.value.frozen == "attention":
+        freeze = optax.masked(optax.set_to_zero(), is_attention)
+        # Before: they take no part in the norm that is clipped. After: no weight decay.
+        tx = optax.chain(freeze, tx, freeze)
+    return stack_optimizer(tx, joint=joint)
+
+
+def is_attention(params: Params) -> Params:
+    """A tree of whether each leaf belongs to an attention layer."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: any(getattr(key, "key", None) == "attention" for key in path), params
+    )
 
 
 def apply_gradients(

@@ -151,8 +151,8 @@ def step_critics(
     """The critics' update; without critics, the inputs unchanged and no metrics."""
     if config.algorithm.num_critics == 0:
         return params, opt_state, {}
-    update_key = phase_key(key, step, "critics")
-    return update_critics(params, opt_state, experience, update_key, networks, config)
+    update_key, dense = phase_key(key, step, "critics"), step < warmup_steps(config)
+    return update_critics(params, opt_state, experience, update_key, networks, config, dense=dense)
 
 
 def warmup_steps(config: Config) -> int:

@@ -20,3 +20,4 @@ from asyppo_jax.config.settings import PromptConfig as PromptConfig
 from asyppo_jax.config.settings import RewardConfig as RewardConfig
 from asyppo_jax.config.settings import SamplingConfig as SamplingConfig
 from asyppo_jax.config.settings import Truncation as Truncation
+from asyppo_jax.config.value_settings import ValueConfig as ValueConfig

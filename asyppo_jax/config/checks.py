@@ -8,6 +8,7 @@ from asyppo_jax.config.settings import (
     SamplingConfig,
     Truncation,
 )
+from asyppo_jax.config.value_checks import check_values
 
 
 def check_config(config: Config) -> None:
@@ -37,6 +38,7 @@ def check_config(config: Config) -> None:
             f"config.algorithm.group_scale is {algorithm.group_scale!r}, which has no effect with "
             f"config.algorithm.advantages = {algorithm.advantages!r}; leave it, or use 'grpo'"
         )
+    check_values(config)
     if critics and group % critics:
         raise ConfigError(
             f"config.sampling.group_size is {group}, which {critics} critics cannot share evenly; "

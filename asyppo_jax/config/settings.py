@@ -9,6 +9,8 @@ the framework of the authors, [D] the paper is silent and this is our choice.
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
+from asyppo_jax.config.value_settings import ValueConfig
+
 T = TypeVar("T")
 # A setting that may differ when a run is resumed, because it changes how a step is computed or what
 # is reported, but not the results of a step beyond rounding.
@@ -146,6 +148,17 @@ class AlgorithmConfig:
     entropy_mask_fraction: float = 0.2  # of the real tokens: those with the highest std [P]
     gamma: float = 1.0  # [D] 0.95 is ROLL's default
     gae_lambda: float = 1.0  # [D] 0.95 is ROLL's default
+    # λ of an answer of L tokens = max(0, 1 − 1 / (α L)) with this α, for the actor's advantages
+    # (VAPO, arXiv 2504.05118: 0.05); 0: `gae_lambda`.
+    length_adaptive_lambda: float = 0.0
+    # λ of the critics' targets (VC-PPO, arXiv 2503.01491: 1); None: `gae_lambda`.
+    returns_lambda: float | None = None
+    # While the explained variance of a rollout is not above 0, the baseline is the mean reward of
+    # the group's other answers in place of the values (after EVPO, arXiv 2604.19485).
+    explained_variance_gate: bool = False
+    # Truncated answers take no part in the actor's loss; statistics and critics keep them (EasyPPO,
+    # arXiv 2609.36802).
+    overlong_filter: bool = False
     # When the values behind the advantages are computed. [D] After its update, a critic has fitted
     # the rewards of its own share, so the std would show which critic trained on a response. The
     # box with the algorithm in the paper has "after_update".
@@ -297,6 +310,7 @@ class Config:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    value: ValueConfig = field(default_factory=ValueConfig)
     batching: BatchingConfig = field(default_factory=BatchingConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -68,7 +68,7 @@ def sample_states(
         ConfigError: a number is too small, a fraction is outside [0, 1), or there are several
             processes.
     """
-    _check(prompts, group_size, continuations, fractions)
+    _check(actor, prompts, group_size, continuations, fractions)
     key = jax.random.key(seed)
     answers = _sample_answers(actor, prompts, pool, group_size, jax.random.fold_in(key, 0))
     lengths = answers.completion_mask.sum(axis=1)
@@ -94,7 +94,11 @@ def sample_states(
 
 
 def _check(
-    prompts: Sequence[Prompt], group_size: int, continuations: int, fractions: Sequence[float]
+    actor: LoadedActor,
+    prompts: Sequence[Prompt],
+    group_size: int,
+    continuations: int,
+    fractions: Sequence[float],
 ) -> None:
     if not prompts:
         raise ConfigError("there are no prompts to sample answers to; give at least one")
@@ -104,6 +108,12 @@ def _check(
     for fraction in fractions:
         if not 0 <= fraction < 1:
             raise ConfigError(f"fraction {fraction} of an answer is outside [0, 1)")
+    data = actor.mesh.shape["data"]
+    if len(prompts) * group_size % data:
+        raise ConfigError(
+            f"{len(prompts)} prompts x {group_size} answers are not a multiple of the data axis, "
+            f"{data}; change one of them"
+        )
     if jax.process_count() > 1:
         raise ConfigError(
             "true values are measured in a single process; start it without --distributed"
@@ -132,7 +142,7 @@ def _sample_answers(
     rollout: Rollout = jax.tree.map(lambda *x: np.concatenate(x)[:rows], *parts)
     lengths = rollout.completion_mask.sum(axis=1)
     completions = rollout.tokens[:, -rollout.completion_mask.shape[1] :]
-    texts = [(row // group_size, completions[row, :n]) for row, n in enumerate(lengths)]
+    texts = [(row // group_size, np.asarray(completions[row, :n])) for row, n in enumerate(lengths)]
     rewards, valid = _score(actor, prompts, texts, pool)
     return rollout.replace(rewards=rewards, reward_valid=valid)
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import TypedDict
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
-from asyppo_jax.algorithm.forward import ensemble_values
+from asyppo_jax.algorithm.forward import ensemble_values, plain_batching
 from asyppo_jax.config import AlgorithmConfig
 from asyppo_jax.evaluation.true_values import States
 from asyppo_jax.ops.ensemble import disagreement_masks
@@ -49,21 +50,18 @@ class PositionErrors(TypedDict):
 
 
 def values_at(critics: LoadedCritics, states: States) -> Float[np.ndarray, "K B C"]:
-    """V_k(s_t) of loaded critics on the answers of `states`, in microbatches of the run's size."""
-    rollout, config = states.rollout, critics.config
-    num_rows, size = len(rollout.rewards), config.batching.microbatch_size
-    padded = -(-num_rows // size) * size
-    rollout = jax.tree.map(lambda x: np.resize(x, (padded, *x.shape[1:])), rollout)
-    batching = replace(config.batching, packing=False, rows_per_prompt=1)
+    """V_k(s_t) of loaded critics on the answers of `states`, in microbatches."""
+    config, rollout = critics.config, states.rollout
+    config = replace(
+        config,
+        batching=plain_batching(len(rollout.rewards), config),
+        sampling=replace(config.sampling, group_size=states.group_size),
+    )
+    by_row = batch_sharding(critics.mesh)
     with jax.set_mesh(critics.mesh):
-        rollout = put(rollout, jax.tree.map(lambda _: batch_sharding(critics.mesh), rollout))
-        values = _ensemble_values(
-            critics.params,
-            rollout,
-            networks=critics.networks,
-            config=replace(config, batching=batching),
-        )
-    return np.asarray(values)[:, :num_rows]
+        rollout = put(rollout, jax.tree.map(lambda _: by_row, rollout))
+        values = _ensemble_values(critics.params, rollout, networks=critics.networks, config=config)
+    return np.asarray(values)
 
 
 _ensemble_values = jax.jit(ensemble_values, static_argnames=("networks", "config"))
@@ -114,8 +112,8 @@ def _masks(
     sigma: Float[np.ndarray, "B C"], mask: Bool[np.ndarray, "B C"], config: AlgorithmConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     advantage, entropy = disagreement_masks(
-        sigma.astype(np.float32),
-        mask,
+        jnp.asarray(sigma, jnp.float32),
+        jnp.asarray(mask),
         jax.random.key(0),  # breaks ties
         advantage_mask_fraction=config.advantage_mask_fraction,
         entropy_mask_fraction=config.entropy_mask_fraction,
@@ -172,13 +170,17 @@ def _at_position(
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float | None:
-    return _if_both_vary(x, y, lambda: float(np.corrcoef(x, y)[0, 1]))
+    return _if_both_vary(x, y, lambda: _correlation(x, y))
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float | None:
-    return _if_both_vary(x, y, lambda: float(spearmanr(x, y)[0]))
+    return _if_both_vary(x, y, lambda: _correlation(rankdata(x), rankdata(y)))
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.corrcoef(x, y)[0, 1])
 
 
 def _if_both_vary(x: np.ndarray, y: np.ndarray, correlation: Callable[[], float]) -> float | None:
     """None if one of the two is constant to rounding, where a correlation would be noise."""
-    return correlation() if min(np.ptp(x), np.ptp(y), key=float) > 1e-6 else None
+    return correlation() if float(np.ptp(x)) > 1e-6 and float(np.ptp(y)) > 1e-6 else None

@@ -27,37 +27,42 @@ from asyppo_jax.models.attention.self_attention import AttentionBackend
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.decoder import Decoder, trunk_fields
 from asyppo_jax.models.layers import param
+from asyppo_jax.ops.value_heads import ValueHead
 from asyppo_jax.types import Params
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def init_value_kernel(key: PRNGKeyArray, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """Normal noise of standard deviation 0.1 / √D, D the last axis.
+    """Normal noise of standard deviation 0.1 / √D, D the first axis.
 
     Small, so that values start near 0; not zero, so that critics with different keys disagree from
     the first step.
     """
-    return 0.1 / shape[-1] ** 0.5 * jax.random.normal(key, shape, dtype)
+    return 0.1 / shape[0] ** 0.5 * jax.random.normal(key, shape, dtype)
 
 
 class Critic(nn.Module):
-    """A decoder with a linear value head: V(s_t) in float32, read before token t is chosen."""
+    """A decoder with a value head, whose output is made V(s_t) by `head` (float32)."""
 
     config: ModelConfig
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: str = "none"
     attention: AttentionBackend = "xla"
     unroll: int = 1
+    head: ValueHead = ValueHead()
 
     @nn.compact
     def __call__(self, tokens, positions, segments):
+        """The value head's output z, read before token t is chosen: [B, T] or [B, T, bins]."""
         decoder = Decoder(**trunk_fields(self), name="decoder")
         hidden, _ = decoder(tokens, positions, segments)
-        width = self.config.embed_dim
-        kernel = param(self, "value_kernel", ("embed",), (width,), init_value_kernel)
-        bias = param(self, "value_bias", (), (), nn.initializers.zeros)
-        return jnp.einsum("btd,d->bt", hidden.astype(jnp.float32), kernel) + bias
+        outputs = self.head.output_shape
+        axes, shape = ("bins",) * len(outputs), (self.config.embed_dim, *outputs)
+        kernel = param(self, "value_kernel", ("embed", *axes), shape, init_value_kernel)
+        bias = param(self, "value_bias", axes, outputs, nn.initializers.zeros)
+        equation = "btd,dm->btm" if outputs else "btd,d->bt"
+        return jnp.einsum(equation, hidden.astype(jnp.float32), kernel) + bias
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,20 @@ class Networks:
         self, params: Params, tokens: Int[Array, "B T"], segments: Segments
     ) -> Float[Array, "B T"]:
         """One critic's V at every token: entry t has seen tokens 0 … t. Callers vmap over K."""
+        return self.value_head.value(self.critic_outputs(params, tokens, segments))
+
+    def critic_outputs(
+        self, params: Params, tokens: Int[Array, "B T"], segments: Segments
+    ) -> Float[Array, "B T *bins"]:
+        """The outputs z of one critic's value head at every token (`ops.value_heads`)."""
         assert self.critic is not None, "this run has no critics"
         return _apply(self.critic, params, tokens, *_positions_and_segments(segments))
+
+    @property
+    def value_head(self) -> ValueHead:
+        """How the critics' outputs become values."""
+        assert self.critic is not None, "this run has no critics"
+        return self.critic.head
 
 
 def in_compute_dtype(params: Params, dtype: jnp.dtype) -> Params:
@@ -178,7 +195,7 @@ def init_critics(critic: Critic, key: PRNGKeyArray, num_critics: int) -> Params:
         in_axes=None,
         axis_size=num_critics,
         metadata_params={nn.PARTITION_NAME: "critic"},
-    )(critic.config, dtype=critic.dtype, remat=critic.remat)
+    )(critic.config, dtype=critic.dtype, remat=critic.remat, head=critic.head)
     return stack.init(key, *_example())["params"]
 
 

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asyppo_jax.config import BatchingConfig, Config, ConfigError, NetworkConfig
+from asyppo_jax.config import BatchingConfig, Config, ConfigError, NetworkConfig, ValueConfig
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_value_kernel
 from asyppo_jax.models.attention.decode_attention import choose_decode_backend
 from asyppo_jax.models.attention.self_attention import AttentionBackend, attention_backend_for
 from asyppo_jax.models.config import ModelError
 from asyppo_jax.models.formats.huggingface import first_layers, load_config, load_params
+from asyppo_jax.ops.value_heads import ValueHead
 from asyppo_jax.types import Params
 
 
@@ -41,7 +42,7 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
     if config.algorithm.num_critics == 0:
         return Networks(actor, None)
     source = critic_source(config)
-    critic = Critic(**_fields(source, platform, config.batching))
+    critic = Critic(**_fields(source, platform, config.batching), head=value_head(config.value))
     if critic.config.vocab_size != actor.config.vocab_size:
         raise ModelError(
             f"the actor ({config.actor.path}) has a vocabulary of {actor.config.vocab_size}, the "
@@ -51,9 +52,19 @@ def load_networks(config: Config, platform: str | None = None) -> Networks:
     return Networks(actor, critic)
 
 
-def load_critic_alone(source: NetworkConfig, platform: str | None = None) -> Networks:
+def value_head(config: ValueConfig) -> ValueHead:
+    """The critics' value head, for rewards in [0, 1]."""
+    if config.head == "bins":
+        return ValueHead("bins", *config.bin_range, bins=config.bins)
+    return ValueHead(config.head)
+
+
+def load_critic_alone(
+    source: NetworkConfig, head: ValueHead, platform: str | None = None
+) -> Networks:
     """A critic's architecture without an actor; code that needs the actor fails."""
-    critic = Critic(**_fields(source, platform or jax.default_backend(), BatchingConfig()))
+    fields = _fields(source, platform or jax.default_backend(), BatchingConfig())
+    critic = Critic(**fields, head=head)
     return Networks(cast(Actor, None), critic)
 
 
@@ -101,18 +112,19 @@ def load_critic_params(config: Config, networks: Networks) -> Params:
     count = config.algorithm.num_critics
     if networks.critic is None:
         return {}
-    params = load_params(critic_source(config).path, networks.critic.config, "critic")
+    critic = networks.critic
+    params = load_params(critic_source(config).path, critic.config, "critic", critic.head.bins)
     if "value_kernel" not in params:
-        width = networks.critic.config.embed_dim
+        shape = (critic.config.embed_dim, *critic.head.output_shape)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), count)
         if not config.algorithm.distinct_value_heads:
             keys = jnp.broadcast_to(keys[:1], keys.shape)
-        heads = np.asarray(jax.vmap(lambda k: init_value_kernel(k, (width,)))(keys))
+        heads = np.asarray(jax.vmap(lambda k: init_value_kernel(k, shape))(keys))
     else:
         heads = np.stack([params["value_kernel"]] * count)
     trunk = {
         "decoder": params["decoder"],
-        "value_bias": params.get("value_bias", np.zeros((), "float32")),
+        "value_bias": params.get("value_bias", np.zeros(critic.head.output_shape, "float32")),
     }
     # A view: K copies exist only once they are on the devices.
     stack = jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape)), trunk)

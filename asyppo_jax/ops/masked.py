@@ -4,6 +4,8 @@ Gradient accumulation, packing and sharding give the same number only if sums an
 up over all microbatches and shards and divided once at the end.
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -61,6 +63,40 @@ def explained_variance(
     varies = variance > 1e-8 * masked_mean(jnp.square(returns) + jnp.square(values), mask)
     safe = jnp.where(varies, variance, 1.0)
     return jnp.where(varies, 1.0 - unexplained / safe, 0.0)
+
+
+class VarianceParts(NamedTuple):
+    """The parts of a variance over real tokens; they add up to `masked_variance`."""
+
+    between_prompts: Float[Array, ""]
+    between_answers: Float[Array, ""]  # of one prompt
+    within_answers: Float[Array, ""]
+
+    @property
+    def total(self) -> Float[Array, ""]:
+        """The variance."""
+        return self.between_prompts + self.between_answers + self.within_answers
+
+
+def variance_parts(
+    x: Float[Array, "B C"], mask: Bool[Array, "B C"], group_size: int
+) -> VarianceParts:
+    """Var(x) = E (m_p − m)² + E (m_a − m_p)² + E (x − m_a)², with E over real tokens.
+
+    m is the mean over all tokens, m_p over those of a prompt's answers, m_a over those of an
+    answer.
+    """
+    count = jnp.sum(mask, axis=1, keepdims=True).astype(jnp.float32)
+    total = jnp.sum(jnp.where(mask, x, 0.0), axis=1, keepdims=True)
+    of_answer = total / jnp.maximum(count, 1.0)
+    counts, totals = (jnp.sum(y.reshape(-1, group_size), axis=1) for y in (count, total))
+    of_prompt = jnp.repeat(totals / jnp.maximum(counts, 1.0), group_size)[:, None]
+    of_all = masked_mean(x, mask)
+    return VarianceParts(
+        masked_mean(jnp.broadcast_to(jnp.square(of_prompt - of_all), x.shape), mask),
+        masked_mean(jnp.broadcast_to(jnp.square(of_answer - of_prompt), x.shape), mask),
+        masked_mean(jnp.square(x - of_answer), mask),
+    )
 
 
 def masked_quantile(x: Float[Array, "..."], mask: Bool[Array, "..."], q: float) -> Float[Array, ""]:

@@ -26,7 +26,7 @@ def gae(
     mask: Bool[Array, " C"],
     *,
     gamma: float,
-    gae_lambda: float,
+    gae_lambda: float | Float[Array, ""],
 ) -> Float[Array, " C"]:
     """Generalised advantage estimates A_t on real tokens, 0 on padding.
 
@@ -38,6 +38,14 @@ def gae(
     next_values = jnp.append(real_values[1:], 0.0)
     deltas = jnp.where(mask, token_rewards, 0.0) + gamma * next_values - real_values
     return discounted_sum(deltas, mask, gamma * gae_lambda)
+
+
+def length_adaptive_lambda(mask: Bool[Array, " C"], alpha: float) -> Float[Array, ""]:
+    """λ = max(0, 1 − 1 / (α L)) for an answer of L real tokens (VAPO, arXiv 2504.05118).
+
+    The first token keeps about e^(−1/α) of the reward, whatever the length.
+    """
+    return jnp.maximum(0.0, 1.0 - 1.0 / (alpha * jnp.maximum(jnp.sum(mask), 1)))
 
 
 def lambda_returns(
@@ -55,7 +63,7 @@ def monte_carlo_returns(
 
 
 def discounted_sum(
-    x: Float[Array, " C"], mask: Bool[Array, " C"], discount: float
+    x: Float[Array, " C"], mask: Bool[Array, " C"], discount: float | Float[Array, ""]
 ) -> Float[Array, " C"]:
     """y_t = x_t + discount · y_{t+1} on real tokens, 0 on padding; a scan from the last token."""
 

@@ -65,11 +65,11 @@ def export_run(
     if config.algorithm.num_critics:
         critics = load_critics(workdir, step=actor.step, base=base)
         assert critics.networks.critic is not None
-        shape = critics.networks.critic.config
+        shape, head = critics.networks.critic.config, critics.networks.value_head
         for k in range(critics.num_critics):
             params = _to_host(jax.tree.map(lambda stacked, k=k: stacked[k], critics.params))
             directories.append(out / f"critic_{k}")
-            save_params(directories[-1], shape, params, "critic", dtype)
+            save_params(directories[-1], shape, params, "critic", dtype, value_head=head)
             card = critic_card(f"{name}-critic-{k}", workdir, actor.step, config, k)
             _write_other_files(directories[-1], actor, card, config, workdir)
     return directories

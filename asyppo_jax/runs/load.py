@@ -17,8 +17,19 @@ from jax.sharding import Mesh
 from asyppo_jax.config import Config, MeshConfig, NetworkConfig, PromptConfig
 from asyppo_jax.models.actor_critic import actor_shapes, critic_shapes
 from asyppo_jax.models.config import ModelConfig, ModelError
-from asyppo_jax.models.formats.huggingface import load_config, load_params, resolve_directory
-from asyppo_jax.models.pretrained import critic_source, load_critic_alone, load_networks
+from asyppo_jax.models.formats.huggingface import (
+    load_config,
+    load_params,
+    load_value_head,
+    resolve_directory,
+)
+from asyppo_jax.models.pretrained import (
+    critic_source,
+    load_critic_alone,
+    load_networks,
+    value_head,
+)
+from asyppo_jax.ops.value_heads import ValueHead
 from asyppo_jax.runs.base_files import with_kept_base
 from asyppo_jax.runs.checkpoint import (
     CheckpointError,
@@ -106,12 +117,15 @@ def load_critics(
         )
     if run_step is not None:
         _check_exists(paths[0], "critic" if config.critic.path else "actor", source)
-    networks = load_critic_alone(source)
+    head = load_value_head(paths[0]) if run_step is None else value_head(config.value)
+    networks = load_critic_alone(source, head)
     critic = networks.critic
     assert critic is not None
     boxed = critic_shapes(critic, count)
     if run_step is None:
-        of_each = [_critic_params(critic_path, paths[0], critic.config) for critic_path in paths]
+        of_each = [
+            _critic_params(critic_path, paths[0], critic.config, head) for critic_path in paths
+        ]
         params = jax.tree.map(lambda *leaves: np.stack(leaves), *of_each)
         params = put(params, param_shardings(boxed, mesh))
     else:
@@ -167,15 +181,15 @@ def _critic_paths(path: str | Sequence[str]) -> list[str]:
     return [str(critic) for critic in numbered] or [path]
 
 
-def _critic_params(path: str, first: str, config: ModelConfig) -> Params:
-    if load_config(path) != config:
+def _critic_params(path: str, first: str, config: ModelConfig, head: ValueHead) -> Params:
+    if load_config(path) != config or load_value_head(path) != head:
         raise ModelError(
             f"the critics {first} and {path} have different architectures and cannot be stacked; "
             "load them in separate calls"
         )
-    params = load_params(path, config, "critic")
+    params = load_params(path, config, "critic", head.bins)
     if "value_kernel" not in params:
         raise ModelError(
             f"{path} has no value head (tensor score.weight); give a critic that export wrote"
         )
-    return {"value_bias": np.zeros((), np.float32), **params}
+    return {"value_bias": np.zeros(head.output_shape, np.float32), **params}

@@ -16,13 +16,13 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from asyppo_jax.algorithm.forward import ensemble_values
+from asyppo_jax.algorithm.forward import ensemble_values, plain_batching
 from asyppo_jax.algorithm.state import state_shardings
 from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.ops.ensemble import value_mean_and_std
 from asyppo_jax.runs.rollout_files import SavedAnswer, write_rollout_file
-from asyppo_jax.runs.save_rollouts import answer_fields, log_probs_and_entropy_of, plain_batching
+from asyppo_jax.runs.save_rollouts import answer_fields, log_probs_and_entropy_of
 from asyppo_jax.runtime.multi_host import is_first
 from asyppo_jax.runtime.sharding import constrain_batch, replicated
 from asyppo_jax.sampling.sampler import Sampler

@@ -5,8 +5,6 @@ the files cost nothing in other steps. Both masks rank the tokens of the full ba
 experience is computed, and then a few sequences are kept.
 """
 
-import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -19,10 +17,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from asyppo_jax.algorithm.batching.rows import Rows, sequence_segments
-from asyppo_jax.algorithm.forward import completion_log_probs, per_sequence
+from asyppo_jax.algorithm.forward import completion_log_probs, per_sequence, plain_batching
 from asyppo_jax.algorithm.state import state_shardings
 from asyppo_jax.algorithm.train_step import score_rollout
-from asyppo_jax.config import BatchingConfig, Config, ConfigError
+from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.models.actor_critic import Networks, in_compute_dtype
 from asyppo_jax.runs.rollout_files import SavedAnswer, token_texts, write_rollout_file
 from asyppo_jax.runtime.multi_host import is_first
@@ -108,17 +106,6 @@ def log_probs_and_entropy_of(
 
     stacked = per_sequence(both, rows, batching, config.sampling.group_size)
     return stacked[..., 0], stacked[..., 1]
-
-
-def plain_batching(batch: int, config: Config) -> BatchingConfig:
-    """One sequence per row, in microbatches of a size that divides `batch` and `microbatch_size`.
-
-    Both are multiples of the data axis, and so is the size.
-    """
-    size = math.gcd(batch, config.batching.microbatch_size)
-    return dataclasses.replace(
-        config.batching, microbatch_size=size, packing=False, rows_per_prompt=1
-    )
 
 
 def saved_answers(

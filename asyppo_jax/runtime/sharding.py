@@ -32,6 +32,7 @@ RULES: tuple[tuple[str, str | None], ...] = (
     ("vocab", "model"),
     ("layers", None),
     ("critic", None),
+    ("bins", None),
 )
 
 

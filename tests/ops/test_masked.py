@@ -154,3 +154,24 @@ def test_compiled_and_batched_variants_agree(assert_variants_agree):
     ):
         assert_variants_agree(function, x, mask)
     assert_variants_agree(masked.explained_variance, x, x[::-1], mask, atol=1e-5)
+
+
+def test_the_parts_of_a_variance_are_those_of_a_slow_loop_and_add_up():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(6, 5)).astype(np.float32)
+    mask = np.arange(5)[None] < np.array([[5], [1], [3], [4], [2], [5]])
+    parts = masked.variance_parts(jnp.asarray(x), jnp.asarray(mask), 2)
+    tokens = [(row // 2, row, x[row, t]) for row in range(6) for t in range(5) if mask[row, t]]
+    prompts, answers, values = map(np.array, zip(*tokens, strict=True))
+    of_prompt = np.array([values[prompts == p].mean() for p in prompts])
+    of_answer = np.array([values[answers == a].mean() for a in answers])
+    np.testing.assert_allclose(
+        parts,
+        [
+            ((of_prompt - values.mean()) ** 2).mean(),
+            ((of_answer - of_prompt) ** 2).mean(),
+            ((values - of_answer) ** 2).mean(),
+        ],
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(parts.total, values.var(), rtol=1e-5)

@@ -37,6 +37,10 @@ class UpdateRows(Rows):
     length_normalizer: Array  # [R, n], n_{i,t} of `ops.aggregation`: 1/|o|, 1 or 1/C
     advantage_mask: Array  # [R, n]
     entropy_mask: Array  # [R, n]
+    # For the critics, where an option of `config.value` needs them; all [R, n].
+    anchor: Array | None = None  # added to a critic's output
+    value_weights: Array | None = None  # of the loss per token
+    old_values: Array | None = None  # of the critic that the rows belong to
 
 
 def update_rows(experience: Experience, aggregation: Aggregation) -> UpdateRows:

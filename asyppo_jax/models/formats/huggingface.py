@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from etils import epath
@@ -21,6 +21,7 @@ from asyppo_jax.models.formats.name_table import (
     parse_name,
     top_table,
 )
+from asyppo_jax.ops.value_heads import ValueHead
 from asyppo_jax.runtime.paths import local_directory
 from asyppo_jax.types import Params
 
@@ -55,6 +56,16 @@ def resolve_directory(path: str) -> Path:
 
 def load_config(path: str) -> ModelConfig:
     """The architecture of a model; `path` is a directory, a hub name, or a config.json file."""
+    return from_huggingface(*_read_config(path))
+
+
+def load_value_head(path: str) -> ValueHead:
+    """The value head of an exported critic; the linear one if config.json names none."""
+    return ValueHead(**_read_config(path)[0].get("value_head", {}))
+
+
+def _read_config(path: str) -> tuple[dict[str, Any], str]:
+    """The fields of a config.json, and the file's name."""
     is_file = path.endswith(".json")
     file = epath.Path(path) if is_file else resolve_directory(path) / "config.json"
     if is_file and not file.is_file():
@@ -69,7 +80,7 @@ def load_config(path: str) -> ModelConfig:
         values = json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise ModelError(f"{file} is not valid JSON ({error}); download it again") from error
-    return from_huggingface(values, str(file))
+    return values, str(file)
 
 
 def first_layers(config: ModelConfig, num_layers: int | None) -> ModelConfig:
@@ -84,19 +95,19 @@ def first_layers(config: ModelConfig, num_layers: int | None) -> ModelConfig:
     return replace(config, num_layers=num_layers)
 
 
-def load_params(path: str, config: ModelConfig, head: Head) -> Params:
+def load_params(path: str, config: ModelConfig, head: Head, bins: int = 0) -> Params:
     """Parameters of the actor or of one critic, as float32 numpy arrays in a nested dict.
 
     If `config` has fewer layers than the checkpoint, the first layers are loaded. For a critic the
     language-model head is skipped, and the value head's leaves are missing from the result if the
-    checkpoint has no value head.
+    checkpoint has no value head. `bins` is that of `name_table.top_table`.
 
     Raises:
         ModelError: a tensor is unknown, unexpected (not of this architecture), ambiguous (two names
             for the same parameter), duplicated, missing, or of the wrong shape.
     """
     directory = resolve_directory(path)
-    layers, top = layer_table(config), top_table(config, head)
+    layers, top = layer_table(config), top_table(config, head, bins)
     depth = load_config(path).num_layers
     leaves: dict[Leaf, np.ndarray] = {}
     seen: dict[tuple[int | None, str], str] = {}
@@ -213,18 +224,27 @@ def _check_complete(directory: Path, config: ModelConfig, layers, top, seen) -> 
 
 
 def save_params(
-    directory: str | Path, config: ModelConfig, params: Params, head: Head, dtype: str = "float32"
+    directory: str | Path,
+    config: ModelConfig,
+    params: Params,
+    head: Head,
+    dtype: str = "float32",
+    *,
+    value_head: ValueHead | None = None,
 ) -> None:
     """Writes config.json and safetensors (several files if large) that transformers can load.
 
     An actor is written as a `…ForCausalLM`, a critic as a `…ForTokenClassification` whose only
-    label is the value. `params` are the parameters of one network, not the stack of all critics.
+    label is the value. `params` are the parameters of one network, not the stack of all critics. A
+    `value_head` other than the linear one is recorded in config.json; a "bins" head has one label
+    per bin.
     """
     out = epath.Path(directory)
     out.mkdir(parents=True, exist_ok=True)
     leaves = {leaf: np.asarray(x) for leaf, x in traverse_util.flatten_dict(dict(params)).items()}
     tensors = {}
-    for short, entry in top_table(config, head).items():
+    bins = value_head.bins if value_head else 0
+    for short, entry in top_table(config, head, bins).items():
         tensors[full_name(None, short)] = entry.to_theirs(leaves[entry.leaf])
     for short, entry in layer_table(config).items():
         for layer in range(config.num_layers):
@@ -234,7 +254,10 @@ def save_params(
     values = to_huggingface(config) | {"dtype": dtype}
     if head == "critic":
         name = values["architectures"][0].replace("CausalLM", "TokenClassification")
-        values |= {"architectures": [name], "num_labels": 1, "id2label": {"0": "value"}}
+        labels = {str(i): f"bin_{i}" for i in range(bins)} or {"0": "value"}
+        values |= {"architectures": [name], "num_labels": len(labels), "id2label": labels}
+        if value_head is not None and value_head.kind != "linear":
+            values["value_head"] = asdict(value_head)
     (out / "config.json").write_text(json.dumps(values, indent=2) + "\n")
 
 

@@ -91,8 +91,11 @@ def layer_table(c: ModelConfig) -> dict[str, Entry]:
     return table
 
 
-def top_table(c: ModelConfig, head: str) -> dict[str, Entry]:
-    """The entries of the tensors outside the layers, by name; `head` is "actor" or "critic"."""
+def top_table(c: ModelConfig, head: str, bins: int = 0) -> dict[str, Entry]:
+    """The entries of the tensors outside the layers, by name; `head` is "actor" or "critic".
+
+    `bins` is the number of a critic's outputs if its head is a distribution (`ops.value_heads`).
+    """
     embedding = ("decoder", "embedding")
     table = {
         "embed_tokens.weight": _same(embedding, c.vocab_size, c.embed_dim),
@@ -100,7 +103,10 @@ def top_table(c: ModelConfig, head: str) -> dict[str, Entry]:
     }
     if head == "actor" and not c.tie_embeddings:
         table["lm_head.weight"] = _matrix(("lm_head",), c.embed_dim, c.vocab_size)
-    if head == "critic":
+    if head == "critic" and bins:
+        table["score.weight"] = _matrix(("value_kernel",), c.embed_dim, bins)
+        table["score.bias"] = _same(("value_bias",), bins)
+    elif head == "critic":
         table["score.weight"] = Entry(
             ("value_kernel",),
             (c.embed_dim,),

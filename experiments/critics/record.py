@@ -1,0 +1,113 @@
+"""Rollouts of one run and states of known value, saved so that many critics can learn from them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from asyppo_jax.algorithm.train_step import phase_key
+from asyppo_jax.config import Config
+from asyppo_jax.evaluation.true_values import States, sample_states
+from asyppo_jax.runs.setup import Run, first_state, prepare
+from asyppo_jax.sampling.loaded import LoadedActor
+from asyppo_jax.sampling.rollouts import join_chunks, sample_in_chunks, with_rewards
+from asyppo_jax.tasks.prompts import make_prompt_iterator
+from asyppo_jax.tasks.rewards import RewardPool
+from asyppo_jax.types import Rollout, TrainState
+
+
+class Measure(NamedTuple):
+    """After which steps the values of states are measured, and with how many samples."""
+
+    steps: Sequence[int]
+    prompts: int
+    group_size: int
+    continuations: int
+
+
+def record(config: Config, directory: Path, num_steps: int, measure: Measure) -> None:
+    """Trains as `config` says and saves each step's rollout, and states after some steps.
+
+    Files: rollout_01.npz, …; states_03.npz, … `done.json` marks a complete record; one that was
+    interrupted starts again.
+    """
+    if (directory / "done.json").is_file():
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    run = prepare(config)
+    data = make_prompt_iterator(
+        run.train_prompts, batch_size=config.sampling.num_prompts, seed=config.seed
+    )
+    with RewardPool(config.reward) as pool, jax.set_mesh(run.mesh):
+        state = first_state(run)
+        for step in tqdm(range(1, num_steps + 1), desc=f"record {directory}"):
+            rollout = _sample(run, state, next(data), pool)
+            save(directory / f"rollout_{step:02}.npz", rollout)
+            state, _ = run.train_step(state, rollout)
+            if step in measure.steps:
+                states = _measure(run, state, pool, measure)
+                save(directory / f"states_{step:02}.npz", states)
+    (directory / "done.json").write_text(json.dumps(measure._asdict() | {"seed": config.seed}))
+
+
+def _sample(run: Run, state: TrainState, prompts: Any, pool: RewardPool) -> Rollout:
+    key = phase_key(state.key, state.step, "sample")
+    chunks = list(sample_in_chunks(run.sampler, state.actor_params, prompts, key, run.mesh, 1))
+    rollout, answers = join_chunks(chunks, run.mesh)
+    scores = pool.score(answers.problems, answers.completions, answers.answers, answers.records)
+    return with_rewards(rollout, scores.rewards, scores.valid, run.mesh)
+
+
+def _measure(run: Run, state: TrainState, pool: RewardPool, measure: Measure) -> States:
+    actor = LoadedActor(
+        path=run.config.actor.path,
+        networks=run.networks,
+        params=state.actor_params,
+        tokenizer=run.sampler.tokenizer,
+        config=run.config,
+        step=int(state.step),
+        mesh=run.mesh,
+    )
+    return sample_states(
+        actor,
+        run.eval_prompts[: measure.prompts],
+        pool,
+        group_size=measure.group_size,
+        continuations=measure.continuations,
+        seed=run.config.seed,
+    )
+
+
+def save(file: Path, tree: Rollout | States) -> None:
+    """Writes the arrays of a rollout, or of states with their rollout."""
+    rollout = tree.rollout if isinstance(tree, States) else tree
+    arrays = {f"rollout.{k}": np.asarray(v) for k, v in vars(rollout).items() if v is not None}
+    if isinstance(tree, States):
+        arrays |= {k: np.asarray(v) for k, v in vars(tree).items() if k != "rollout"}
+    np.savez_compressed(file, **arrays)
+
+
+def load_rollout(file: Path) -> Rollout:
+    """The rollout that `save` wrote."""
+    with np.load(file) as arrays:
+        fields = {k.removeprefix("rollout."): arrays[k] for k in arrays if k.startswith("rollout.")}
+    return Rollout(**fields)
+
+
+def load_states(file: Path) -> States:
+    """The states that `save` wrote."""
+    with np.load(file) as arrays:
+        own = {k: arrays[k] for k in arrays if not k.startswith("rollout.")}
+    return States(
+        rollout=load_rollout(file),
+        group_size=int(own["group_size"]),
+        fractions=tuple(own["fractions"].tolist()),
+        continuations=int(own["continuations"]),
+        prefix_lengths=own["prefix_lengths"],
+        values=own["values"],
+        squared_errors=own["squared_errors"],
+    )
