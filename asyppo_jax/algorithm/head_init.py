@@ -38,7 +38,7 @@ def init_heads_from_rollout(
     rescale = _rescale_bins if head.kind == "bins" else _rescale
 
     def of_critic(outputs, kernel, bias):
-        raw = outputs - bias
+        raw = outputs - bias.reshape(1, 1, *bias.shape)
         return rescale(raw, kernel, mean_reward, rollout, mask, head, config.value)
 
     kernel, bias = jax.vmap(of_critic)(outputs, kernel, bias)

@@ -61,8 +61,10 @@ class Critic(nn.Module):
         axes, shape = ("bins",) * len(outputs), (self.config.embed_dim, *outputs)
         kernel = param(self, "value_kernel", ("embed", *axes), shape, init_value_kernel)
         bias = param(self, "value_bias", axes, outputs, nn.initializers.zeros)
-        equation = "btd,dm->btm" if outputs else "btd,d->bt"
-        return jnp.einsum(equation, hidden.astype(jnp.float32), kernel) + bias
+        if not outputs:
+            return jnp.einsum("btd,d->bt", hidden.astype(jnp.float32), kernel) + bias
+        logits = jnp.einsum("btd,dm->btm", hidden.astype(jnp.float32), kernel)
+        return logits + jnp.asarray(bias)[None, None]
 
 
 @dataclass(frozen=True)
