@@ -13,7 +13,7 @@ from asyppo_jax.ops.masked import (
     masked_quantile,
     masked_variance,
 )
-from asyppo_jax.ops.returns import whiten
+from asyppo_jax.ops.returns import overlong_penalty, whiten
 from asyppo_jax.types import Experience, Rollout
 
 
@@ -29,8 +29,12 @@ def make_experience(
 
     These are steps 3 to 5 of docs/method.md and the inputs of step 6. Without critics (K = 0)
     values are empty, returns are 0, and both masks keep every token.
+
+    With `config.overlong_buffer` advantages and returns are made of the rewards plus the penalty
+    for long answers; the experience's rollout keeps the task's own rewards.
     """
     mask = rollout.completion_mask & rollout.reward_valid[:, None]
+    task_rollout, rollout = rollout, _with_overlong_penalty(rollout, config)
     mask_key, shard_key = jax.random.split(key)
     num_critics, num_prompts = values.shape[0], mask.shape[0] // group_size
     if num_critics:
@@ -53,16 +57,43 @@ def make_experience(
     estimate = ESTIMATORS[config.advantages]
     advantages = estimate(rollout, value_mean, mask, group_size, config)
     return Experience(
-        rollout=rollout,
+        rollout=task_rollout,
         values=values,
         value_std=value_std,
         advantages=_whiten(advantages, mask, advantage_mask, config),
         returns=returns,
         loss_mask=mask,
+        actor_mask=_actor_mask(task_rollout, mask, group_size, config),
         advantage_mask=advantage_mask,
         entropy_mask=entropy_mask,
         critic_shards=shards,
     )
+
+
+def _with_overlong_penalty(rollout: Rollout, config: AlgorithmConfig) -> Rollout:
+    """The rollout with the rewards r + overlong_penalty · R_length(y); C is the maximum length."""
+    if config.overlong_buffer == 0:
+        return rollout
+    penalty = overlong_penalty(
+        jnp.sum(rollout.completion_mask, axis=1),
+        max_length=rollout.completion_mask.shape[1],
+        buffer=config.overlong_buffer,
+    )
+    return rollout.replace(rewards=rollout.rewards + config.overlong_penalty * penalty)
+
+
+def _actor_mask(
+    rollout: Rollout, mask: Bool[Array, "B C"], group_size: int, config: AlgorithmConfig
+) -> Bool[Array, "B C"]:
+    """The tokens of the actor's loss; "drop" leaves out the groups whose rewards are all equal.
+
+    The task's own rewards decide, as in DAPO: a penalty for long answers would give groups without
+    a right answer a spread. Critics, whitening, both token masks and statistics keep every group.
+    """
+    if config.zero_spread_groups == "keep":
+        return mask
+    dropped = jnp.repeat(_has_no_spread(rollout, group_size), group_size)
+    return mask & ~dropped[:, None]
 
 
 def _whiten(
@@ -91,7 +122,9 @@ def summarize(experience: Experience, group_size: int) -> dict[str, Array]:
     metrics = {
         "rollout/reward_mean": masked_mean(rollout.rewards, valid),
         "rollout/reward_std": jnp.sqrt(masked_variance(rollout.rewards, valid)),
-        "rollout/groups_without_spread": _groups_without_spread(rollout, group_size),
+        "rollout/groups_without_spread": jnp.mean(
+            _has_no_spread(rollout, group_size).astype(jnp.float32)
+        ),
         "rollout/reward_invalid": jnp.sum(~valid).astype(jnp.float32),
         "rollout/completion_length_mean": jnp.mean(lengths.astype(jnp.float32)),
         "rollout/completion_length_max": jnp.max(lengths).astype(jnp.float32),
@@ -118,12 +151,12 @@ def summarize(experience: Experience, group_size: int) -> dict[str, Array]:
     return metrics
 
 
-def _groups_without_spread(rollout: Rollout, group_size: int) -> Float[Array, ""]:
-    """The share of prompts whose valid rewards are all equal, so GRPO's advantages are 0."""
+def _has_no_spread(rollout: Rollout, group_size: int) -> Bool[Array, " N"]:
+    """Per prompt: all valid rewards of the task are equal, so no answer is better than another."""
     rewards, valid = (x.reshape(-1, group_size) for x in (rollout.rewards, rollout.reward_valid))
     highest = jnp.max(jnp.where(valid, rewards, -jnp.inf), axis=1)
     lowest = jnp.min(jnp.where(valid, rewards, jnp.inf), axis=1)
-    return jnp.mean((highest <= lowest).astype(jnp.float32))
+    return highest <= lowest
 
 
 def _masked_rate(kept: Bool[Array, "B C"], mask: Bool[Array, "B C"]) -> Float[Array, ""]:

@@ -44,6 +44,11 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-6
     warmup_steps: int = 0  # optimizer updates (not steps) until the full learning rate
+    # The learning rate after the warm-up: "constant"; or it falls, along a line or half a cosine,
+    # to `final_fraction` of itself within `decay_steps` optimizer updates, and stays there.
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    decay_steps: int = 0
+    final_fraction: float = 0.0
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
@@ -135,12 +140,23 @@ class RewardConfig:
 class AlgorithmConfig:
     """AsyPPO (arXiv 2510.01656) and each choice where the paper is silent."""
 
-    # How advantages are estimated: "gae" from rewards and the critics' mean value (PPO); "grpo"
-    # from the rewards of the group alone (arXiv 2402.03300). See `algorithm.advantages`.
-    advantages: Literal["gae", "grpo"] = "gae"  # [P]
+    # How advantages are estimated: "gae" from rewards and the critics' mean value (PPO). The others
+    # from rewards alone: "grpo" in the group (arXiv 2402.03300); "rloo" minus the mean of the other
+    # answers (2402.14740); "reinforce_plus_plus", with no baseline or with the group's mean
+    # ("..._baseline"), whitened over the batch (2501.03262). See `algorithm.advantages`.
+    advantages: Literal[
+        "gae", "grpo", "rloo", "reinforce_plus_plus", "reinforce_plus_plus_baseline"
+    ] = "gae"  # [P]
     # "grpo": advantages of a group are divided by its standard deviation ("std"), or not ("none",
     # Dr.GRPO, arXiv 2503.20783).
     group_scale: Literal["std", "none"] = "std"
+    # Prompts whose answers all have the same reward: "keep"; or "drop" them from the actor's loss
+    # and its denominators (DAPO, arXiv 2503.14476, without its resampling).
+    zero_spread_groups: Literal["keep", "drop"] = "keep"
+    # DAPO's soft overlong punishment: over the last n tokens before the maximum length the reward
+    # falls linearly by up to `overlong_penalty`; 0: off. Logged rewards stay the task's own.
+    overlong_buffer: int = 0
+    overlong_penalty: float = 1.0  # DAPO's, whose rewards are -1 and 1; for 0 and 1 that is 0.5
     num_critics: int = 2  # K [P]; 0 needs an estimator without values
     advantage_mask_fraction: float = 0.2  # of the real tokens: those with the lowest std [P]
     entropy_mask_fraction: float = 0.2  # of the real tokens: those with the highest std [P]
@@ -165,6 +181,9 @@ class AlgorithmConfig:
     loss_aggregation: Literal["sequence", "token", "constant"] = "sequence"
     clip_eps_low: float = 0.2  # [D] the paper clips symmetrically and does not give the value
     clip_eps_high: float = 0.2  # [D] 0.28 is common
+    # c > 1: where the advantage A is negative, the clipped objective is at least c * A (dual clip,
+    # arXiv 1912.09729, which has 3); 0: off.
+    dual_clip: float = 0.0
     entropy_coef: float = 1e-3  # [D] ROLL's default is 0
     actor_epochs: int = 4  # [D] the paper's "update-to-data ratio 4"
     critic_epochs: int = 1  # [R]
@@ -183,11 +202,6 @@ class AlgorithmConfig:
     @property
     def method(self) -> str:
         """The method in words, such as "AsyPPO (2 critics, masks 20% and 20%)"."""
-        name = self.advantages.upper()
-        if self.advantages == "gae":
-            name = "AsyPPO" if self.num_critics > 1 else "PPO"
-        if (self.advantages, self.group_scale) == ("grpo", "none"):
-            name = "Dr.GRPO"
         details = [f"{self.num_critics or 'no'} critic{'s' * (self.num_critics != 1)}"]
         if self.num_critics > 1:  # one critic has no disagreement to rank: masks keep every token
             advantage, entropy = self.advantage_mask_fraction, self.entropy_mask_fraction
@@ -196,9 +210,29 @@ class AlgorithmConfig:
             details.append(
                 {"token": "loss per token", "constant": "loss over C"}[self.loss_aggregation]
             )
+        if self.zero_spread_groups == "drop":
+            details.append("groups without spread dropped")
+        if self.overlong_buffer:
+            details.append(f"overlong buffer {self.overlong_buffer}")
+        if self.dual_clip:
+            details.append(f"dual clip {self.dual_clip:g}")
         if self.loss != "asyppo":
             details.append(f"loss {self.loss}")
-        return f"{name} ({', '.join(details)})"
+        return f"{self._name} ({', '.join(details)})"
+
+    @property
+    def _name(self) -> str:
+        if self.advantages == "grpo":
+            if self.group_scale == "none":
+                return "Dr.GRPO"
+            drops = (self.zero_spread_groups, self.loss_aggregation) == ("drop", "token")
+            return "DAPO" if drops and self.clip_eps_high > self.clip_eps_low else "GRPO"
+        return {
+            "gae": "AsyPPO" if self.num_critics > 1 else "PPO",
+            "rloo": "RLOO",
+            "reinforce_plus_plus": "REINFORCE++",
+            "reinforce_plus_plus_baseline": "REINFORCE++ with baseline",
+        }[self.advantages]
 
 
 @dataclass(frozen=True)
