@@ -12,6 +12,7 @@ Masks, all bool, and who makes them:
 | `completion_mask` [B, C] | the completion, with its end-of-sequence token | `sampling.engine` |
 | `reward_valid` [B] | answers that could be scored | `tasks.rewards.pool.RewardPool.score` |
 | `loss_mask` [B, C] | the completions of those answers | `algorithm.experience` |
+| `actor_mask` [B, C] | those that the actor's loss counts | `algorithm.experience` |
 | `advantage_mask` [B, C] | all but the tokens of lowest σ | `ops.ensemble.disagreement_masks` |
 | `entropy_mask` [B, C] | all but the tokens of highest σ | `ops.ensemble.disagreement_masks` |
 | `critic_shards` [K, B] | the answers that critic k learns from | `ops.ensemble.critic_shards` |
@@ -62,6 +63,7 @@ class Experience(struct.PyTreeNode):
     advantages: jax.Array  # [B, C] float32
     returns: jax.Array  # [B, C] float32
     loss_mask: jax.Array  # [B, C] bool, completion_mask of the sequences with a valid reward
+    actor_mask: jax.Array  # [B, C] bool, loss_mask without the groups that the actor's loss drops
     advantage_mask: jax.Array  # [B, C] bool, false = masked out of the policy loss
     entropy_mask: jax.Array  # [B, C] bool, false = masked out of the entropy bonus
     critic_shards: jax.Array  # [K, B] bool, which responses each critic learns from

@@ -24,6 +24,7 @@ def paper_config(actor: str, critic: str | None, num_critics: int = 2) -> Settin
     if critic is None:
         config.algorithm.advantages = "grpo"
         config.algorithm.num_critics = 0
+        config.algorithm.advantage_whitening = "none"  # normalized in each group instead
         config.algorithm.entropy_coef = 0.0
     else:
         _network(config.critic, critic)

@@ -1,6 +1,6 @@
 """Generates pages of docs/ from the code: `python -m experiments.make_docs`.
 
-docs/configs.md lists every setting, from the dataclasses and comments of `config/settings.py`.
+docs/configs.md lists every setting, from the dataclasses and comments of `config/`.
 docs/api.md lists the names that `asyppo_jax` exports, by purpose, with signatures and docstrings. A
 test checks that both are up to date. The source files are parsed; only the list of names is
 imported.
@@ -46,7 +46,8 @@ def pages() -> dict[str, str]:
 
 
 def _configs_page() -> str:
-    source = (PACKAGE / "config/settings.py").read_text()
+    files = ("settings", "algorithm_settings", "value_settings")
+    source = "".join((PACKAGE / f"config/{name}.py").read_text() for name in files)
     comments = _comments(source)
     classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
     blocks = [

@@ -46,7 +46,7 @@ NOT_RUN = {
     "pip install": "the environment is there",
     "python -m venv": "makes an environment for another library",
     "from transformers": "needs PyTorch; tests/runs/test_export.py (torch) loads an export",
-    "def rloo_advantages": "is added to a file of the package; tests/algorithm has its like",
+    "def opo_advantages": "is added to a file of the package; tests/algorithm has its like",
     "make_docs": "is run by tests/test_docs.py",
 }
 # Shorter settings, by a part of the command.

@@ -36,7 +36,7 @@ def update_actor(
     """
     batching, algorithm, group = config.batching, config.algorithm, config.sampling.group_size
     placement = actor_placement(networks, config)
-    rows = update_rows(experience, algorithm.loss_aggregation)
+    rows = update_rows(experience, algorithm.loss_aggregation, experience.actor_mask)
     if algorithm.old_log_probs == "recompute":
         frozen = placement.for_compute(params)
 
@@ -110,13 +110,19 @@ def _sums_and_maxima(
         "kl": masked_sum(ratio - 1 - log_ratio, mask),
         "gap": masked_sum(gap, mask),
     }
+    if algorithm.dual_clip:
+        dual = (ratio > algorithm.dual_clip) & (rows.advantages < 0)
+        sums["dual_clipped"] = masked_sum(dual.astype(jnp.float32), mask)
     return sums, {"gap": jnp.max(jnp.where(mask, gap, 0.0))}
 
 
 def _metrics(sums: Metrics, maxima: Metrics, norm: Array) -> Metrics:
     """The metrics of the update; `sums`, `maxima` and `norm` have one entry per minibatch, [E]."""
     tokens = jnp.maximum(sums["tokens"], 1)
-    return {
+    dual = {}
+    if "dual_clipped" in sums:  # with `dual_clip`: bad tokens whose ratio is above it
+        dual["actor/dual_clip_fraction"] = jnp.mean(sums["dual_clipped"] / tokens)
+    return dual | {
         "actor/loss": jnp.mean(sums["loss"]),
         "actor/entropy": jnp.mean(sums["entropy"] / tokens),
         "actor/ratio_mean": jnp.mean(sums["ratio"] / tokens),

@@ -1,7 +1,15 @@
 """Advantage estimators: one function each, chosen by `config.algorithm.advantages`.
 
 To add one, write a function with this signature and add its name to `ESTIMATORS` and to the field's
-type in `config/settings.py`. The result is whitened and masked by the caller.
+type in `config/algorithm_settings.py`. The result is whitened and masked by the caller.
+
+Which `config.algorithm.advantage_whitening` belongs to which estimator:
+
+    "gae"                   "before_mask" (default), "after_mask" or "none"
+    "grpo", also Dr.GRPO    "none": the method normalizes within the group, and not again
+    "rloo"                  "none"; whitened it would be REINFORCE++-baseline, so this is refused
+    "reinforce_plus_plus",  "before_mask" or "after_mask", which is the method's normalization over
+    "..._baseline"          the tokens of the batch; "none" is refused
 """
 
 from collections.abc import Callable
@@ -17,6 +25,7 @@ from asyppo_jax.ops.returns import (
     gae,
     group_advantages,
     lambda_returns,
+    leave_one_out_advantages,
     length_adaptive_lambda,
     monte_carlo_returns,
     place_reward,
@@ -64,13 +73,77 @@ def grpo_advantages(
     Without the division by `config.group_scale` "none" (Dr.GRPO, arXiv 2503.20783).
     """
     del value_mean
-    rewards, valid = (x.reshape(-1, group_size) for x in (rollout.rewards, rollout.reward_valid))
     of_group = partial(group_advantages, scale=config.group_scale)
+    return _at_every_token(of_group, rollout, mask, group_size)
+
+
+def rloo_advantages(
+    rollout: Rollout,
+    value_mean: Float[Array, "B C"],
+    mask: Bool[Array, "B C"],
+    group_size: int,
+    config: AlgorithmConfig,
+) -> Float[Array, "B C"]:
+    """RLOO (arXiv 2402.14740): r − mean of the other valid rewards of the group, at every token.
+
+    A_i = r_i − 1/(G−1) Σ_{j≠i} r_j
+    """
+    del value_mean, config
+    return _at_every_token(leave_one_out_advantages, rollout, mask, group_size)
+
+
+def reinforce_plus_plus_advantages(
+    rollout: Rollout,
+    value_mean: Float[Array, "B C"],
+    mask: Bool[Array, "B C"],
+    group_size: int,
+    config: AlgorithmConfig,
+) -> Float[Array, "B C"]:
+    """REINFORCE++ (arXiv 2501.03262) before its normalization: each token's return, no baseline.
+
+    A_t = Σ_l γ^l r_{t+l}; with γ = 1, as in the paper, that is the sequence's reward. The caller's
+    whitening makes it (A − mean) / std over the tokens of the batch. The paper's penalty for the KL
+    to a reference is not part of this function.
+    """
+    del value_mean, group_size
+    return discounted_rewards(rollout, mask, config)
+
+
+def reinforce_plus_plus_baseline_advantages(
+    rollout: Rollout,
+    value_mean: Float[Array, "B C"],
+    mask: Bool[Array, "B C"],
+    group_size: int,
+    config: AlgorithmConfig,
+) -> Float[Array, "B C"]:
+    """REINFORCE++ w/ baseline (arXiv 2501.03262) before its normalization: r − mean of the group.
+
+    The caller's whitening divides by the std over the tokens of the batch, not by the group's.
+    """
+    del value_mean, config
+    centred = partial(group_advantages, scale="none")
+    return _at_every_token(centred, rollout, mask, group_size)
+
+
+ESTIMATORS: dict[str, Estimator] = {
+    "gae": gae_advantages,
+    "grpo": grpo_advantages,
+    "rloo": rloo_advantages,
+    "reinforce_plus_plus": reinforce_plus_plus_advantages,
+    "reinforce_plus_plus_baseline": reinforce_plus_plus_baseline_advantages,
+}
+
+
+def _at_every_token(
+    of_group: Callable[[Array, Array], Array],
+    rollout: Rollout,
+    mask: Bool[Array, "B C"],
+    group_size: int,
+) -> Float[Array, "B C"]:
+    """`of_group(rewards, valid)` of each group, at every real token of its sequences."""
+    rewards, valid = (x.reshape(-1, group_size) for x in (rollout.rewards, rollout.reward_valid))
     per_sequence = jax.vmap(of_group)(rewards, valid).reshape(-1, 1)
     return jnp.where(mask, per_sequence, 0.0)
-
-
-ESTIMATORS: dict[str, Estimator] = {"gae": gae_advantages, "grpo": grpo_advantages}
 
 
 def critic_targets(
@@ -86,16 +159,16 @@ def critic_targets(
     They do not depend on the estimator of the actor's advantages.
     """
     if config.returns == "monte_carlo":
-        return monte_carlo_targets(rollout, mask, config)
+        return discounted_rewards(rollout, mask, config)
     gae_lambda = config.gae_lambda if config.returns_lambda is None else config.returns_lambda
     own = replace(config, gae_lambda=gae_lambda, length_adaptive_lambda=0.0)
     advantages = gae_advantages(rollout, value_mean, mask, 1, own)
     return jax.vmap(lambda_returns)(advantages, value_mean, mask)
 
 
-def monte_carlo_targets(
+def discounted_rewards(
     rollout: Rollout, mask: Bool[Array, "B C"], config: AlgorithmConfig
 ) -> Float[Array, "B C"]:
-    """Discounted sums of the rewards that follow, at every token."""
+    """Σ_l γ^l r_{t+l}: the Monte-Carlo return at every real token, 0 on padding."""
     rewards = jax.vmap(place_reward)(rollout.rewards, mask)
     return jax.vmap(lambda r, m: monte_carlo_returns(r, m, gamma=config.gamma))(rewards, mask)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from asyppo_jax.algorithm.advantages import ESTIMATORS, critic_targets, monte_carlo_targets
+from asyppo_jax.algorithm.advantages import ESTIMATORS, critic_targets, discounted_rewards
 from asyppo_jax.config import AlgorithmConfig
 from asyppo_jax.ops.baselines import group_mean_of_others
 from asyppo_jax.ops.ensemble import critic_shards, disagreement_masks, value_mean_and_std
@@ -15,7 +15,7 @@ from asyppo_jax.ops.masked import (
     masked_variance,
     variance_parts,
 )
-from asyppo_jax.ops.returns import whiten
+from asyppo_jax.ops.returns import overlong_penalty, whiten
 from asyppo_jax.types import Experience, Rollout
 
 
@@ -31,8 +31,12 @@ def make_experience(
 
     These are steps 3 to 5 of docs/method.md and the inputs of step 6. Without critics (K = 0)
     values are empty, returns are 0, and both masks keep every token.
+
+    With `config.overlong_buffer` advantages and returns are made of the rewards plus the penalty
+    for long answers; the experience's rollout keeps the task's own rewards.
     """
     mask = rollout.completion_mask & rollout.reward_valid[:, None]
+    task_rollout, rollout = rollout, _with_overlong_penalty(rollout, config)
     mask_key, shard_key = jax.random.split(key)
     num_critics, num_prompts = values.shape[0], mask.shape[0] // group_size
     if num_critics:
@@ -58,12 +62,13 @@ def make_experience(
     estimate = ESTIMATORS[config.advantages]
     advantages = estimate(rollout, baseline, mask, group_size, config)
     return Experience(
-        rollout=rollout,
+        rollout=task_rollout,
         values=values,
         value_std=value_std,
         advantages=_whiten(advantages, mask, advantage_mask, config),
         returns=returns,
         loss_mask=mask,
+        actor_mask=_actor_mask(task_rollout, mask, group_size, config),
         advantage_mask=advantage_mask,
         entropy_mask=entropy_mask,
         critic_shards=shards,
@@ -82,10 +87,36 @@ def gated_values(
     After EVPO (arXiv 2604.19485): V̄ is the baseline where EV > 0. The other baseline is the mean
     reward of the group's other answers, at every token.
     """
-    returns = monte_carlo_targets(rollout, mask, config)
+    returns = discounted_rewards(rollout, mask, config)
     others = group_mean_of_others(rollout.rewards, rollout.reward_valid, group_size)
     explains = explained_variance(value_mean, returns, mask) > 0
     return jnp.where(explains, value_mean, jnp.where(mask, others[:, None], 0.0))
+
+
+def _with_overlong_penalty(rollout: Rollout, config: AlgorithmConfig) -> Rollout:
+    """The rollout with the rewards r + overlong_penalty · R_length(y); C is the maximum length."""
+    if config.overlong_buffer == 0:
+        return rollout
+    penalty = overlong_penalty(
+        jnp.sum(rollout.completion_mask, axis=1),
+        max_length=rollout.completion_mask.shape[1],
+        buffer=config.overlong_buffer,
+    )
+    return rollout.replace(rewards=rollout.rewards + config.overlong_penalty * penalty)
+
+
+def _actor_mask(
+    rollout: Rollout, mask: Bool[Array, "B C"], group_size: int, config: AlgorithmConfig
+) -> Bool[Array, "B C"]:
+    """The tokens of the actor's loss; "drop" leaves out the groups whose rewards are all equal.
+
+    The task's own rewards decide, as in DAPO: a penalty for long answers would give groups without
+    a right answer a spread. Critics, whitening, both token masks and statistics keep every group.
+    """
+    if config.zero_spread_groups == "keep":
+        return mask
+    dropped = jnp.repeat(_has_no_spread(rollout, group_size), group_size)
+    return mask & ~dropped[:, None]
 
 
 def _whiten(
@@ -114,7 +145,9 @@ def summarize(experience: Experience, group_size: int) -> dict[str, Array]:
     metrics = {
         "rollout/reward_mean": masked_mean(rollout.rewards, valid),
         "rollout/reward_std": jnp.sqrt(masked_variance(rollout.rewards, valid)),
-        "rollout/groups_without_spread": _groups_without_spread(rollout, group_size),
+        "rollout/groups_without_spread": jnp.mean(
+            _has_no_spread(rollout, group_size).astype(jnp.float32)
+        ),
         "rollout/reward_invalid": jnp.sum(~valid).astype(jnp.float32),
         "rollout/completion_length_mean": jnp.mean(lengths.astype(jnp.float32)),
         "rollout/completion_length_max": jnp.max(lengths).astype(jnp.float32),
@@ -172,12 +205,12 @@ def _share(part: Array, total: Array) -> Array:
     return jnp.where(total > 1e-12, part / jnp.maximum(total, 1e-12), 0.0)
 
 
-def _groups_without_spread(rollout: Rollout, group_size: int) -> Float[Array, ""]:
-    """The share of prompts whose valid rewards are all equal, so GRPO's advantages are 0."""
+def _has_no_spread(rollout: Rollout, group_size: int) -> Bool[Array, " N"]:
+    """Per prompt: all valid rewards of the task are equal, so no answer is better than another."""
     rewards, valid = (x.reshape(-1, group_size) for x in (rollout.rewards, rollout.reward_valid))
     highest = jnp.max(jnp.where(valid, rewards, -jnp.inf), axis=1)
     lowest = jnp.min(jnp.where(valid, rewards, jnp.inf), axis=1)
-    return jnp.mean((highest <= lowest).astype(jnp.float32))
+    return highest <= lowest
 
 
 def _masked_rate(kept: Bool[Array, "B C"], mask: Bool[Array, "B C"]) -> Float[Array, ""]:

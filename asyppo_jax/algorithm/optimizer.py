@@ -10,10 +10,25 @@ from asyppo_jax.types import Params
 
 
 def learning_rate_schedule(config: OptimizerConfig) -> optax.Schedule:
-    """Linear from 0 over `warmup_steps` updates, then constant."""
-    if config.warmup_steps == 0:
-        return optax.constant_schedule(config.learning_rate)
-    return optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+    """The learning rate after n optimizer updates: a linear warm-up from 0, then `config.schedule`.
+
+    With the learning rate η, w warm-up updates, d decay updates, the final fraction f, and the
+    progress p = min((n − w) / d, 1):
+
+        "constant"  η
+        "linear"    η · (1 − p·(1 − f))
+        "cosine"    η · (f + (1 − f)·(1 + cos πp)/2)   (arXiv 1608.03983, without restarts)
+    """
+    rate, warmup = config.learning_rate, config.warmup_steps
+    if config.schedule == "constant":  # after its last step, a linear schedule stays where it is
+        return optax.linear_schedule(0.0, rate, warmup) if warmup else optax.constant_schedule(rate)
+    if config.schedule == "linear":
+        decay = optax.linear_schedule(rate, config.final_fraction * rate, config.decay_steps)
+    else:
+        decay = optax.cosine_decay_schedule(rate, config.decay_steps, config.final_fraction)
+    if warmup == 0:
+        return decay
+    return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), decay], [warmup])
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:

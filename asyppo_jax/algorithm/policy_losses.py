@@ -31,7 +31,8 @@ def asyppo(
 ) -> Float[Array, "R n"]:
     """AsyPPO (arXiv 2510.01656): −[ I^A·min(ρA, clip(ρ, 1−ε_low, 1+ε_high)·A) + β·I^H·H ].
 
-    With one critic or none both masks keep every token, and this is PPO's and GRPO's loss.
+    With one critic or none both masks keep every token, and this is PPO's and GRPO's loss. With
+    `config.dual_clip` the surrogate of bad tokens is bounded below (arXiv 1912.09729).
     """
     surrogate, _ = clipped_surrogate(
         log_probs,
@@ -39,6 +40,7 @@ def asyppo(
         rows.advantages,
         clip_eps_low=config.clip_eps_low,
         clip_eps_high=config.clip_eps_high,
+        dual_clip=config.dual_clip,
     )
     return asyppo_loss(
         surrogate,

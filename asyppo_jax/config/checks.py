@@ -2,9 +2,11 @@
 
 from asyppo_jax.config.errors import ConfigError
 from asyppo_jax.config.settings import (
+    AlgorithmConfig,
     BatchingConfig,
     Config,
     MeshConfig,
+    OptimizerConfig,
     SamplingConfig,
     Truncation,
 )
@@ -33,12 +35,11 @@ def check_config(config: Config) -> None:
             "config.algorithm.advantages is 'gae', which needs the values of critics, but "
             "config.algorithm.num_critics is 0; set advantages to 'grpo', or have a critic"
         )
-    if algorithm.group_scale != "std" and algorithm.advantages != "grpo":
-        raise ConfigError(
-            f"config.algorithm.group_scale is {algorithm.group_scale!r}, which has no effect with "
-            f"config.algorithm.advantages = {algorithm.advantages!r}; leave it, or use 'grpo'"
-        )
+    _check_estimator(algorithm)
     check_values(config)
+    _check_actor_loss(algorithm, sampling)
+    _check_schedule("config.actor_optimizer", config.actor_optimizer)
+    _check_schedule("config.critic_optimizer", config.critic_optimizer)
     if critics and group % critics:
         raise ConfigError(
             f"config.sampling.group_size is {group}, which {critics} critics cannot share evenly; "
@@ -62,6 +63,69 @@ def check_config(config: Config) -> None:
             raise ConfigError(
                 f"config.{name}.unroll is {unroll}; it is a number of layers, or 0 for all"
             )
+
+
+def _check_estimator(algorithm: AlgorithmConfig) -> None:
+    name, whitening = algorithm.advantages, algorithm.advantage_whitening
+    if algorithm.group_scale != "std" and name != "grpo":
+        raise ConfigError(
+            f"config.algorithm.group_scale is {algorithm.group_scale!r}, which has no effect with "
+            f"config.algorithm.advantages = {name!r}; leave it, or use 'grpo'"
+        )
+    if name == "rloo" and whitening != "none":
+        raise ConfigError(
+            f"config.algorithm.advantages is 'rloo', which is not whitened, but "
+            f"config.algorithm.advantage_whitening is {whitening!r}; set it to 'none', or use "
+            "'reinforce_plus_plus_baseline'"
+        )
+    if name.startswith("reinforce_plus_plus") and whitening == "none":
+        raise ConfigError(
+            f"config.algorithm.advantages is {name!r}, which is normalized over the batch, but "
+            "config.algorithm.advantage_whitening is 'none'; set it to 'before_mask'"
+        )
+
+
+def _check_actor_loss(algorithm: AlgorithmConfig, sampling: SamplingConfig) -> None:
+    if algorithm.zero_spread_groups == "drop" and sampling.group_size == 1:
+        raise ConfigError(
+            "config.algorithm.zero_spread_groups is 'drop', but config.sampling.group_size is 1, "
+            "so every group would be dropped; set zero_spread_groups to 'keep', or sample groups"
+        )
+    longest, buffer = sampling.max_completion_length, algorithm.overlong_buffer
+    if not 0 <= buffer <= longest:
+        raise ConfigError(
+            f"config.algorithm.overlong_buffer is {buffer}; it must be between 0 (off) and "
+            f"config.sampling.max_completion_length = {longest}"
+        )
+    if not 0 < algorithm.overlong_penalty <= 1:
+        raise ConfigError(
+            f"config.algorithm.overlong_penalty is {algorithm.overlong_penalty}; it must be in "
+            "(0, 1]; config.algorithm.overlong_buffer = 0 turns it off"
+        )
+    if algorithm.dual_clip != 0 and not algorithm.dual_clip > 1:
+        raise ConfigError(
+            f"config.algorithm.dual_clip is {algorithm.dual_clip}; it bounds the ratio from above "
+            "1, so it must be more than 1, or 0 for off"
+        )
+
+
+def _check_schedule(where: str, optimizer: OptimizerConfig) -> None:
+    schedule, steps = optimizer.schedule, optimizer.decay_steps
+    if schedule == "constant" and (steps or optimizer.final_fraction):
+        name = "decay_steps" if steps else "final_fraction"
+        raise ConfigError(
+            f"{where}.{name} is {getattr(optimizer, name)}, which has no effect with "
+            f"{where}.schedule = 'constant'; leave it, or set schedule to 'linear' or 'cosine'"
+        )
+    if schedule != "constant" and steps < 1:
+        raise ConfigError(
+            f"{where}.decay_steps is {steps}; with {where}.schedule = {schedule!r} it must be 1 or "
+            "more optimizer updates"
+        )
+    if not 0 <= optimizer.final_fraction <= 1:
+        raise ConfigError(
+            f"{where}.final_fraction is {optimizer.final_fraction}; it must be in [0, 1]"
+        )
 
 
 def _check_rows_per_prompt(batching: BatchingConfig, group: int, critics: int) -> None:

@@ -9,6 +9,7 @@ the framework of the authors, [D] the paper is silent and this is our choice.
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
+from asyppo_jax.config.algorithm_settings import AlgorithmConfig
 from asyppo_jax.config.value_settings import ValueConfig
 
 T = TypeVar("T")
@@ -46,6 +47,11 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-6
     warmup_steps: int = 0  # optimizer updates (not steps) until the full learning rate
+    # The learning rate after the warm-up: "constant"; or it falls, along a line or half a cosine,
+    # to `final_fraction` of itself within `decay_steps` optimizer updates, and stays there.
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    decay_steps: int = 0
+    final_fraction: float = 0.0
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
@@ -131,87 +137,6 @@ class RewardConfig:
     def measure(self) -> str:
         """What the mean reward of held-out answers is called."""
         return "accuracy" if self.function in ("math", "exact") else "mean reward"
-
-
-@dataclass(frozen=True)
-class AlgorithmConfig:
-    """AsyPPO (arXiv 2510.01656) and each choice where the paper is silent."""
-
-    # How advantages are estimated: "gae" from rewards and the critics' mean value (PPO); "grpo"
-    # from the rewards of the group alone (arXiv 2402.03300). See `algorithm.advantages`.
-    advantages: Literal["gae", "grpo"] = "gae"  # [P]
-    # "grpo": advantages of a group are divided by its standard deviation ("std"), or not ("none",
-    # Dr.GRPO, arXiv 2503.20783).
-    group_scale: Literal["std", "none"] = "std"
-    num_critics: int = 2  # K [P]; 0 needs an estimator without values
-    advantage_mask_fraction: float = 0.2  # of the real tokens: those with the lowest std [P]
-    entropy_mask_fraction: float = 0.2  # of the real tokens: those with the highest std [P]
-    gamma: float = 1.0  # [D] 0.95 is ROLL's default
-    gae_lambda: float = 1.0  # [D] 0.95 is ROLL's default
-    # λ of an answer of L tokens = max(0, 1 − 1 / (α L)) with this α, for the actor's advantages
-    # (VAPO, arXiv 2504.05118: 0.05); 0: `gae_lambda`.
-    length_adaptive_lambda: float = 0.0
-    # λ of the critics' targets (VC-PPO, arXiv 2503.01491: 1); None: `gae_lambda`.
-    returns_lambda: float | None = None
-    # While the explained variance of a rollout is not above 0, the baseline is the mean reward of
-    # the group's other answers in place of the values (after EVPO, arXiv 2604.19485).
-    explained_variance_gate: bool = False
-    # Truncated answers take no part in the actor's loss; statistics and critics keep them (EasyPPO,
-    # arXiv 2609.36802).
-    overlong_filter: bool = False
-    # When the values behind the advantages are computed. [D] After its update, a critic has fitted
-    # the rewards of its own share, so the std would show which critic trained on a response. The
-    # box with the algorithm in the paper has "after_update".
-    value_timing: Literal["before_update", "after_update"] = "before_update"
-    # The critics' targets. [D] "lambda": A_t + mean value, which equals the final reward at
-    # gamma = lambda = 1.
-    returns: Literal["lambda", "monte_carlo"] = "lambda"
-    # Whose mean and std whiten the advantages: "before_mask", those of all real tokens [D], because
-    # the mask belongs to the policy loss; "after_mask", those that the advantage mask keeps.
-    advantage_whitening: Literal["before_mask", "after_mask", "none"] = "before_mask"
-    # The policy's loss per token: "asyppo" [P], or "module:function", a function of your own (see
-    # `algorithm.policy_losses`).
-    loss: str = "asyppo"
-    # How per-token losses become one number. "sequence" [P]: 1/|o| per token, then the mean over
-    # sequences; "token": the mean over all tokens of a minibatch (DAPO, arXiv 2503.14476);
-    # "constant": 1/C per token, then the mean over sequences (Dr.GRPO, arXiv 2503.20783).
-    loss_aggregation: Literal["sequence", "token", "constant"] = "sequence"
-    clip_eps_low: float = 0.2  # [D] the paper clips symmetrically and does not give the value
-    clip_eps_high: float = 0.2  # [D] 0.28 is common
-    entropy_coef: float = 1e-3  # [D] ROLL's default is 0
-    actor_epochs: int = 4  # [D] the paper's "update-to-data ratio 4"
-    critic_epochs: int = 1  # [R]
-    # Steps at the start that update the critics only. [D] Untrained critics differ by their random
-    # heads alone, so the masks would be arbitrary.
-    critic_warmup_steps: int = 10
-    # [D] False: all critics start from one value head, so the std is 0 until their data differ.
-    distinct_value_heads: bool = True
-    # [D] "joint": one optimizer, with one gradient clip, for all critics; it couples their updates.
-    critic_optimizer: Literal["per_critic", "joint"] = "per_critic"
-    # [D] "rollout": the sampler's log-probs, whose gap to the learner's is measured per step;
-    # "recompute": one more forward pass of the actor before its update.
-    old_log_probs: Literal["rollout", "recompute"] = "rollout"
-    log_prob_gap_bound: float = 0.05  # [D] mean |sampler - learner| in nats above which a run warns
-
-    @property
-    def method(self) -> str:
-        """The method in words, such as "AsyPPO (2 critics, masks 20% and 20%)"."""
-        name = self.advantages.upper()
-        if self.advantages == "gae":
-            name = "AsyPPO" if self.num_critics > 1 else "PPO"
-        if (self.advantages, self.group_scale) == ("grpo", "none"):
-            name = "Dr.GRPO"
-        details = [f"{self.num_critics or 'no'} critic{'s' * (self.num_critics != 1)}"]
-        if self.num_critics > 1:  # one critic has no disagreement to rank: masks keep every token
-            advantage, entropy = self.advantage_mask_fraction, self.entropy_mask_fraction
-            details.append(f"masks {advantage:.0%} and {entropy:.0%}")
-        if self.loss_aggregation != "sequence":
-            details.append(
-                {"token": "loss per token", "constant": "loss over C"}[self.loss_aggregation]
-            )
-        if self.loss != "asyppo":
-            details.append(f"loss {self.loss}")
-        return f"{name} ({', '.join(details)})"
 
 
 @dataclass(frozen=True)

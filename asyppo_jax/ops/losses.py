@@ -1,6 +1,7 @@
 """Per-token losses; `ops.aggregation` and `ops.masked` have the functions that reduce them.
 
-PPO: Schulman et al., arXiv 1707.06347, equation 7. AsyPPO: arXiv 2510.01656.
+PPO: Schulman et al., arXiv 1707.06347, equation 7. AsyPPO: arXiv 2510.01656. Dual clip: Ye et al.,
+arXiv 1912.09729.
 """
 
 import jax
@@ -15,16 +16,25 @@ def clipped_surrogate(
     *,
     clip_eps_low: float,
     clip_eps_high: float,
+    dual_clip: float = 0.0,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """PPO's clipped objective per token, to be maximised, and the probability ratio ρ.
 
     surrogate = min(ρ·A, clip(ρ, 1−ε_low, 1+ε_high)·A),  ρ = exp(log π − log π_old)
 
+    With `dual_clip` c > 1 it is max(surrogate, c·A) where A < 0 (arXiv 1912.09729): a bad token
+    that has become more than c times as likely gets no gradient, instead of one that grows with ρ.
+    0: off.
+
     Returns `(surrogate, ratio)`.
     """
     ratio = jnp.exp(log_probs - old_log_probs)
     clipped = jnp.clip(ratio, 1.0 - clip_eps_low, 1.0 + clip_eps_high)
-    return jnp.minimum(ratio * advantages, clipped * advantages), ratio
+    surrogate = jnp.minimum(ratio * advantages, clipped * advantages)
+    if dual_clip:
+        lowest = jnp.where(advantages < 0, dual_clip * advantages, -jnp.inf)
+        surrogate = jnp.maximum(surrogate, lowest)
+    return surrogate, ratio
 
 
 def asyppo_loss(

@@ -1,6 +1,8 @@
 """Token rewards, advantages and returns of one sequence; callers batch them with `jax.vmap`.
 
 GAE: Schulman et al., arXiv 1506.02438. Group advantages: Shao et al. (GRPO), arXiv 2402.03300.
+Leave-one-out advantages: Ahmadian et al. (RLOO), arXiv 2402.14740. Overlong penalty: Yu et al.
+(DAPO), arXiv 2503.14476.
 A completion mask is true up to and including the last real token and false after it.
 """
 
@@ -8,7 +10,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from asyppo_jax.ops.masked import masked_mean, masked_variance
 
@@ -102,3 +104,23 @@ def group_advantages(
     centred = rewards - masked_mean(rewards, valid)
     scaled = centred if scale == "none" else centred / (jnp.sqrt(variance) + epsilon)
     return jnp.where(valid & (count > 1), scaled, 0.0)
+
+
+def leave_one_out_advantages(rewards: Float[Array, " G"], valid: Bool[Array, " G"]) -> Array:
+    """RLOO's advantages within one group, shape [G]: A_i = r_i − mean of the other valid rewards.
+
+    arXiv 2402.14740. It equals n/(n−1) · (r_i − mean of the group) for n valid rewards. 0 where
+    invalid; with fewer than two valid rewards all advantages are 0.
+    """
+    count = jnp.sum(valid)
+    return group_advantages(rewards, valid, scale="none") * (count / jnp.maximum(count - 1, 1))
+
+
+def overlong_penalty(
+    length: Int[Array, "..."], *, max_length: int, buffer: int
+) -> Float[Array, "..."]:
+    """DAPO's soft overlong punishment R_length(y), in [−1, 0] (arXiv 2503.14476, equation 13).
+
+    0 for |y| ≤ max_length − buffer, then linear in |y| down to −1 at |y| = max_length (tokens).
+    """
+    return jnp.clip((max_length - buffer - length) / buffer, -1.0, 0.0)

@@ -85,7 +85,9 @@ def _measure(run: Run, state: TrainState, pool: RewardPool, measure: Measure) ->
 def save(file: Path, tree: Rollout | States) -> None:
     """Writes the arrays of a rollout, or of states with their rollout."""
     rollout = tree.rollout if isinstance(tree, States) else tree
-    arrays = {f"rollout.{k}": np.asarray(v) for k, v in vars(rollout).items() if v is not None}
+    arrays: dict[str, Any] = {
+        f"rollout.{k}": np.asarray(v) for k, v in vars(rollout).items() if v is not None
+    }
     if isinstance(tree, States):
         arrays |= {k: np.asarray(v) for k, v in vars(tree).items() if k != "rollout"}
     np.savez_compressed(file, **arrays)

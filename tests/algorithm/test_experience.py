@@ -134,3 +134,57 @@ def test_the_spread_of_rewards_over_all_answers_and_within_groups():
     assert metrics["rollout/groups_without_spread"] == 0.75
     expected = np.asarray(rewards)[np.asarray(valid)].std()
     np.testing.assert_allclose(metrics["rollout/reward_std"], expected, rtol=1e-6)
+
+
+def _rollout_with_one_group_without_spread():
+    """Four groups; all answers of the second have the reward 1, the others have a spread."""
+    config = make_config()
+    rewards = jnp.tile(jnp.array([0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0]), 4).at[8:16].set(1.0)
+    return make_rollout(config).replace(rewards=rewards)
+
+
+@pytest.mark.parametrize("num_critics", [0, 2])
+def test_groups_without_spread_are_dropped_from_the_actors_mask_alone(num_critics):
+    rollout = _rollout_with_one_group_without_spread()
+    kept, dropped = (
+        _experience(num_critics, rollout=rollout, algorithm__zero_spread_groups=name)
+        for name in ("keep", "drop")
+    )
+    np.testing.assert_array_equal(kept.actor_mask, kept.loss_mask)
+    of_group = (np.arange(32) // 8 == 1)[:, None]
+    np.testing.assert_array_equal(dropped.actor_mask, dropped.loss_mask & ~of_group)
+    same = kept.replace(actor_mask=dropped.actor_mask)
+    jax.tree.map(np.testing.assert_array_equal, same, dropped)
+
+
+def test_the_penalty_for_long_answers_reaches_advantages_and_returns_but_not_the_logged_reward():
+    rollout = make_rollout(make_config())
+    lengths = np.asarray(rollout.completion_mask).sum(axis=1)
+    penalty = np.clip((9 - 4 - lengths) / 4, -1, 0)
+    assert penalty.min() == -1 and penalty.max() == 0
+    by_hand = rollout.replace(rewards=rollout.rewards + 0.5 * jnp.asarray(penalty, jnp.float32))
+    options = {"algorithm__overlong_buffer": 4, "algorithm__overlong_penalty": 0.5}
+    ours, expected = _experience(rollout=rollout, **options), _experience(rollout=by_hand)
+    for name in ("advantages", "returns", "advantage_mask", "entropy_mask", "actor_mask"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(expected, name), err_msg=name)
+    np.testing.assert_array_equal(ours.rollout.rewards, rollout.rewards)
+    metrics = summarize(ours, 8)
+    valid = np.asarray(rollout.reward_valid)
+    mean = np.asarray(rollout.rewards)[valid].mean()
+    np.testing.assert_allclose(metrics["rollout/reward_mean"], mean, rtol=1e-6)
+
+
+def test_the_tasks_own_rewards_decide_which_groups_are_dropped():
+    """The trap: the penalty gives a group without a right answer a spread, by length alone."""
+    rollout = _rollout_with_one_group_without_spread()
+    lengths = np.asarray(rollout.completion_mask)[8:16].sum(axis=1)
+    assert len(set(np.maximum(lengths, 5))) > 1  # so the penalties of the group differ
+    experience = _experience(
+        0,
+        rollout=rollout,
+        algorithm__zero_spread_groups="drop",
+        algorithm__overlong_buffer=4,
+        algorithm__advantage_whitening="none",
+    )
+    assert np.asarray(experience.advantages)[8:16].any()
+    assert not np.asarray(experience.actor_mask)[8:16].any()

@@ -59,6 +59,50 @@ def test_the_learning_rate_warms_up_linearly_and_stays():
     assert constant(0) == constant(100) == 0.4
 
 
+@pytest.mark.parametrize("warmup", [0, 4])
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_the_learning_rate_falls_to_its_final_fraction_and_stays(kind, warmup):
+    config = OptimizerConfig(
+        learning_rate=0.4, warmup_steps=warmup, schedule=kind, decay_steps=10, final_fraction=0.25
+    )
+    schedule: Any = learning_rate_schedule(config)
+    steps = np.arange(30)
+    progress = np.clip((steps - warmup) / 10, 0, 1)
+    share = 1 - progress if kind == "linear" else (1 + np.cos(np.pi * progress)) / 2
+    expected = 0.4 * (0.25 + 0.75 * share)
+    expected[:warmup] = 0.4 * steps[:warmup] / max(warmup, 1)
+    np.testing.assert_allclose(jax.vmap(schedule)(jnp.array(steps)), expected, rtol=1e-6)
+
+
+def test_a_critic_stack_follows_the_schedule():
+    """Adam's first updates of a constant gradient are the learning rate, whatever the gradient."""
+    config = OptimizerConfig(
+        learning_rate=1.0, schedule="linear", decay_steps=4, max_grad_norm=1e9, eps=1e-12
+    )
+    optimizer = stack_optimizer(make_optimizer(config), joint=False)
+    params, grads = jnp.zeros((2, 3)), jnp.array([[1.0] * 3, [100.0] * 3])
+    state = optimizer.init(params)
+    for rate in (1.0, 0.75, 0.5, 0.25, 0.0, 0.0):
+        moved, state = apply_gradients(optimizer, grads, state, params)
+        np.testing.assert_allclose(params - moved, rate, rtol=1e-4, atol=1e-7)
+        params = moved
+
+
+def test_every_schedule_has_the_same_optimizer_state():
+    """A checkpoint of an earlier version, which had no schedules, is read with any of them."""
+    params = {"w": jnp.zeros((2, 4))}
+    states = [
+        jax.eval_shape(make_optimizer(config).init, params)
+        for config in (
+            OptimizerConfig(),
+            OptimizerConfig(warmup_steps=3),
+            OptimizerConfig(schedule="linear", decay_steps=5),
+            OptimizerConfig(schedule="cosine", decay_steps=5, warmup_steps=3),
+        )
+    ]
+    assert all(state == states[0] for state in states)
+
+
 def _moments(dtype, steps=0):
     params = {"w": jax.random.normal(jax.random.key(0), (2, 64))}
     tx = make_optimizer(OptimizerConfig(learning_rate=1e-2, moment_dtype=dtype))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asyppo_jax.algorithm.advantages import critic_targets, gae_advantages, monte_carlo_targets
+from asyppo_jax.algorithm.advantages import critic_targets, discounted_rewards, gae_advantages
 from asyppo_jax.algorithm.critic_update import critic_rows, value_loss
 from asyppo_jax.algorithm.experience import gated_values
 from asyppo_jax.algorithm.forward import ensemble_values, value_anchor
@@ -36,6 +36,7 @@ HEADS = {
 
 def networks_of(config):
     networks = make_networks(config.algorithm.num_critics)
+    assert networks.critic is not None
     critic = networks.critic.clone(head=value_head(config.value))
     return dataclasses.replace(networks, critic=critic)
 
@@ -74,6 +75,7 @@ def test_with_an_anchor_heads_start_at_the_anchor():
     values = values_of(params, rollout, networks, config)
     anchor = value_anchor(rollout, config.sampling.group_size, "shrunken_group")
     mask = rollout.completion_mask & rollout.reward_valid[:, None]
+    assert anchor is not None
     residual = jnp.mean(values, axis=0) - anchor[:, None]
     assert np.sqrt(masked_variance(residual, mask)) < 0.04
 
@@ -154,6 +156,7 @@ def test_rows_that_critics_fit_have_the_positions_and_weights_of_the_config():
     per_token = value_loss(
         jnp.zeros_like(rows.returns), rows, value_head(config.value), config.value
     )
+    assert rows.value_weights is not None and rows.anchor is not None
     expected = rows.value_weights * jnp.square(rows.anchor - rows.returns)
     np.testing.assert_allclose(per_token, expected, rtol=1e-6)
 
@@ -171,7 +174,7 @@ def advantages_and_targets(**settings):
 def test_the_critics_lambda_is_apart_from_the_actors():
     settings = {"gae_lambda": 0.95, "returns_lambda": 1.0}
     advantages, targets, (rollout, mask) = advantages_and_targets(**settings)
-    returns = monte_carlo_targets(rollout, mask, AlgorithmConfig())
+    returns = discounted_rewards(rollout, mask, AlgorithmConfig())
     np.testing.assert_allclose(targets, returns, atol=1e-5)
     np.testing.assert_array_equal(advantages, advantages_and_targets(gae_lambda=0.95)[0])
     assert np.abs(advantages - advantages_and_targets()[0]).max() > 0
@@ -192,7 +195,7 @@ def test_the_gate_takes_the_values_only_while_they_explain_the_returns(good):
     config = make_config(2)
     rollout = make_rollout(config)
     mask = rollout.completion_mask & rollout.reward_valid[:, None]
-    returns = monte_carlo_targets(rollout, mask, config.algorithm)
+    returns = discounted_rewards(rollout, mask, config.algorithm)
     values = returns if good else -returns
     baseline = gated_values(rollout, values, mask, 8, config.algorithm)
     if good:

@@ -57,6 +57,61 @@ from tests.tiny import make_config
         ),
         ({"algorithm__num_critics": 0}, "advantages is 'gae', which needs the values of critics"),
         ({"algorithm__group_scale": "none"}, "group_scale is 'none', which has no effect with"),
+        (
+            {"algorithm__advantages": "rloo"},
+            "'rloo', which is not whitened, but .* is 'before_mask'; set it to 'none'",
+        ),
+        (
+            {
+                "algorithm__advantages": "reinforce_plus_plus",
+                "algorithm__advantage_whitening": "none",
+            },
+            "'reinforce_plus_plus', which is normalized over the batch, but .* is 'none'",
+        ),
+        (
+            {
+                "algorithm__advantages": "rloo",
+                "algorithm__advantage_whitening": "none",
+                "algorithm__group_scale": "none",
+            },
+            "group_scale is 'none', which has no effect with .* = 'rloo'",
+        ),
+        (
+            {
+                "algorithm__zero_spread_groups": "drop",
+                "algorithm__num_critics": 1,
+                "sampling__group_size": 1,
+            },
+            "zero_spread_groups is 'drop', but config.sampling.group_size is 1",
+        ),
+        (
+            {"algorithm__overlong_buffer": 8193},
+            "overlong_buffer is 8193; .* config.sampling.max_completion_length = 8192",
+        ),
+        ({"algorithm__overlong_buffer": -1}, "overlong_buffer is -1; it must be between 0"),
+        ({"algorithm__overlong_penalty": 0.0}, r"overlong_penalty is 0\.0; it must be in \(0, 1\]"),
+        ({"algorithm__dual_clip": 1.0}, r"dual_clip is 1\.0; .* more than 1, or 0 for off"),
+        ({"algorithm__dual_clip": -3.0}, r"dual_clip is -3\.0; .* more than 1, or 0 for off"),
+        (
+            {"actor_optimizer__decay_steps": 9},
+            "actor_optimizer.decay_steps is 9, which has no effect with .*schedule = 'constant'",
+        ),
+        (
+            {"critic_optimizer__final_fraction": 0.5},
+            r"critic_optimizer.final_fraction is 0\.5, which has no effect with",
+        ),
+        (
+            {"critic_optimizer__schedule": "cosine"},
+            "critic_optimizer.decay_steps is 0; with .*schedule = 'cosine' it must be 1 or more",
+        ),
+        (
+            {
+                "actor_optimizer__schedule": "linear",
+                "actor_optimizer__decay_steps": 9,
+                "actor_optimizer__final_fraction": 1.5,
+            },
+            r"actor_optimizer.final_fraction is 1\.5; it must be in \[0, 1\]",
+        ),
         ({"sampling__temperature": -1.0}, r"sampling\.temperature is -1\.0; .*0 \(greedy\)"),
         ({"evaluation__top_k": -1}, r"evaluation\.top_k is -1"),
         (

@@ -63,6 +63,33 @@ def test_the_microbatch_of_a_critic_is_its_share_unless_it_is_given():
             },
             "Dr.GRPO (no critics, loss over C)",
         ),
+        (
+            {"algorithm__advantages": "rloo", "algorithm__advantage_whitening": "none"},
+            "RLOO (2 critics, masks 20% and 20%)",
+        ),
+        (
+            {"algorithm__advantages": "reinforce_plus_plus", "algorithm__num_critics": 0},
+            "REINFORCE++ (no critics)",
+        ),
+        (
+            {"algorithm__advantages": "reinforce_plus_plus_baseline", "algorithm__num_critics": 0},
+            "REINFORCE++ with baseline (no critics)",
+        ),
+        (
+            {
+                "algorithm__advantages": "grpo",
+                "algorithm__num_critics": 0,
+                "algorithm__loss_aggregation": "token",
+                "algorithm__clip_eps_high": 0.28,
+                "algorithm__zero_spread_groups": "drop",
+                "algorithm__overlong_buffer": 64,
+            },
+            "DAPO (no critics, loss per token, groups without spread dropped, overlong buffer 64)",
+        ),
+        (
+            {"algorithm__dual_clip": 3.0, "algorithm__num_critics": 1},
+            "PPO (1 critic, dual clip 3)",
+        ),
         ({"algorithm__loss": "my:f", "algorithm__num_critics": 1}, "PPO (1 critic, loss my:f)"),
     ],
 )

@@ -60,6 +60,35 @@ def test_the_surrogate_equals_its_definition_and_never_exceeds_the_unclipped_one
     assert value[0] <= ratio[0] * advantage + 1e-6
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    log_ratio=st.floats(-3, 3, width=32),
+    advantage=st.floats(-5, 5, width=32),
+    bound=st.sampled_from([1.1, 2.0, 3.0]),
+)
+def test_the_dual_clip_bounds_only_the_surrogate_of_bad_tokens(log_ratio, advantage, bound):
+    old, advantages = jnp.zeros(1), jnp.array([advantage])
+    value, _ = surrogate(jnp.array([log_ratio]), old, advantages, dual_clip=bound)
+    ratio = float(np.exp(np.float64(log_ratio)))
+    expected = min(ratio * advantage, min(max(ratio, 0.8), 1.28) * advantage)
+    if advantage < 0:
+        expected = max(expected, bound * advantage)
+    assert value[0] == pytest.approx(expected, rel=3e-6, abs=1e-6)
+
+
+def test_the_dual_clip_stops_the_gradient_of_bad_tokens_above_it():
+    ratio = jnp.array([4.0, 2.0, 4.0, 0.5])
+    advantages = jnp.array([-2.0, -2.0, 2.0, -2.0])
+
+    def total(log_probs, **options):
+        return jnp.sum(surrogate(log_probs, jnp.zeros(4), advantages, **options)[0])
+
+    gradient = jax.grad(total)(jnp.log(ratio), dual_clip=3.0)
+    np.testing.assert_allclose(gradient, [0.0, -4.0, 0.0, 0.0], rtol=1e-6)
+    without = jax.grad(total)(jnp.log(ratio))
+    np.testing.assert_allclose(without, [-8.0, -4.0, 0.0, 0.0], rtol=1e-6)
+
+
 def test_the_gradient_is_zero_for_clipped_tokens_and_else_ratio_times_advantage():
     ratio = jnp.array([1.5, 0.5, 1.5, 0.5, 1.1])
     advantages = jnp.array([2.0, -2.0, -2.0, 2.0, 3.0])

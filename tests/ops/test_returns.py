@@ -291,3 +291,35 @@ def test_a_group_of_equal_rewards_has_zero_advantages(group_size, reward):
     rewards = jnp.full((group_size,), reward)
     advantages = returns.group_advantages(rewards, jnp.ones(group_size, bool))
     np.testing.assert_array_equal(advantages, 0.0)
+
+
+def test_leave_one_out_advantages_are_rewards_less_the_mean_of_the_others():
+    rewards = np.array([0.0, 1.0, np.nan, 0.25, 0.5], np.float32)
+    valid = np.array([True, True, False, True, True])
+    advantages = returns.leave_one_out_advantages(jnp.asarray(rewards), jnp.asarray(valid))
+    for i in np.flatnonzero(valid):
+        others = [rewards[j] for j in np.flatnonzero(valid) if j != i]
+        assert advantages[i] == pytest.approx(rewards[i] - np.mean(others), rel=1e-6, abs=1e-7)
+    assert advantages[2] == 0
+
+
+@pytest.mark.parametrize("num_valid", [0, 1])
+def test_without_other_rewards_leave_one_out_advantages_are_zero(num_valid):
+    rewards = jnp.array([0.7, 0.2, 0.9])
+    advantages = returns.leave_one_out_advantages(rewards, prefix_mask(num_valid, 3))
+    np.testing.assert_array_equal(advantages, 0.0)
+
+
+def test_leave_one_out_advantages_of_equal_rewards_are_zero():
+    advantages = returns.leave_one_out_advantages(jnp.full((7,), 0.7), jnp.ones(7, bool))
+    np.testing.assert_array_equal(advantages, 0.0)
+
+
+def test_the_penalty_for_long_answers_is_that_of_the_formula():
+    # DAPO's sizes divided by 1024: 20 positions, of which the last 4 are the buffer.
+    lengths = np.arange(0, 23)
+    penalty = returns.overlong_penalty(jnp.asarray(lengths), max_length=20, buffer=4)
+    for length, value in zip(lengths, penalty, strict=True):
+        middle = ((20 - 4) - length) / 4
+        assert value == (0 if length <= 16 else middle if length <= 20 else -1)
+    assert penalty[20] == -1

@@ -29,7 +29,7 @@ AnyRows = TypeVar("AnyRows", bound=Rows)
 
 
 class UpdateRows(Rows):
-    """What the updates read of an experience; `mask` is its loss mask."""
+    """What an update reads of an experience; `mask` is its loss mask, or the actor's mask."""
 
     old_log_probs: Array  # [R, n]
     advantages: Array  # [R, n]
@@ -43,9 +43,14 @@ class UpdateRows(Rows):
     old_values: Array | None = None  # of the critic that the rows belong to
 
 
-def update_rows(experience: Experience, aggregation: Aggregation) -> UpdateRows:
-    """The sequences of an experience, one per row; old log-probs are those of the rollout."""
-    rollout, mask = experience.rollout, experience.loss_mask
+def update_rows(
+    experience: Experience, aggregation: Aggregation, mask: Array | None = None
+) -> UpdateRows:
+    """The sequences of an experience, one per row; old log-probs are those of the rollout.
+
+    `mask` [B, C] says which tokens count; None: all of the loss mask.
+    """
+    rollout, mask = experience.rollout, experience.loss_mask if mask is None else mask
     return UpdateRows(
         tokens=rollout.tokens,
         segments=sequence_segments(rollout),
