@@ -37,6 +37,7 @@ class UpdateRows(Rows):
     length_normalizer: Array  # [R, n], n_{i,t} of `ops.aggregation`: 1/|o|, 1 or 1/C
     advantage_mask: Array  # [R, n]
     entropy_mask: Array  # [R, n]
+    reference_log_probs: Array | None = None  # [R, n]; None with `kl_coef` = 0
 
 
 def update_rows(experience: Experience, aggregation: Aggregation) -> UpdateRows:
@@ -52,6 +53,7 @@ def update_rows(experience: Experience, aggregation: Aggregation) -> UpdateRows:
         length_normalizer=length_normalizer(mask, aggregation),
         advantage_mask=experience.advantage_mask,
         entropy_mask=experience.entropy_mask,
+        reference_log_probs=experience.reference_log_probs,
     )
 
 
