@@ -67,6 +67,8 @@ class Experience(struct.PyTreeNode):
     advantage_mask: jax.Array  # [B, C] bool, false = masked out of the policy loss
     entropy_mask: jax.Array  # [B, C] bool, false = masked out of the entropy bonus
     critic_shards: jax.Array  # [K, B] bool, which responses each critic learns from
+    # [B, C] float32, log π_ref(token); only in the actor's update, and only with `kl_coef` > 0
+    reference_log_probs: jax.Array | None = None
 
 
 class TrainState(struct.PyTreeNode):

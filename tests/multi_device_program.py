@@ -2,8 +2,8 @@
 
 Run by test_multi_device.py and test_multi_host.py: MODEL SETTING OUT [ADDRESS PROCESSES INDEX],
 where SETTING is plain, packed (rows), shared_prompts (packed as well), offloaded (idle state on the
-host), gathered (parameters all-gathered once per minibatch: ZeRO stage 2) or local (gradients
-accumulated per shard as well: stage 1).
+host), reference (packed, offloaded, with KL to a reference), gathered (parameters all-gathered once
+per minibatch: ZeRO stage 2) or local (gradients accumulated per shard as well: stage 1).
 """
 
 import json
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
-from asyppo_jax.algorithm.offload import make_train_step, resting_shardings
+from asyppo_jax.algorithm.offload import make_train_step, reference_shardings, resting_shardings
 from asyppo_jax.algorithm.state import create_train_state, state_shardings
 from asyppo_jax.algorithm.train_step import phase_key, score_rollout
 from asyppo_jax.runtime.multi_host import initialize
@@ -29,9 +29,10 @@ from tests.tiny import PROMPT, VOCABULARY, make_config, make_networks, make_opti
 def main(model: int, setting: str, out: str) -> None:
     config = make_config(
         mesh__model=model,
-        mesh__offload="idle" if setting == "offloaded" else "none",
+        algorithm__kl_coef=1.0 if setting == "reference" else 0.0,
+        mesh__offload="idle" if setting in ("offloaded", "reference") else "none",
         mesh__zero_stage={"gathered": 2, "local": 1}.get(setting, 3),
-        batching__packing=setting in ("packed", "shared_prompts"),
+        batching__packing=setting in ("packed", "shared_prompts", "reference"),
         batching__rows_per_prompt=2 if setting == "shared_prompts" else 1,
         sampling__num_prompts=8,
         sampling__group_size=4,
@@ -66,7 +67,7 @@ def main(model: int, setting: str, out: str) -> None:
         near = state_shardings(config, networks, mesh).critic_params
         on_device = state.replace(critic_params=jax.device_put(state.critic_params, near))
         seen = experience(on_device, rollout)
-        step = make_train_step(networks, config, mesh)
+        step = compiled_step(networks, config, mesh, state)
         sharded = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state))
         tokens = whole(rollout.tokens).tolist()
         state, _ = step(state, rollout)
@@ -86,6 +87,15 @@ def main(model: int, setting: str, out: str) -> None:
     }
     with open(out, "w") as file:
         json.dump(result, file)
+
+
+def compiled_step(networks, config, mesh, state):
+    step = make_train_step(networks, config, mesh)
+    if not config.algorithm.kl_coef:
+        return step
+    start = jax.tree.map(jnp.copy, state.actor_params)  # the state is donated
+    reference = jax.device_put(start, reference_shardings(config, networks, mesh))
+    return partial(step, reference_params=reference)
 
 
 def whole(x: jax.Array) -> np.ndarray:

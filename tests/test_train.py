@@ -3,18 +3,20 @@
 import dataclasses
 import shutil
 
+import orbax.checkpoint as ocp
 import pytest
 
-from asyppo_jax.config import ConfigError, from_config_dict
+from asyppo_jax.config import CheckpointConfig, ConfigError, from_config_dict
 from asyppo_jax.models.config import ModelError
-from asyppo_jax.runs.checkpoint import CheckpointError, read_settings
+from asyppo_jax.runs.checkpoint import CheckpointError, make_manager, read_settings
 from asyppo_jax.runs.metrics import NonFiniteError, read_metrics
 from asyppo_jax.runs.rollout_files import read_rollout_file
 from asyppo_jax.tasks.records import DataError
 from asyppo_jax.tasks.rewards import exact
 from asyppo_jax.train import train
+from asyppo_jax.types import TrainState
 from configs import tiny_test
-from tests.tiny import QWEN3, VOCABULARY_OF_TEXT, save_model_directory
+from tests.tiny import QWEN3, VOCABULARY_OF_TEXT, assert_trees_equal, save_model_directory
 
 
 def _config(model: str, **changes):
@@ -44,6 +46,11 @@ def finished(model, tmp_path_factory):
     return workdir
 
 
+def _untimed(rows):
+    timed = ("time/", "rollout/tokens_per_s")
+    return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows]
+
+
 def _files(workdir):
     return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 
@@ -62,12 +69,42 @@ def test_more_steps_go_on_from_the_checkpoint(finished, model, tmp_path):
     assert [row["step"] for row in read_metrics(workdir / "metrics.jsonl")] == [0, 1, 2, 3]
 
 
+def test_a_run_with_kl_that_resumes_equals_one_that_was_not_interrupted(model, tmp_path):
+    """The reference is in no checkpoint: it is loaded again from config.actor.path."""
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    kl = {"algorithm__kl_coef": 0.5, "algorithm__num_critics": 0, "algorithm__advantages": "grpo"}
+    for workdir, num_steps in ((whole, 3), (resumed, 2), (resumed, 3)):
+        config = _config(model, num_steps=num_steps, evaluation__every=1, **kl)
+        train(config, workdir, reward=_share_of_digits)
+    states = []
+    for workdir in (whole, resumed):
+        with make_manager(str(workdir), CheckpointConfig()) as manager:
+            restored = manager.restore(3, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
+        states.append(restored["state"])
+    assert set(states[0]) == set(TrainState.__dataclass_fields__)  # and so no reference
+    assert_trees_equal(*states)
+    rows, others = (_untimed(read_metrics(x / "metrics.jsonl")) for x in (whole, resumed))
+    assert rows == others
+    assert 0 <= rows[1]["actor/kl_to_reference"] < rows[3]["actor/kl_to_reference"]
+
+
+def test_a_run_with_kl_whose_starting_weights_are_gone_is_refused_in_one_sentence(tmp_path):
+    base, workdir = save_model_directory(tmp_path / "base"), tmp_path / "run"
+    kl = {"algorithm__kl_coef": 0.5, "algorithm__num_critics": 0, "algorithm__advantages": "grpo"}
+    train(_config(base, num_steps=1, **kl), workdir)
+    (tmp_path / "base" / "model.safetensors").unlink()
+    message = r"kl_coef is 0\.5, so each start of the run loads the reference .*put the weights"
+    with pytest.raises(ModelError, match=message):
+        train(_config(base, **kl), workdir)
+    shutil.rmtree(base)
+    with pytest.raises(ModelError, match=r"model directory .*base' does not exist"):
+        train(_config(base, **kl), workdir)
+
+
 def test_saving_held_out_answers_changes_no_number_of_the_run(finished, model, tmp_path):
     train(_config(model, log__heldout_prompts=2), str(tmp_path))
     rows, expected = (read_metrics(path / "metrics.jsonl") for path in (tmp_path, finished))
-    for row, other in zip(rows, expected, strict=True):
-        untimed = {k for k in row if not k.startswith("time/") and k != "rollout/tokens_per_s"}
-        assert {k: row[k] for k in untimed} == {k: other[k] for k in untimed}
+    assert _untimed(rows) == _untimed(expected)
     for step in (0, 2):
         answers = read_rollout_file(tmp_path / "rollouts" / f"heldout_{step:08}.jsonl")
         assert [(a.step, a.held_out, len(a.values)) for a in answers] == [(step, True, 2)] * 2
@@ -138,6 +175,10 @@ def _no_score(problem, completion, answer):
 
 def _tenth(problem, completion, answer):  # whose mean over many is not exactly 0.1 in float32
     return 0.1
+
+
+def _share_of_digits(problem, completion, answer):
+    return sum(map(str.isdigit, completion)) / max(len(completion), 1)
 
 
 def _half_of_length(problem, completion, answer):

@@ -8,8 +8,8 @@ from jaxtyping import Array, PRNGKeyArray
 
 from asyppo_jax.algorithm.batching.layout import lay_out
 from asyppo_jax.algorithm.batching.microbatches import actor_minibatches
-from asyppo_jax.algorithm.batching.rows import Rows, UpdateRows, update_rows
-from asyppo_jax.algorithm.forward import completion_log_probs, per_sequence
+from asyppo_jax.algorithm.batching.rows import UpdateRows, update_rows
+from asyppo_jax.algorithm.forward import completion_log_probs, frozen_log_probs
 from asyppo_jax.algorithm.minibatch_updates import Minibatch, update_in_minibatches
 from asyppo_jax.algorithm.optimizer import make_optimizer
 from asyppo_jax.algorithm.placement import actor_placement
@@ -17,6 +17,7 @@ from asyppo_jax.algorithm.policy_losses import PolicyLoss
 from asyppo_jax.config import AlgorithmConfig, Config
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.ops.aggregation import loss_denominator
+from asyppo_jax.ops.losses import KLEstimator, kl_penalty
 from asyppo_jax.ops.masked import masked_sum
 from asyppo_jax.types import Experience, Metrics, Params
 
@@ -38,12 +39,7 @@ def update_actor(
     placement = actor_placement(networks, config)
     rows = update_rows(experience, algorithm.loss_aggregation, experience.actor_mask)
     if algorithm.old_log_probs == "recompute":
-        frozen = placement.for_compute(params)
-
-        def log_probs(rows: Rows) -> Array:
-            return completion_log_probs(frozen, rows, networks, batching)[0]
-
-        rows = rows.replace(old_log_probs=per_sequence(log_probs, rows, batching, group))
+        rows = rows.replace(old_log_probs=frozen_log_probs(params, rows, networks, config))
 
     def loss(params: Params, rows: UpdateRows, denominator: Array):
         return actor_loss(params, rows, denominator, networks, config, policy_loss)
@@ -83,13 +79,23 @@ def actor_loss(
 ) -> tuple[Array, tuple[Metrics, Metrics]]:
     """A microbatch's share of the loss of its minibatch, and (sums, maxima) of metrics.
 
-    L = (1/d) Σ n_t · loss_t, with n and d of `ops.aggregation`.
+    L = (1/d) Σ n_t · (loss_t + kl_coef · KL_t), with n and d of `ops.aggregation` and KL_t of
+    `ops.losses.kl_penalty`.
     """
+    algorithm = config.algorithm
     log_probs, entropy = completion_log_probs(params, rows, networks, config.batching)
-    per_token = policy_loss(log_probs, entropy, rows, config.algorithm)
+    per_token = policy_loss(log_probs, entropy, rows, algorithm)
+    if algorithm.kl_coef:
+        kl = _kl_to_reference(log_probs, rows, algorithm.kl_estimator)
+        per_token += algorithm.kl_coef * kl
     loss = masked_sum(rows.length_normalizer * per_token, rows.mask) / denominator
-    sums, maxima = _sums_and_maxima(log_probs, entropy, rows, config.algorithm)
+    sums, maxima = _sums_and_maxima(log_probs, entropy, rows, algorithm)
     return loss, jax.lax.stop_gradient((sums | {"loss": loss}, maxima))
+
+
+def _kl_to_reference(log_probs: Array, rows: UpdateRows, estimator: KLEstimator) -> Array:
+    assert rows.reference_log_probs is not None, "config.algorithm.kl_coef needs a reference"
+    return kl_penalty(log_probs, rows.reference_log_probs, estimator)
 
 
 def _sums_and_maxima(
@@ -113,6 +119,8 @@ def _sums_and_maxima(
     if algorithm.dual_clip:
         dual = (ratio > algorithm.dual_clip) & (rows.advantages < 0)
         sums["dual_clipped"] = masked_sum(dual.astype(jnp.float32), mask)
+    if algorithm.kl_coef:
+        sums["kl_to_reference"] = masked_sum(_kl_to_reference(log_probs, rows, "k3"), mask)
     return sums, {"gap": jnp.max(jnp.where(mask, gap, 0.0))}
 
 
@@ -122,7 +130,7 @@ def _metrics(sums: Metrics, maxima: Metrics, norm: Array) -> Metrics:
     dual = {}
     if "dual_clipped" in sums:  # with `dual_clip`: bad tokens whose ratio is above it
         dual["actor/dual_clip_fraction"] = jnp.mean(sums["dual_clipped"] / tokens)
-    return dual | {
+    metrics = dual | {
         "actor/loss": jnp.mean(sums["loss"]),
         "actor/entropy": jnp.mean(sums["entropy"] / tokens),
         "actor/ratio_mean": jnp.mean(sums["ratio"] / tokens),
@@ -136,3 +144,6 @@ def _metrics(sums: Metrics, maxima: Metrics, norm: Array) -> Metrics:
         "rollout/log_prob_gap": (sums["gap"] / tokens)[0],
         "rollout/log_prob_gap_max": maxima["gap"][0],
     }
+    if "kl_to_reference" in sums:
+        metrics["actor/kl_to_reference"] = jnp.mean(sums["kl_to_reference"] / tokens)
+    return metrics

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from asyppo_jax.algorithm.batching.layout import before_completions, lay_out
 from asyppo_jax.algorithm.batching.microbatches import in_microbatches
 from asyppo_jax.algorithm.batching.rows import Rows, sequence_segments
-from asyppo_jax.algorithm.placement import critic_placement
+from asyppo_jax.algorithm.placement import actor_placement, critic_placement
 from asyppo_jax.config import BatchingConfig, Config
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.ops.baselines import group_mean_of_others, shrunken_group_mean
@@ -53,6 +53,16 @@ def per_sequence(
     laid_out, num_rows, restore = lay_out(rows, batching, group_size)
     size = batching.rows_of(batching.microbatch_size)
     return restore(in_microbatches(function, laid_out, size, num_rows))
+
+
+def frozen_log_probs(params: Params, rows: Rows, networks: Networks, config: Config) -> Array:
+    """log π(token) of one-sequence rows under constant parameters: [B, C], in microbatches."""
+    frozen = actor_placement(networks, config).for_compute(params)
+
+    def log_probs(rows: Rows) -> Array:
+        return completion_log_probs(frozen, rows, networks, config.batching)[0]
+
+    return per_sequence(log_probs, rows, config.batching, config.sampling.group_size)
 
 
 def ensemble_values(params: Params, rollout: Rollout, networks: Networks, config: Config) -> Array:

@@ -18,7 +18,7 @@ from asyppo_jax.algorithm.train_step import Phases, phase_functions, run_phases
 from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.runtime.sharding import batch_sharding, replicated
-from asyppo_jax.types import Metrics, Params, Rollout, TrainState
+from asyppo_jax.types import Experience, Metrics, Params, TrainState
 
 # Host memory that devices read and write directly.
 _HOST = "pinned_host"
@@ -38,7 +38,10 @@ class Program(NamedTuple):
 def programs(
     networks: Networks, config: Config, mesh: Mesh, policy_loss: PolicyLoss | None = None
 ) -> dict[str, Program]:
-    """The programs after sampling by name: "values", "critics" and "actor", or "step" for all."""
+    """The programs after sampling by name: the phases in their order, or "step" for all of them.
+
+    "reference" takes the reference's parameters. With `kl_coef` > 0, "step" takes them too.
+    """
     phases = phase_functions(networks, config, policy_loss)
     shardings, scalars = state_shardings(config, networks, mesh), replicated(mesh)
 
@@ -47,14 +50,17 @@ def programs(
         options = {"donate_argnums": (0, 1), "out_shardings": (*placed, scalars)}
         return Program(function, options, fields)
 
+    batch = batch_sharding(mesh)
+    reference = (shardings.actor_params,) if config.algorithm.kl_coef else ()
     step = {
         "donate_argnums": 0,
-        "in_shardings": (shardings, batch_sharding(mesh)),
+        "in_shardings": (shardings, batch, *reference),
         "out_shardings": (shardings, scalars),
     }
     return {
         "values": Program(phases.values, {}, ("critic_params",)),
         "critics": update(phases.critics, "critic_params", "critic_opt_state"),
+        "reference": Program(phases.reference, {"out_shardings": batch}, ()),
         "actor": update(phases.actor, "actor_params", "actor_opt_state"),
         "step": Program(partial(run_phases, phases=phases, config=config), step, FIELDS),
     }
@@ -62,11 +68,13 @@ def programs(
 
 def make_train_step(
     networks: Networks, config: Config, mesh: Mesh, policy_loss: PolicyLoss | None = None
-) -> Callable[[TrainState, Rollout], tuple[TrainState, Metrics]]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """The compiled step of a run: one program, or its phases with `config.mesh.offload`.
 
-    The state is donated. The returned state has the shardings of `resting_shardings`. `policy_loss`
-    replaces the loss that `config.algorithm.loss` names.
+    It is called as step(state, rollout), with `config.algorithm.kl_coef` > 0 as step(state,
+    rollout, reference_params); these have the shardings of `reference_shardings`. The state is
+    donated. The returned state has the shardings of `resting_shardings`. `policy_loss` replaces the
+    loss that `config.algorithm.loss` names.
     """
     compiled = {
         name: jax.jit(program.function, **program.jit)
@@ -83,9 +91,15 @@ def make_train_step(
             state = state.replace(**{field: jax.tree.map(_move, getattr(state, field), sharding)})
         return state
 
+    def reference(params: Params, experience: Experience) -> jax.Array:
+        # The copy on the devices is freed after the phase; that on the host stays.
+        on_devices = jax.device_put(params, on_device.actor_params)
+        return compiled["reference"](on_devices, experience)
+
     phases = Phases(
         values=compiled["values"],
         critics=compiled["critics"],
+        reference=reference,
         actor=compiled["actor"],
         next_step=jax.jit(lambda step: step + 1),
     )
@@ -114,6 +128,14 @@ def resting_shardings(config: Config, networks: Networks, mesh: Mesh) -> TrainSt
     on_device = state_shardings(config, networks, mesh)
     offloaded = _offloaded_shardings(on_device, config)
     return offloaded.replace(actor_params=on_device.actor_params)
+
+
+def reference_shardings(config: Config, networks: Networks, mesh: Mesh) -> Params:
+    """The actor's shardings; with `config.mesh.offload` = "idle" in host memory."""
+    shardings = state_shardings(config, networks, mesh).actor_params
+    if config.mesh.offload != "idle":
+        return shardings
+    return jax.tree.map(lambda s: s.with_memory_kind(_HOST), shardings)
 
 
 def initial_state(

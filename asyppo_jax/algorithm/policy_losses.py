@@ -81,8 +81,11 @@ def check_loss(loss: Any, config: AlgorithmConfig) -> PolicyLoss:
     shape = (2, 3)
     dtypes = [jnp.int32] * 2 + [bool] + [jnp.float32] * 4 + [bool] * 2
     rows = UpdateRows(*(jnp.ones(shape, dtype) for dtype in dtypes))
-    rows = rows.replace(advantages=jnp.array([[1.0, -1.0, 2.0], [-2.0, 0.5, -0.5]]))
     numbers = rows.old_log_probs
+    rows = rows.replace(
+        advantages=jnp.array([[1.0, -1.0, 2.0], [-2.0, 0.5, -0.5]]),
+        reference_log_probs=numbers - 0.5 if config.kl_coef else None,
+    )
     name = f"the loss {function_name(loss)}"
     try:
         per_token = jax.eval_shape(lambda a, b, c: loss(a, b, c, config), numbers, numbers, rows)

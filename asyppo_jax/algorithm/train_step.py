@@ -14,11 +14,12 @@ from jaxtyping import Array, PRNGKeyArray
 
 from asyppo_jax.algorithm.actor_update import update_actor
 from asyppo_jax.algorithm.batching.microbatches import traced_once
+from asyppo_jax.algorithm.batching.rows import Rows, sequence_segments
 from asyppo_jax.algorithm.critic_update import update_critics
 from asyppo_jax.algorithm.experience import make_experience, summarize
-from asyppo_jax.algorithm.forward import ensemble_values
+from asyppo_jax.algorithm.forward import ensemble_values, frozen_log_probs
 from asyppo_jax.algorithm.policy_losses import PolicyLoss, resolve_loss
-from asyppo_jax.config import Config
+from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.types import Experience, Metrics, Params, Rollout, TrainState
 
@@ -49,6 +50,8 @@ class Phases(NamedTuple):
     values: Callable[..., tuple[Experience, Metrics]]
     # (params, optimizer state, key, step, experience) -> params, optimizer state, metrics
     critics: Callable[..., tuple[Params, Any, Metrics]]
+    # log π_ref(token) [B, C], only with `kl_coef` > 0: (reference params, experience) -> log-probs
+    reference: Callable[[Params, Experience], Array]
     actor: Callable[..., tuple[Params, Any, Metrics]]
     next_step: Callable[[Array], Array]
 
@@ -60,24 +63,35 @@ def train_step(
     networks: Networks,
     config: Config,
     policy_loss: PolicyLoss | None = None,
+    reference_params: Params | None = None,
 ) -> tuple[TrainState, Metrics]:
     """The next state and its metrics: one AsyPPO step after sampling (arXiv 2510.01656).
 
-    `policy_loss` replaces the loss that `config.algorithm.loss` names.
+    `policy_loss` replaces the loss that `config.algorithm.loss` names. `reference_params` are
+    parameters of the actor's architecture, used with `config.algorithm.kl_coef` > 0 only.
+
+    Raises:
+        ConfigError: `kl_coef` is above 0, and there is no reference; or see `resolve_loss`.
     """
     phases = phase_functions(networks, config, policy_loss)
-    return run_phases(state, rollout, phases=phases, config=config)
+    return run_phases(state, rollout, reference_params, phases=phases, config=config)
 
 
 def run_phases(
     state: TrainState,
     rollout: Rollout,
+    reference_params: Params | None = None,
     *,
     phases: Phases,
     config: Config,
     place: Callable[..., TrainState] = lambda state, *needed: state,
 ) -> tuple[TrainState, Metrics]:
     """Runs the phases; `place(state, *fields)` moves the fields of the next phase to the device."""
+    if config.algorithm.kl_coef and reference_params is None:
+        raise ConfigError(
+            f"config.algorithm.kl_coef is {config.algorithm.kl_coef}, which needs a reference; "
+            "give the step reference_params, such as the actor's starting parameters"
+        )
     key_and_step = state.key, state.step
     state = place(state, "critic_params")
     experience, metrics = phases.values(state.critic_params, *key_and_step, rollout)
@@ -88,6 +102,10 @@ def run_phases(
     if config.algorithm.value_timing == "after_update":
         experience, _ = phases.values(params, *key_and_step, rollout)
     state = state.replace(critic_params=params, critic_opt_state=opt_state)
+    if config.algorithm.kl_coef:
+        state = place(state)
+        log_probs = phases.reference(reference_params, experience)
+        experience = experience.replace(reference_log_probs=log_probs)
     state = place(state, "actor_params", "actor_opt_state")
     params, opt_state, actor_metrics = phases.actor(
         state.actor_params, state.actor_opt_state, *key_and_step, experience
@@ -106,6 +124,7 @@ def phase_functions(
     return Phases(
         values=partial(score_rollout, **static),
         critics=partial(step_critics, **static),
+        reference=partial(score_by_reference, **static),
         actor=partial(step_actor, **static, policy_loss=policy_loss),
         next_step=lambda step: step + 1,
     )
@@ -153,6 +172,18 @@ def step_critics(
         return params, opt_state, {}
     update_key, dense = phase_key(key, step, "critics"), step < warmup_steps(config)
     return update_critics(params, opt_state, experience, update_key, networks, config, dense=dense)
+
+
+def score_by_reference(
+    reference_params: Params, experience: Experience, *, networks: Networks, config: Config
+) -> Array:
+    """log π_ref of the completions' tokens, [B, C] float32; unspecified where `loss_mask` is false.
+
+    Computed once per step, because neither the reference nor the rollout changes in an update.
+    """
+    rollout = experience.rollout
+    rows = Rows(rollout.tokens, sequence_segments(rollout), experience.loss_mask)
+    return frozen_log_probs(reference_params, rows, networks, config)
 
 
 def warmup_steps(config: Config) -> int:

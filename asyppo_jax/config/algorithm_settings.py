@@ -64,6 +64,14 @@ class AlgorithmConfig:
     # arXiv 1912.09729, which has 3); 0: off.
     dual_clip: float = 0.0
     entropy_coef: float = 1e-3  # [D] ROLL's default is 0
+    # The factor of the KL divergence to the reference, the actor's starting weights, which each
+    # token's loss contains (GRPO, arXiv 2402.03300, equation 4). [P] 0: none, and no reference is
+    # loaded. Above 0, each start of the run loads the weights of config.actor.path, so keep them.
+    kl_coef: float = 0.0
+    # How a token's KL is estimated (`ops.losses.kl_penalty`). "k3": GRPO's; "k2": its expected
+    # gradient is that of KL(policy || reference). "k1" only adds noise, because its expected
+    # gradient is 0.
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     actor_epochs: int = 4  # [D] the paper's "update-to-data ratio 4"
     critic_epochs: int = 1  # [R]
     # Steps at the start that update the critics only. [D] Untrained critics differ by their random
@@ -97,6 +105,8 @@ class AlgorithmConfig:
             details.append(f"dual clip {self.dual_clip:g}")
         if self.loss != "asyppo":
             details.append(f"loss {self.loss}")
+        if self.kl_coef:
+            details.append(f"KL {self.kl_coef:g} by {self.kl_estimator}")
         return f"{self._name} ({', '.join(details)})"
 
     @property

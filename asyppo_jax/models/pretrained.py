@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from asyppo_jax.config import BatchingConfig, Config, ConfigError, NetworkConfig, ValueConfig
-from asyppo_jax.models.actor_critic import Actor, Critic, Networks, init_value_kernel
+from asyppo_jax.models.actor_critic import (
+    Actor,
+    Critic,
+    Networks,
+    in_compute_dtype,
+    init_value_kernel,
+)
 from asyppo_jax.models.attention.decode_attention import choose_decode_backend
 from asyppo_jax.models.attention.self_attention import AttentionBackend, attention_backend_for
 from asyppo_jax.models.config import ModelError
@@ -101,6 +107,23 @@ def _attention(source: NetworkConfig, platform: str, batching: BatchingConfig) -
 def load_actor_params(config: Config, networks: Networks) -> Params:
     """The actor's parameters as float32 numpy arrays."""
     return load_params(config.actor.path, networks.actor.config, "actor")
+
+
+def load_reference_params(config: Config, networks: Networks) -> Params:
+    """The actor's starting parameters in its compute dtype, as numpy arrays: the reference.
+
+    Raises:
+        ModelError: the weights cannot be loaded.
+    """
+    try:
+        params = load_actor_params(config, networks)
+    except ModelError as error:
+        raise ModelError(
+            f"config.algorithm.kl_coef is {config.algorithm.kl_coef}, so each start of the run "
+            f"loads the reference from config.actor.path = {config.actor.path!r}, which fails "
+            f"({error}); put the weights that the run started from there"
+        ) from error
+    return in_compute_dtype(params, networks.actor.dtype)
 
 
 def load_critic_params(config: Config, networks: Networks) -> Params:

@@ -4,9 +4,13 @@ PPO: Schulman et al., arXiv 1707.06347, equation 7. AsyPPO: arXiv 2510.01656. Du
 arXiv 1912.09729.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+KLEstimator = Literal["k1", "k2", "k3"]
 
 
 def clipped_surrogate(
@@ -54,6 +58,32 @@ def asyppo_loss(
     masked_surrogate = jnp.where(advantage_mask, surrogate, 0.0)
     masked_entropy = jnp.where(entropy_mask, entropy, 0.0)
     return -(masked_surrogate + entropy_coef * masked_entropy)
+
+
+def kl_penalty(
+    log_probs: Float[Array, "..."],
+    reference_log_probs: Float[Array, "..."],
+    estimator: KLEstimator = "k3",
+) -> Float[Array, "..."]:
+    """An estimate of KL(π || π_ref) per sampled token (nats), with d = log π − log π_ref.
+
+    k1 = d,  k2 = d²/2,  k3 = exp(−d) − 1 + d    (http://joschu.net/blog/kl-approx.html)
+
+    k1 and k3 are unbiased for tokens drawn from π, k2 is biased; k2 and k3 are never negative. As a
+    loss, the expected gradients of the three differ:
+
+        k1  0: it regularizes nothing and only adds noise
+        k2  that of KL(π || π_ref)
+        k3  that of KL(π_ref || π); GRPO (arXiv 2402.03300, equation 4)
+
+    So choose k2 or k3 for a loss. No gradient flows to π_ref.
+    """
+    log_ratio = log_probs - jax.lax.stop_gradient(reference_log_probs)
+    if estimator == "k1":
+        return log_ratio
+    if estimator == "k2":
+        return 0.5 * jnp.square(log_ratio)
+    return jnp.expm1(-log_ratio) + log_ratio  # expm1: near d = 0, exp(−d) − 1 loses all digits
 
 
 def squared_error(values: Float[Array, "..."], returns: Float[Array, "..."]) -> Float[Array, "..."]:

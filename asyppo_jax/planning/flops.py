@@ -110,7 +110,7 @@ def sizes_of(config: Config, data: int = 1) -> Sizes:
 
 
 def phase_costs(config: Config, networks: Networks, data: int = 1) -> dict[str, Cost]:
-    """Costs of the phases prefill, decode, values, critics and actor; "step" is the last three.
+    """Costs of the phases of `phases_of(config)`; "step" is the sum of those after sampling.
 
     Each of the `data` shards reads all parameters, for its own sequences.
     """
@@ -119,6 +119,8 @@ def phase_costs(config: Config, networks: Networks, data: int = 1) -> dict[str, 
     if networks.critic is not None:
         costs["values"] = _values(config, networks.critic, sizes)
         costs["critics"] = _critics(config, networks.critic, sizes)
+    if config.algorithm.kl_coef:
+        costs["reference"] = _reference(config, networks.actor, sizes)
     costs["actor"] = _actor(config, networks.actor, sizes)
     updates = [cost for phase, cost in costs.items() if phase not in ("prefill", "decode")]
     costs["step"] = Cost(sum(c.flops for c in updates), sum(c.bytes for c in updates))
@@ -176,6 +178,14 @@ def _critics(config: Config, critic: Critic, sizes: Sizes) -> Cost:
     moved = microbatches * passes(critic.remat) * sizes.data * _param_bytes(critic)
     moved += sizes.critic_updates * _optimizer_bytes(critic)
     return Cost(flops, count * moved)
+
+
+def _reference(config: Config, actor: Actor, sizes: Sizes) -> Cost:
+    keys = attended_keys(sizes.length, actor.attention)
+    flops = forward_flops(actor.config, sizes.tokens, keys)
+    flops += head_flops(actor.config, sizes.batch * sizes.completion)
+    microbatches = sizes.batch // config.batching.microbatch_size
+    return Cost(flops, microbatches * sizes.data * _param_bytes(actor))
 
 
 def _actor(config: Config, actor: Actor, sizes: Sizes) -> Cost:

@@ -17,27 +17,28 @@ from jax.sharding import Mesh
 from asyppo_jax.algorithm.offload import FIELDS, OFFLOADED, programs
 from asyppo_jax.algorithm.state import state_shapes, state_shardings
 from asyppo_jax.config import Config
-from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.models.actor_critic import Networks, in_compute_dtype
 from asyppo_jax.models.attention.decode_attention import PAGES
 from asyppo_jax.models.attention.decode_kernels import PAGE, positions_read_at_once
 from asyppo_jax.planning.flops import sizes_of
 from asyppo_jax.runtime.sharding import batch_sharding, map_data_shards, placed
 from asyppo_jax.sampling import decoding_params, prefill, sample
 from asyppo_jax.sampling.sampler import training_options
-from asyppo_jax.types import Experience, PromptBatch, Rollout, TrainState
+from asyppo_jax.types import Experience, Params, PromptBatch, Rollout, TrainState
 
-AFTER_SAMPLING = ("values", "critics", "actor")
-# The phases of a step in the order in which they run; "step" is the three after sampling in one.
+AFTER_SAMPLING = ("values", "critics", "reference", "actor")
+# The phases of a step in the order in which they run; "step" is those after sampling in one.
 PHASES = ("prefill", "decode", *AFTER_SAMPLING, "step")
 
 
 def phases_of(config: Config) -> tuple[str, ...]:
     """The phases of `PHASES` that a run has.
 
-    A run without critics has no "values" and "critics". A run with `config.mesh.offload` has no
-    "step".
+    A run without critics has no "values" and "critics", one without KL has no "reference". A run
+    with `config.mesh.offload` has no "step".
     """
     missing = set() if config.algorithm.num_critics else {"values", "critics"}
+    missing |= set() if config.algorithm.kl_coef else {"reference"}
     missing |= set() if config.mesh.offload == "none" else {"step"}
     return tuple(phase for phase in PHASES if phase not in missing)
 
@@ -48,8 +49,9 @@ class PhaseProgram:
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]  # shapes with shardings
-    resident: tuple[Any, ...] = ()  # fields of the state on the chips that are no argument
-    offloaded: tuple[Any, ...] = ()  # fields of the state in host memory
+    # Fields of the state, and the reference, that are no argument: on the chips, in host memory.
+    resident: tuple[Any, ...] = ()
+    offloaded: tuple[Any, ...] = ()
     runs: int = 1  # per step
     trips: Mapping[str, float] = field(default_factory=dict)  # see `hlo.read_program`
     kernels: Mapping[str, float] | None = None  # see `hlo_traffic.moved_bytes`; None: not counted
@@ -71,21 +73,25 @@ def phase_programs(
         values = after_sampling["values"].function
         experience, _ = jax.eval_shape(values, state.critic_params, *clock, rollout)
     experience = _placed_experience(experience, mesh)
+    reference = _reference_params(config, networks, state)
+    scored = experience.replace(reference_log_probs=rollout.log_probs if reference else None)
     inputs = {
         "values": (*clock, rollout),
         "critics": (*clock, experience),
-        "actor": (*clock, experience),
+        "reference": (*reference, experience),
+        "actor": (*clock, scored),
     }
     trips = _packed_trips(config)
-    phases = _sampling_programs(config, networks, mesh, state)
+    phases = _sampling_programs(config, networks, mesh, state, reference)
     for name, more in inputs.items():
-        if name == "actor" or networks.critic is not None:
+        if name in phases_of(config):
             program = after_sampling[name]
             arguments = tuple(getattr(state, field) for field in program.fields)
+            idle_reference = () if name == "reference" else reference
             phases[name] = PhaseProgram(
                 program.function,
                 (*arguments, *more),
-                *_idle(config, state, program.fields),
+                *_idle(config, state, program.fields, idle_reference),
                 jit=program.jit,
                 trips=trips[name],
             )
@@ -93,21 +99,39 @@ def phase_programs(
         step = after_sampling["step"]
         # Both updates name their loop over microbatches alike; the actor's is the longer one.
         phases["step"] = PhaseProgram(
-            step.function, (state, rollout), jit=step.jit, trips=trips["actor"]
+            step.function, (state, rollout, *reference), jit=step.jit, trips=trips["actor"]
         )
     return phases, state
 
 
-def _idle(config: Config, state: TrainState, needed: tuple[str, ...]) -> tuple[Any, Any]:
-    """The fields of the state that a phase does not read, as (on the chips, on the host)."""
+def _reference_params(config: Config, networks: Networks, state: TrainState) -> tuple[Params, ...]:
+    """The shapes of the reference's parameters, on the chips; nothing if the run has none."""
+    if not config.algorithm.kl_coef:
+        return ()
+    actor = state.actor_params
+    shapes = jax.eval_shape(lambda params: in_compute_dtype(params, networks.actor.dtype), actor)
+    return (placed(shapes, jax.tree.map(lambda x: x.sharding, actor)),)
+
+
+def _idle(
+    config: Config, state: TrainState, needed: tuple[str, ...], reference: tuple[Params, ...]
+) -> tuple[Any, Any]:
+    """What a phase does not read of the state, and the reference: (on the chips, on the host)."""
     on_host = OFFLOADED[config.mesh.offload]
     idle = [field for field in FIELDS if field not in needed]
     resident = tuple(getattr(state, field) for field in idle if field not in on_host)
-    return resident, tuple(getattr(state, field) for field in idle if field in on_host)
+    offloaded = tuple(getattr(state, field) for field in idle if field in on_host)
+    if config.mesh.offload == "idle":
+        return resident, (*offloaded, *reference)
+    return (*resident, *reference), offloaded
 
 
 def _sampling_programs(
-    config: Config, networks: Networks, mesh: Mesh, state: TrainState
+    config: Config,
+    networks: Networks,
+    mesh: Mesh,
+    state: TrainState,
+    reference: tuple[Params, ...],
 ) -> dict[str, PhaseProgram]:
     sizes, chunks = sizes_of(config), config.sampling.chunks
     options = training_options(config, stop_ids=(0,), pad_id=0)
@@ -133,7 +157,7 @@ def _sampling_programs(
         key = jax.random.wrap_key_data(key_data)
         return sample(actor_params, prompts, key, networks=networks, options=options)
 
-    resident, offloaded = _idle(config, state, ("actor_params",))
+    resident, offloaded = _idle(config, state, ("actor_params",), reference)
     iterations = sizes.completion * batch / sizes.slots
     # In the worst case every answer has the greatest length, and all slots are in use to the end.
     trips = {"decode": iterations, "decode_tail": 0.0, "refill": batch / iterations}
@@ -176,6 +200,7 @@ def _packed_trips(config: Config) -> dict[str, dict[str, float]]:
     return {
         "values": forward,
         "critics": {"microbatches": of_critic},
+        "reference": forward | {"logits_chunks": chunks},
         "actor": forward | {"microbatches": of_actor, "logits_chunks": chunks},
     }
 

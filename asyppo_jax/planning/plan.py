@@ -44,8 +44,8 @@ class PhasePlan:
     peak_bytes: float  # arguments, results and temporaries of the program, plus `resident_bytes`
     argument_bytes: float
     temp_bytes: float
-    resident_bytes: float  # state that is on the chip but is no argument of this program
-    host_bytes: float  # state that is offloaded to the memory of the host
+    resident_bytes: float  # state or reference on the chip that is no argument of this program
+    host_bytes: float  # state or reference that is offloaded to the memory of the host
     flops: float  # per step, by formula
     moved_bytes: float  # per step, by formula: the least possible
     seconds: float  # per step, estimated
@@ -151,7 +151,7 @@ def plan(
     """The plan of `config` for a slice, after compiling its phases.
 
     `report` is called with a line of text before each compilation. `phases` is a subset of
-    `PHASES`; if empty, all but "step", which is the last three phases in one program.
+    `PHASES`; if empty, all but "step", which is the phases after sampling in one program.
 
     Raises:
         PlanError: a phase is unknown, or the run has none of them; or see `topology_devices`.

@@ -12,7 +12,12 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from asyppo_jax.algorithm.offload import initial_state, make_train_step, resting_shardings
+from asyppo_jax.algorithm.offload import (
+    initial_state,
+    make_train_step,
+    reference_shardings,
+    resting_shardings,
+)
 from asyppo_jax.algorithm.policy_losses import PolicyLoss, check_loss
 from asyppo_jax.config import Config, Settings, from_config_dict
 from asyppo_jax.config.checks import check_divides_data_axis
@@ -23,6 +28,7 @@ from asyppo_jax.models.pretrained import (
     load_actor_params,
     load_critic_params,
     load_networks,
+    load_reference_params,
 )
 from asyppo_jax.runtime.multi_host import is_first
 from asyppo_jax.runtime.sharding import make_mesh, put
@@ -59,7 +65,10 @@ class Run:
 
 
 def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
-    """The run of a config; reads data, tokenizer and architectures, and checks that they fit."""
+    """The run of a config; reads data, tokenizer and architectures, and checks that they fit.
+
+    With `config.algorithm.kl_coef` > 0 it also loads the reference.
+    """
     mesh = make_mesh(config.mesh)
     check_divides_data_axis(config, mesh.shape["data"])
     networks = load_networks(config)
@@ -92,8 +101,20 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
         evaluation_sampler=sampler(evaluation_options(config, stop_ids, pad_id)),
         train_prompts=train_prompts,
         eval_prompts=eval_prompts,
-        train_step=make_train_step(networks, config, mesh, loss),
+        train_step=_train_step(networks, config, mesh, loss),
     )
+
+
+def _train_step(
+    networks: Networks, config: Config, mesh: Mesh, loss: PolicyLoss | None
+) -> Callable[..., Any]:
+    """The compiled step, with the reference that `config.algorithm.kl_coef` needs."""
+    step = make_train_step(networks, config, mesh, loss)
+    if not config.algorithm.kl_coef:
+        return step
+    shardings = reference_shardings(config, networks, mesh)
+    reference = put(load_reference_params(config, networks), shardings)
+    return lambda state, rollout: step(state, rollout, reference)
 
 
 def first_state(run: Run) -> TrainState:

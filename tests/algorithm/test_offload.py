@@ -7,9 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asyppo_jax.algorithm.offload import initial_state, make_train_step, resting_shardings
+from asyppo_jax.algorithm.offload import (
+    initial_state,
+    make_train_step,
+    reference_shardings,
+    resting_shardings,
+)
 from asyppo_jax.runtime.sharding import make_mesh
-from tests.tiny import assert_trees_close, jit_step, make_config, make_networks, make_rollout
+from tests.tiny import (
+    assert_trees_close,
+    jit_step,
+    make_actor_params,
+    make_config,
+    make_networks,
+    make_rollout,
+)
 from tests.tiny import make_state as make_plain_state
 
 
@@ -65,6 +77,24 @@ def test_two_steps_phase_by_phase_equal_two_steps_in_one_program(offload, num_cr
         for name, value in expected.items():
             np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
     assert_trees_close(plain, state, atol=1e-6)
+
+
+@pytest.mark.parametrize("offload", [pytest.param("none", marks=pytest.mark.slow), "idle"])
+def test_a_step_with_a_reference_equals_one_program_and_leaves_the_reference_in_place(offload):
+    config, networks, plain, state = _begin(0, mesh__offload=offload, algorithm__kl_coef=0.5)
+    rollout, params = make_rollout(config), make_actor_params(networks, seed=1)
+    shardings = reference_shardings(config, networks, make_mesh(config.mesh))
+    reference = jax.tree.map(lambda x, place: jax.device_put(jnp.copy(x), place), params, shardings)
+    kinds = _kinds(reference)
+    assert kinds == {"pinned_host" if offload == "idle" else "device"}
+    for _ in range(2):
+        plain, expected = jit_step(config, networks)(plain, rollout, reference_params=params)
+        with jax.transfer_guard("disallow"):
+            state, metrics = _offloaded(networks, config)(state, rollout, reference)
+        assert expected["actor/kl_to_reference"] > 0
+        assert_trees_close(expected, metrics, atol=1e-6)
+    assert_trees_close(plain, state, atol=1e-6)
+    assert _kinds(reference) == kinds
 
 
 def test_between_steps_the_fields_that_sampling_does_not_read_are_on_the_host():

@@ -120,6 +120,15 @@ def test_a_loss_without_a_gradient_or_with_numpy_is_refused():
         check_loss("a:b", AlgorithmConfig())  # pyright: ignore[reportArgumentType]
 
 
+def test_a_loss_may_read_the_reference_of_a_run_that_has_one():
+    def mine(log_probs, entropy, rows, config):
+        return jnp.square(log_probs - rows.reference_log_probs)
+
+    assert check_loss(mine, AlgorithmConfig(kl_coef=0.1)) is mine
+    with pytest.raises(ConfigError, match=r"mine raised"):
+        check_loss(mine, AlgorithmConfig())
+
+
 def test_a_step_that_is_compiled_finds_a_loss_by_its_name(setting, this_module):
     config, networks, state, experience = setting
     algorithm = replace(config.algorithm, loss=f"{this_module}:reinforce", actor_epochs=1)

@@ -90,6 +90,10 @@ def test_the_microbatch_of_a_critic_is_its_share_unless_it_is_given():
             {"algorithm__dual_clip": 3.0, "algorithm__num_critics": 1},
             "PPO (1 critic, dual clip 3)",
         ),
+        (
+            {"algorithm__kl_coef": 1e-3, "algorithm__num_critics": 1},
+            "PPO (1 critic, KL 0.001 by k3)",
+        ),
         ({"algorithm__loss": "my:f", "algorithm__num_critics": 1}, "PPO (1 critic, loss my:f)"),
     ],
 )

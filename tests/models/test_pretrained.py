@@ -1,12 +1,19 @@
 """A run's networks from the directories of its config."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from asyppo_jax.config import ConfigError
+from asyppo_jax.models.actor_critic import in_compute_dtype
 from asyppo_jax.models.config import ModelError
 from asyppo_jax.models.formats.huggingface import save_params
-from asyppo_jax.models.pretrained import load_actor_params, load_critic_params, load_networks
+from asyppo_jax.models.pretrained import (
+    load_actor_params,
+    load_critic_params,
+    load_networks,
+    load_reference_params,
+)
 from tests.tiny import assert_trees_equal, make_config, save_model_directory
 
 
@@ -58,6 +65,15 @@ def test_without_critics_none_are_loaded(model):
     config = make_config(0, actor__path=model)
     networks = load_networks(config)
     assert networks.critic is None and load_critic_params(config, networks) == {}
+
+
+def test_the_reference_is_the_actor_in_its_compute_dtype(model):
+    config = make_config(0, actor__path=model, actor__dtype="bfloat16", algorithm__kl_coef=0.1)
+    networks = load_networks(config)
+    reference = load_reference_params(config, networks)
+    actor = load_actor_params(config, networks)
+    assert_trees_equal(reference, in_compute_dtype(actor, jnp.dtype("bfloat16")))
+    assert reference["decoder"]["layers"]["mlp"]["up_kernel"].dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,52 @@ def test_dropped_nan_and_inf_do_not_reach_the_loss():
     np.testing.assert_array_equal(loss, [-2.0, 0.0])
 
 
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_the_estimates_of_the_kl_equal_their_formulas(estimator):
+    log_probs, reference, _ = random_tokens()
+    d = np.asarray(log_probs, np.float64) - np.asarray(reference, np.float64)
+    formulas = {"k1": d, "k2": d**2 / 2, "k3": np.exp(-d) - 1 + d}
+    result = losses.kl_penalty(log_probs, reference, estimator)
+    np.testing.assert_allclose(result, formulas[estimator], rtol=1e-5, atol=1e-7)
+
+
+def test_a_tiny_kl_by_k3_keeps_its_digits():
+    d = jnp.array([1e-4, -1e-4, 1e-3])  # in float32, exp(-d) - 1 + d has no digit of 5e-9
+    result = jax.jit(losses.kl_penalty)(d, jnp.zeros(3))
+    np.testing.assert_allclose(result, [5e-9, 5e-9, 5e-7], rtol=5e-3)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_the_expected_gradient_of_each_estimate_is_that_of_another_kl(estimator):
+    """Exact over six tokens: 0 for k1, KL(policy || reference) for k2, the reverse for k3."""
+    logits, other = np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)
+    reference = jax.nn.log_softmax(other)
+
+    def expected_estimate(logits):
+        log_p = jax.nn.log_softmax(logits)
+        sampled = jax.lax.stop_gradient(jnp.exp(log_p))  # how often each token is drawn
+        return jnp.sum(sampled * losses.kl_penalty(log_p, reference, estimator))
+
+    def kl(logits):
+        log_p = jax.nn.log_softmax(logits)
+        forward = jnp.sum(jnp.exp(log_p) * (log_p - reference))
+        reverse = jnp.sum(jnp.exp(reference) * (reference - log_p))
+        return {"k1": 0.0 * forward, "k2": forward, "k3": reverse}[estimator]
+
+    gradient, expected = jax.grad(expected_estimate)(logits), jax.grad(kl)(logits)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+    if estimator != "k2":  # k1 and k3 are unbiased
+        log_p = jax.nn.log_softmax(logits)
+        value = jnp.sum(jnp.exp(log_p) * (log_p - reference))
+        np.testing.assert_allclose(expected_estimate(logits), value, rtol=1e-5)
+
+
+def test_the_kl_has_no_gradient_to_the_reference():
+    log_probs, reference, _ = random_tokens()
+    gradient = jax.grad(lambda r: jnp.sum(losses.kl_penalty(log_probs, r)))(reference)
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
 def test_the_squared_error_has_no_factor_half_and_no_gradient_to_the_returns():
     # (3 - 1)^2 = 4; the gradient to the value is 2 * (3 - 1), to the return 0.
     values, returns = jnp.array([3.0, -1.0]), jnp.array([1.0, 0.5])
@@ -194,5 +240,6 @@ def test_compiled_and_batched_variants_agree(assert_variants_agree):
     log_probs, old, advantages = random_tokens()
     assert_variants_agree(surrogate, log_probs, old, advantages)
     assert_variants_agree(losses.squared_error, log_probs, advantages)
+    assert_variants_agree(losses.kl_penalty, log_probs, old)
     loss = functools.partial(losses.asyppo_loss, entropy_coef=0.1)
     assert_variants_agree(loss, advantages, -old, advantages > 0, old < -0.5)

@@ -1,8 +1,14 @@
 """The phases that are planned are the phases that run."""
 
-import jax
-import numpy as np
+from functools import partial
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from asyppo_jax.algorithm.train_step import score_rollout
+from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.planning.phases import (
     bytes_per_chip,
     phase_programs,
@@ -11,8 +17,10 @@ from asyppo_jax.planning.phases import (
 )
 from asyppo_jax.runtime.sharding import make_mesh
 from tests.tiny import (
+    COMPLETION,
     assert_trees_close,
     jit_step,
+    make_actor_params,
     make_config,
     make_networks,
     make_rollout,
@@ -47,6 +55,52 @@ def test_every_part_of_the_state_is_an_argument_or_held():
     for program in programs.values():
         of_state = [x for x in program.arguments if isinstance(x, dict | tuple)]
         assert bytes_per_chip(of_state) + bytes_per_chip(program.resident) == whole
+
+
+@pytest.mark.parametrize("offload", ["none", "optimizers", "idle"])
+def test_the_reference_is_counted_in_every_phase(offload):
+    """An argument of its phase, else resident or, with idle networks offloaded, on the host."""
+    config = make_config(0, algorithm__kl_coef=0.1, mesh__offload=offload)
+    mesh, networks = make_mesh(config.mesh), make_networks(0)
+    networks = Networks(networks.actor.clone(dtype=jnp.dtype("bfloat16")), None)
+    programs, state = phase_programs(config, networks, mesh)
+    step = ["step"] if offload == "none" else []
+    assert list(programs) == ["prefill", "decode", "reference", "actor", *step]
+    assert phases_of(config) == tuple(programs)
+    reference = bytes_per_chip(programs["reference"].arguments[0])
+    assert 0.5 < reference / bytes_per_chip(state.actor_params) < 0.51  # norm scales are float32
+    without = make_config(0, mesh__offload=offload)
+    others, _ = phase_programs(without, networks, mesh)
+
+    def added(name: str, field: str) -> float:
+        return bytes_per_chip(getattr(programs[name], field)) - bytes_per_chip(
+            getattr(others[name], field)
+        )
+
+    for name in ("prefill", "decode", "actor"):
+        assert added(name, "resident") == (0 if offload == "idle" else reference)
+        assert added(name, "offloaded") == (reference if offload == "idle" else 0)
+    scored, plain = (x["actor"].arguments[-1].reference_log_probs for x in (programs, others))
+    assert scored.shape == (32, COMPLETION) and plain is None
+    if step:
+        assert bytes_per_chip(programs["step"].arguments[2]) == reference
+
+
+def test_the_phases_with_a_reference_are_the_train_step():
+    config, networks = make_config(0, algorithm__kl_coef=0.5), make_networks(0)
+    state, rollout = make_state(config, networks), make_rollout(config)
+    programs, _ = phase_programs(config, networks, make_mesh(config.mesh))
+    reference = make_actor_params(networks, seed=1)
+    values = partial(score_rollout, networks=networks, config=config)
+    experience, _ = jax.jit(values)({}, state.key, state.step, rollout)
+    log_probs = jax.jit(programs["reference"].function)(reference, experience)
+    experience = experience.replace(reference_log_probs=log_probs)
+    actor = jax.jit(programs["actor"].function)
+    params, _, _ = actor(
+        state.actor_params, state.actor_opt_state, state.key, state.step, experience
+    )
+    after, _ = jit_step(config, networks)(state, rollout, reference_params=reference)
+    assert_trees_close(after.actor_params, params, atol=1e-6)
 
 
 def test_the_shapes_are_those_of_a_rollout():

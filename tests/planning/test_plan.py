@@ -139,6 +139,8 @@ def one_device(monkeypatch):
         ({}, "prefill decode step", "prefill decode step", ""),
         ({"mesh__offload": "idle"}, "actor step", "actor", "prefill decode values critics"),
         (GRPO, "values actor", "actor", "prefill decode"),
+        (GRPO | {"algorithm__kl_coef": 0.1}, "", "prefill decode reference actor", ""),
+        (GRPO | {"algorithm__kl_coef": 0.1}, "step", "step", "prefill decode"),
     ],
 )
 def test_a_plan_knows_the_phases_of_the_run_that_it_does_not_compile(

@@ -53,6 +53,13 @@ def test_eight_devices_equal_one_if_rows_share_prompts(tmp_path):
     _assert_equal(_run(1, 1, "shared_prompts", tmp_path), _run(8, 2, "shared_prompts", tmp_path))
 
 
+@pytest.mark.slow
+def test_eight_devices_equal_one_with_a_reference(tmp_path):
+    one, eight = _run(1, 1, "reference", tmp_path), _run(8, 2, "reference", tmp_path)
+    _assert_equal(one, eight)
+    assert one["metrics"]["actor/kl_to_reference"] > 1e-6
+
+
 def _assert_equal(one: dict, eight: dict) -> None:
     assert eight["devices"] == 8 and one["devices"] == 1
     assert eight["tokens"] == one["tokens"]

@@ -37,6 +37,7 @@ class UpdateRows(Rows):
     length_normalizer: Array  # [R, n], n_{i,t} of `ops.aggregation`: 1/|o|, 1 or 1/C
     advantage_mask: Array  # [R, n]
     entropy_mask: Array  # [R, n]
+    reference_log_probs: Array | None = None  # [R, n]; None with `kl_coef` = 0
     # For the critics, where an option of `config.value` needs them; all [R, n].
     anchor: Array | None = None  # added to a critic's output
     value_weights: Array | None = None  # of the loss per token
@@ -61,6 +62,7 @@ def update_rows(
         length_normalizer=length_normalizer(mask, aggregation),
         advantage_mask=experience.advantage_mask,
         entropy_mask=experience.entropy_mask,
+        reference_log_probs=experience.reference_log_probs,
     )
 
 
