@@ -48,6 +48,8 @@ class Rollout(struct.PyTreeNode):
     log_probs: jax.Array  # [B, C] float32
     rewards: jax.Array  # [B] float32 in [0, 1]
     reward_valid: jax.Array  # [B] bool
+    # [B] bool, the answer reached the maximum length without a stop; None: not recorded
+    truncated: jax.Array | None = None
     # [B, C] float32, under the distribution that was sampled from (after temperature and
     # truncation). Only with `DecodingOptions.sampled_log_probs`; no loss reads it.
     sampled_log_probs: jax.Array | None = None

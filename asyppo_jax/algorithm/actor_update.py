@@ -10,6 +10,7 @@ from asyppo_jax.algorithm.batching.layout import lay_out
 from asyppo_jax.algorithm.batching.microbatches import actor_minibatches
 from asyppo_jax.algorithm.batching.rows import UpdateRows, update_rows
 from asyppo_jax.algorithm.forward import completion_log_probs, frozen_log_probs
+from asyppo_jax.algorithm.mask_metrics import mask_metrics, mask_sums
 from asyppo_jax.algorithm.minibatch_updates import Minibatch, update_in_minibatches
 from asyppo_jax.algorithm.optimizer import make_optimizer
 from asyppo_jax.algorithm.placement import actor_placement
@@ -119,6 +120,8 @@ def _sums_and_maxima(
     if algorithm.dual_clip:
         dual = (ratio > algorithm.dual_clip) & (rows.advantages < 0)
         sums["dual_clipped"] = masked_sum(dual.astype(jnp.float32), mask)
+    if algorithm.num_critics > 1:
+        sums |= mask_sums(ratio, entropy, rows, algorithm)
     if algorithm.kl_coef:
         sums["kl_to_reference"] = masked_sum(_kl_to_reference(log_probs, rows, "k3"), mask)
     return sums, {"gap": jnp.max(jnp.where(mask, gap, 0.0))}
@@ -144,6 +147,8 @@ def _metrics(sums: Metrics, maxima: Metrics, norm: Array) -> Metrics:
         "rollout/log_prob_gap": (sums["gap"] / tokens)[0],
         "rollout/log_prob_gap_max": maxima["gap"][0],
     }
+    if "low_std" in sums:
+        metrics |= mask_metrics(sums)
     if "kl_to_reference" in sums:
         metrics["actor/kl_to_reference"] = jnp.mean(sums["kl_to_reference"] / tokens)
     return metrics

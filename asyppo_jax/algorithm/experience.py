@@ -110,9 +110,13 @@ def _actor_mask(
 ) -> Bool[Array, "B C"]:
     """The tokens of the actor's loss; "drop" leaves out the groups whose rewards are all equal.
 
+    With `config.overlong_filter` truncated answers are left out, too (EasyPPO, arXiv 2609.36802).
     The task's own rewards decide, as in DAPO: a penalty for long answers would give groups without
     a right answer a spread. Critics, whitening, both token masks and statistics keep every group.
     """
+    if config.overlong_filter:
+        assert rollout.truncated is not None, "config.algorithm.overlong_filter needs `truncated`"
+        mask = mask & ~rollout.truncated[:, None]
     if config.zero_spread_groups == "keep":
         return mask
     dropped = jnp.repeat(_has_no_spread(rollout, group_size), group_size)

@@ -74,9 +74,18 @@ def _concatenate(*rollouts: Rollout) -> Rollout:
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *rollouts)
 
 
-def with_rewards(rollout: Rollout, rewards: np.ndarray, valid: np.ndarray, mesh: Mesh) -> Rollout:
-    """The rollout with its rewards, in float32 so that 0.5 stays 0.5."""
-    by_sequence = batch_sharding(mesh)
-    scores = np.asarray(rewards, np.float32), np.asarray(valid, bool)
-    placed_rewards, placed_valid = put(scores, (by_sequence, by_sequence))
-    return rollout.replace(rewards=placed_rewards, reward_valid=placed_valid)
+def with_rewards(
+    rollout: Rollout,
+    rewards: np.ndarray,
+    valid: np.ndarray,
+    mesh: Mesh,
+    truncated: np.ndarray | None = None,
+) -> Rollout:
+    """The rollout with its rewards, in float32 so that 0.5 stays 0.5, and which are truncated."""
+    fields = {
+        "rewards": np.asarray(rewards, np.float32),
+        "reward_valid": np.asarray(valid, bool),
+    }
+    if truncated is not None:
+        fields["truncated"] = np.asarray(truncated, bool)
+    return rollout.replace(**put(fields, dict.fromkeys(fields, batch_sharding(mesh))))
