@@ -44,3 +44,5 @@ class ValueConfig:
     # A run without actor updates (`num_steps` <= `critic_warmup_steps`) ends after the first step
     # whose explained variance is at least this; None: it does not.
     stop_at_explained_variance: float | None = None
+    # The run whose critics this one starts with; set by config.critic.path = RUN.
+    warm_start: str = ""
