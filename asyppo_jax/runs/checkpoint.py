@@ -164,6 +164,8 @@ def choose_step(workdir: str, step: int | Literal["latest", "best"]) -> int:
                 f"give one of the steps {_listed(steps)}"
             )
         return max(sorted(accuracies), key=lambda s: accuracies[s])
+    if isinstance(step, str):
+        raise CheckpointError(f'step is {step!r}; give a step number, "latest" or "best"')
     if step not in steps:
         raise CheckpointError(
             f"{workdir} has no checkpoint of step {step}; give one of the steps {_listed(steps)}"
