@@ -21,6 +21,7 @@ from etils import epath
 
 from asyppo_jax.config import ConfigError, UserError
 from asyppo_jax.tasks.benchmarks import (
+    FILE_SOURCES,
     Benchmark,
     BenchmarkSettings,
     data_directory,
@@ -171,7 +172,7 @@ def _benchmark(name: str, checkpoint: str) -> Benchmark:
                 "name a grader with --grader"
             )
         return benchmark
-    if not name.endswith((".jsonl", ".parquet")):
+    if not name.endswith(tuple(FILE_SOURCES)):
         return find_benchmark(name)
     if not epath.Path(name).is_file():
         raise ConfigError(f"--benchmark={name} does not exist; give the path of a file of problems")

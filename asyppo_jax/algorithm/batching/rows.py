@@ -22,14 +22,17 @@ class Rows(struct.PyTreeNode):
     # [R, L] int32: 0 on padding, a different positive number for each sequence of the row.
     # `SharedPrompts` (which contains such an array) if completions share their prompt.
     segments: Any
-    mask: Array  # [R, n] bool, the completion tokens that count
+    # [R, n] bool, the completion tokens that count. In the updates (`UpdateRows`) it is the loss
+    # mask, which is false in answers without a valid reward. Where values, or the log-probs of a
+    # saved rollout, are computed it is the completion mask: all real tokens.
+    mask: Array
 
 
 AnyRows = TypeVar("AnyRows", bound=Rows)
 
 
 class UpdateRows(Rows):
-    """What the updates read of an experience; `mask` is its loss mask."""
+    """What the updates read of an experience; `mask` is `Experience.loss_mask`."""
 
     old_log_probs: Array  # [R, n]
     advantages: Array  # [R, n]
@@ -40,7 +43,10 @@ class UpdateRows(Rows):
 
 
 def update_rows(experience: Experience, aggregation: Aggregation) -> UpdateRows:
-    """The sequences of an experience, one per row; old log-probs are those of the rollout."""
+    """The sequences of an experience, one per row.
+
+    `mask` is the loss mask; old log-probs are those of the rollout.
+    """
     rollout, mask = experience.rollout, experience.loss_mask
     return UpdateRows(
         tokens=rollout.tokens,
