@@ -39,7 +39,7 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "A run's workdir, a Hugging Face directory or a hub name."
 )
 _STEP = flags.DEFINE_string(
-    "step", "latest", "The run's checkpoint: a step, latest, or best (held-out accuracy)."
+    "step", "latest", "The run's checkpoint: a step, latest, or best (held-out reward)."
 )
 _BASE = flags.DEFINE_string(
     "base", None, "The directory of the model that the run started from, if it was moved."
