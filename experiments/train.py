@@ -70,9 +70,11 @@ def main(argv: list[str]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"\n{_stopped(str(values.workdir))}")
+        from asyppo_jax.runs.checkpoint import describe_kept
+
+        sys.exit(f"\n{describe_kept(str(values.workdir))}")
     if summary:  # empty except in the first process
-        print(closing_lines(summary, workdir, config.algorithm.num_critics))
+        print(closing_lines(workdir, config.algorithm.num_critics))
 
 
 def read_run(argv: list[str], values: flags.FlagValues) -> Config:
@@ -98,27 +100,9 @@ def _join(values: flags.FlagValues) -> None:
         initialize(*processes, timeout=values.join_timeout)
 
 
-def _stopped(workdir: str) -> str:
-    """What is kept after Ctrl-C, and how to go on."""
-    from asyppo_jax.runs.checkpoint import saved_steps
-
-    if steps := saved_steps(workdir):
-        return (
-            f"stopped; the last checkpoint is of step {steps[-1]}, "
-            "and the same command continues from there"
-        )
-    return "stopped before the first checkpoint; the same command starts from the beginning"
-
-
-def closing_lines(summary: dict, workdir: str, num_critics: int) -> str:
-    """The text printed at the end of a run: accuracies, files, and what to try next."""
-    before, after = (_percent(summary[name]) for name in ("accuracy_before", "accuracy_after"))
+def closing_lines(workdir: str, num_critics: int) -> str:
+    """What to do with a finished run, and what to try next."""
     lines = [
-        "",
-        f"held-out {summary['measure']} {before} -> {after} "
-        f"in {summary['steps']} steps, {summary['seconds']:.0f} s (seed {summary['seed']})",
-        f"plots    {', '.join(os.path.relpath(plot) for plot in summary['plots'])}",
-        f"metrics  {workdir}/metrics.jsonl, summary.json, tensorboard/",
         "then",
         f"  {command_line('evaluate')} --checkpoint={workdir} --benchmark=held_out",
         f"  {command_line('export')} --workdir={workdir} --output={workdir}/export",
@@ -133,10 +117,6 @@ def closing_lines(summary: dict, workdir: str, num_critics: int) -> str:
             f"  more critics  --config.algorithm.num_critics={2 * num_critics}",
         ]
     return "\n".join(lines)
-
-
-def _percent(reward: float | None) -> str:
-    return "no reward" if reward is None else f"{reward:.1%}"
 
 
 if __name__ == "__main__":
