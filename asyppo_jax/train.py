@@ -131,7 +131,6 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
     """Runs steps, evaluations, metrics and checkpoints from the state's step to the last."""
     config, step = run.config, int(state.step)
     first_step, warned = step, False
-    compiling = {first_step, warmup_steps(config)}  # the steps that begin there compile programs
     is_writer = is_first()
     save_rollout = make_rollout_saver(workdir, run.networks, run.sampler, config, run.mesh)
     save_heldout = make_heldout_saver(
@@ -155,12 +154,12 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
             _check_scored(metrics, run, pool)
             write(metrics)
         while step < config.num_steps:
-            is_compiled, step = step not in compiling, step + 1
+            compiles, step = step == first_step, step + 1
             last = step == config.num_steps
             evaluated = last or (config.evaluation.every and step % config.evaluation.every == 0)
             work = f"step {step} and its evaluation" if evaluated else f"step {step}"
             # Compilations and evaluations may take minutes: they are not waited for.
-            interrupt.wait_for = work if is_compiled else ""
+            interrupt.wait_for = "" if compiles else work
             state, metrics = _one_step(run, state, data, pool, progress, save_rollout, writer)
             if evaluated:
                 interrupt.wait_for = ""

@@ -2,8 +2,10 @@
 
 import dataclasses
 import itertools
+import re
 import shutil
 import signal
+from pathlib import Path
 
 import orbax.checkpoint as ocp
 import pytest
@@ -55,6 +57,16 @@ def finished(model, tmp_path_factory):
 
 def _files(workdir):
     return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_the_page_of_metrics_lists_those_that_a_run_writes(finished):
+    page = Path(__file__).parents[1] / "docs" / "metrics.md"
+    listed = re.findall(r"^\| `(\w+/\w+)` \| \S", page.read_text(), re.M)
+    assert len(listed) == len(set(listed))
+    written = {name for row in read_metrics(finished / "metrics.jsonl") for name in row} - {"step"}
+    written = {re.sub(r"(explained_variance)_\d+$", r"\1_k", name) for name in written}
+    # This run has one reward function; the test of several checks the metrics of each.
+    assert set(listed) - {"rollout/reward_NAME"} == written
 
 
 def test_a_directory_of_another_run_is_refused_and_left_as_it_is(finished, model):
