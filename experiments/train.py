@@ -6,6 +6,8 @@ hosts, start this command with `--distributed` on each of them (see experiments/
 
 import os
 import sys
+from functools import partial
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -63,16 +65,16 @@ def main(argv: list[str]) -> None:
         use_compile_cache(values.compile_cache)
         _join(values)
         # Imported late, so that a wrong setting is reported before the slow imports.
+        from asyppo_jax.runs.interrupt import ON_STUCK
         from asyppo_jax.train import train
 
         workdir = str(values.workdir)
+        ON_STUCK.set(partial(_stop, workdir))
         summary = train(config, workdir)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        from asyppo_jax.runs.checkpoint import describe_kept
-
-        sys.exit(f"\n{describe_kept(str(values.workdir))}")
+        _stop(str(values.workdir))
     if summary:  # empty except in the first process
         print(closing_lines(workdir, config.algorithm.num_critics))
 
@@ -98,6 +100,20 @@ def _join(values: flags.FlagValues) -> None:
         from asyppo_jax.runtime.multi_host import initialize
 
         initialize(*processes, timeout=values.join_timeout)
+
+
+def _stop(workdir: str) -> NoReturn:
+    """Says what is kept after Ctrl-C, and ends the process."""
+    import jax
+
+    from asyppo_jax.runs.checkpoint import describe_kept
+
+    text = f"\n{describe_kept(workdir)}"
+    if jax.process_count() > 1:
+        sys.exit(text)
+    print(text, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(1)  # jaxlib may crash in an ordinary exit after an interrupted compilation
 
 
 def closing_lines(workdir: str, num_critics: int) -> str:

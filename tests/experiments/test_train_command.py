@@ -1,6 +1,12 @@
-"""What the command proposes at its end."""
+"""What the command says at its end, and after Ctrl-C."""
 
-from experiments.train import closing_lines
+import os
+import sys
+
+import jax
+import pytest
+
+from experiments.train import _stop, closing_lines
 
 
 def test_the_last_lines_propose_commands_one_per_line():
@@ -10,3 +16,13 @@ def test_the_last_lines_propose_commands_one_per_line():
     assert any("--config.algorithm.num_critics=4" in line for line in lines)
     assert max(map(len, lines)) < 110
     assert "num_critics" not in closing_lines("runs/x", 0)
+
+
+def test_after_ctrl_c_it_says_what_is_kept_and_ends_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "_exit", lambda status: sys.exit(f"at once: {status}"))
+    with pytest.raises(SystemExit, match="at once: 1"):
+        _stop(str(tmp_path))
+    assert capsys.readouterr().err.startswith("\nstopped before the first checkpoint")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(SystemExit, match="stopped before the first checkpoint"):
+        _stop(str(tmp_path))
