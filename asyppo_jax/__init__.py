@@ -2,7 +2,7 @@
 
     from asyppo_jax import gae, disagreement_masks, critic_shards, asyppo_loss  # pure functions
     from asyppo_jax import default_config, from_config_dict                     # a run's settings
-    from asyppo_jax.train import train                                          # a run
+    from asyppo_jax import train                                                # a run
     from asyppo_jax import load_actor, load_critics                             # trained networks
 
 A name is imported when it is first used: `import asyppo_jax` itself imports neither JAX nor any
@@ -61,6 +61,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` has the same name
     from asyppo_jax.tasks.records import load_records as load_records
     from asyppo_jax.tasks.tokenizers import pad_token_id as pad_token_id
     from asyppo_jax.tasks.tokenizers import stop_token_ids as stop_token_ids
+    from asyppo_jax.train import train as train
     from asyppo_jax.types import Experience as Experience
     from asyppo_jax.types import Rollout as Rollout
     from asyppo_jax.types import TrainState as TrainState
@@ -104,7 +105,7 @@ _MOVED = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("rewards", "train"):  # modules
+    if name in ("rewards", "train"):  # modules; a call of `train` calls its function
         return importlib.import_module(f"{__name__}.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

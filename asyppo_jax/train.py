@@ -1,10 +1,12 @@
 """The training loop: sample, score, update, evaluate, log and save; it resumes a killed run."""
 
 import dataclasses
+import inspect
 import json
-import math
 import os
+import sys
 import time
+import types
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -23,18 +25,13 @@ from asyppo_jax.config import Config, ConfigError, Settings
 from asyppo_jax.evaluation.held_out import evaluate
 from asyppo_jax.runs import checkpoint as checkpoints
 from asyppo_jax.runs.base_files import keep_base_files
-from asyppo_jax.runs.metrics import (
-    METRICS_FILE,
-    MetricWriter,
-    read_metrics,
-    require_finite,
-    write_summary,
-)
-from asyppo_jax.runs.plots import plot_run
+from asyppo_jax.runs.interrupt import Interrupt
+from asyppo_jax.runs.metrics import METRICS_FILE, MetricWriter, read_metrics, require_finite
 from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
 from asyppo_jax.runs.save_heldout import make_heldout_saver
 from asyppo_jax.runs.save_rollouts import make_rollout_saver
-from asyppo_jax.runs.setup import Run, first_state, prepare, print_once, run_origin, with_functions
+from asyppo_jax.runs.setup import Run, first_state, prepare, print_once, with_functions
+from asyppo_jax.runs.summary import describe_result, summarize_run
 from asyppo_jax.runtime.multi_host import gather_rows, is_first, sum_over_hosts
 from asyppo_jax.runtime.paths import check_packages
 from asyppo_jax.runtime.sharding import placed
@@ -74,16 +71,22 @@ def train(
     """
     started = time.perf_counter()
     config, workdir = with_functions(config, loss, reward), os.fspath(workdir)
-    settings = dataclasses.asdict(config)
     check_packages(workdir)
-    checkpoints.check_same_run(workdir, settings)
-    with RewardPool(config.reward, reward) as pool:  # refuses before the directory is claimed
-        run = prepare(config, loss)
-        checkpoints.write_settings(workdir, settings)
-        keep_base_files(config, workdir)
-        with jax.set_mesh(run.mesh):
-            _restore_and_train(run, pool, workdir, started)
-    return _summarize_run(config, workdir) if is_first() else {}
+    checkpoints.check_same_run(workdir, dataclasses.asdict(config))
+    try:
+        with RewardPool(config.reward, reward) as pool:  # refuses before the settings are written
+            run = prepare(config, loss)
+            checkpoints.write_settings(workdir, dataclasses.asdict(config))
+            keep_base_files(config, workdir)
+            with jax.set_mesh(run.mesh):
+                _restore_and_train(run, pool, workdir, started)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(checkpoints.describe_kept(workdir)) from None
+    if not is_first():
+        return {}
+    summary = summarize_run(config, workdir)
+    print(f"\n{describe_result(summary, workdir)}")
+    return summary
 
 
 def _restore_and_train(run: Run, pool: RewardPool, workdir: str, started: float) -> None:
@@ -94,6 +97,8 @@ def _restore_and_train(run: Run, pool: RewardPool, workdir: str, started: float)
     )
     try:
         state = _restore_or_start(run, manager, data)
+        if _is_finished(state, config):
+            return
         print_once(describe_sizes(config))
         _train_on(run, state, data, pool, manager, workdir, started)
     finally:
@@ -108,8 +113,18 @@ def _restore_or_start(run: Run, manager, data) -> TrainState:
     shapes = state_shapes(run.config, run.networks)
     state, data_state = checkpoints.restore(manager, placed(shapes, shardings))
     data.set_state(data_state)
-    print_once(f"resuming after step {int(state.step)} of {manager.directory}")
+    if _is_finished(state, run.config):
+        print_once(
+            f"the run is finished: config.num_steps is {run.config.num_steps}, and the last "
+            f"checkpoint is of step {int(state.step)}; a larger --config.num_steps continues it"
+        )
+    else:
+        print_once(f"resuming after step {int(state.step)} of {manager.directory}")
     return state
+
+
+def _is_finished(state: TrainState, config: Config) -> bool:
+    return 0 < config.num_steps <= int(state.step)
 
 
 def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started: float) -> None:
@@ -127,6 +142,7 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
     with (
         closing(MetricWriter(workdir, config.log, start_step=step, is_writer=is_writer)) as writer,
         closing(Progress(config.num_steps, start_step=step, is_writer=is_writer)) as progress,
+        Interrupt(progress.print) as interrupt,
     ):
 
         def write(metrics: dict[str, float]) -> None:
@@ -138,21 +154,28 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
             _check_scored(metrics, run, pool)
             write(metrics)
         while step < config.num_steps:
-            state, metrics = _one_step(run, state, data, pool, progress, save_rollout, writer)
-            step += 1
+            compiles, step = step == first_step, step + 1
             last = step == config.num_steps
             evaluated = last or (config.evaluation.every and step % config.evaluation.every == 0)
+            work = f"step {step} and its evaluation" if evaluated else f"step {step}"
+            # Compilations and evaluations may take minutes: they are not waited for.
+            interrupt.wait_for = "" if compiles else work
+            state, metrics = _one_step(run, state, data, pool, progress, save_rollout, writer)
             if evaluated:
+                interrupt.wait_for = ""
                 metrics |= _evaluate(run, state, pool, progress, save_heldout)
+            interrupt.wait_for = work
             # Before the checkpoint: a run that resumes from it does not write this step again.
             write(metrics)
             progress.finish_step(step, metrics)
             if step - first_step <= _FIRST_STEPS:
                 warned = warned or _warn_if_nothing_can_be_learnt(run, step, metrics, progress)
             due = config.checkpoint.every and step % config.checkpoint.every == 0
-            if last or due:
+            if last or due or interrupt.requested:
                 accuracy = metrics["evaluate/accuracy"] if evaluated else None
                 checkpoints.save(manager, state, data.get_state(), accuracy)
+            if interrupt.requested and not last:
+                raise KeyboardInterrupt
 
 
 def _one_step(
@@ -294,26 +317,14 @@ def _print_step(
         writer.write_text(step, "samples", samples)
 
 
-def _summarize_run(config: Config, workdir: str) -> dict[str, Any]:
-    """Writes summary.json and the plots from the metrics of the run."""
-    rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
-    origin = run_origin()
-    about = "   \N{MIDDLE DOT}   ".join([f"seed {config.seed}", *origin.values()])
-    evaluations = [
-        (row["step"], row["evaluate/accuracy"]) for row in rows if "evaluate/accuracy" in row
-    ]
-    best_step, best = max(evaluations, key=lambda e: -math.inf if e[1] is None else e[1])
-    summary = {
-        "accuracy_before": evaluations[0][1],
-        "accuracy_after": evaluations[-1][1],
-        "accuracy_best": best,
-        "best_step": best_step,
-        "steps": rows[-1]["step"],
-        "seconds": rows[-1]["time/elapsed_s"],
-        "seed": config.seed,
-        "measure": config.reward.measure,
-        **origin,
-        "plots": [str(path) for path in plot_run(workdir, about)],
-    }
-    write_summary(workdir, summary)
-    return summary
+class _CallableModule(types.ModuleType):
+    """This module: `from asyppo_jax import train` gives it, as it does any submodule.
+
+    A function of that name in the package would not last: an import of the submodule replaces it.
+    """
+
+    __call__ = staticmethod(train)
+    __signature__ = inspect.signature(train)  # what notebooks show
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -1,7 +1,6 @@
 """The quickstart with EasyPPO (arXiv 2609.36802): PPO with a critic that is trained with more care.
 
-    python -m experiments.train --config=configs/quickstart_easy_ppo.py \\
-        --workdir=runs/quickstart_easy_ppo
+    python -m experiments.train --config=configs/quickstart_easy_ppo.py --workdir=runs/easy_ppo
 
 Truncated answers leave the actor's loss and stay in the critic's. The critic's loss is divided by
 the std of each prompt's rewards, at least 1 / (2 √G), and a rollout is four minibatches of the

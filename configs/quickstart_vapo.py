@@ -1,6 +1,6 @@
 """The quickstart with VAPO (arXiv 2504.05118): VC-PPO with a λ for each length of an answer.
 
-    python -m experiments.train --config=configs/quickstart_vapo.py --workdir=runs/quickstart_vapo
+    python -m experiments.train --config=configs/quickstart_vapo.py --workdir=runs/vapo
 
 λ = 1 − 1 / (α L) for an answer of L tokens, a higher upper clip, and the mean over tokens. VAPO's
 additional loss on right answers is not part of this config. The paper's α is 0.05 for thousands of

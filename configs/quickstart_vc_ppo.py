@@ -1,6 +1,6 @@
-"""The quickstart with VC-PPO (arXiv 2503.01491): one large critic, its own λ, and a longer warm-up.
+"""The quickstart with VC-PPO (arXiv 2503.01491): a large critic with a λ of its own, pretrained.
 
-    python -m experiments.train --config=configs/quickstart_vc_ppo.py --workdir=runs/quickstart_vc_ppo
+    python -m experiments.train --config=configs/quickstart_vc_ppo.py --workdir=runs/vc_ppo
 
 A_t is GAE with λ = 0.95, and the critic fits the return with λ = 1. Its value pretraining is the
 warm-up, with the actor fixed.

@@ -41,6 +41,7 @@ NAVIGATION = {
     "Reference": {
         "Python": "docs/api",
         "Settings": "docs/configs",
+        "Metrics": "docs/metrics",
         "Troubleshooting": "docs/troubleshooting",
         "Changes": "CHANGELOG",
     },

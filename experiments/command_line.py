@@ -58,9 +58,20 @@ _IN_A_CONFIG_FILE = (
 )
 
 
+# Python's and absl's messages for a value of a wrong type -> what the flag takes.
+_KINDS = {
+    "invalid literal for int": "a whole number",
+    "could not convert string to float": "a number",
+    r"\('Non-boolean argument": "true or false",
+}
+
+
 def _flag_reason(error: flags.Error) -> str:
     """What absl found wrong, in one line; flags that must be given are listed."""
     text = " ".join(str(error).split()).rstrip(".")
+    for message, kind in _KINDS.items():
+        if wrong := re.match(rf"flag (--[\w.]+)=(.*): {message}", text):
+            return f"{wrong[1]} takes {kind}, not {wrong[2]!r}"
     missing = re.findall(r"Flag (--[\w-]+) must have a value other than None", text)
     if missing:
         return f"{', '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing"

@@ -22,6 +22,7 @@ from etils import epath
 from asyppo_jax.config import ConfigError, UserError
 from asyppo_jax.config.functions import names_a_module
 from asyppo_jax.tasks.benchmarks import (
+    FILE_SOURCES,
     Benchmark,
     BenchmarkSettings,
     data_directory,
@@ -39,7 +40,7 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "A run's workdir, a Hugging Face directory or a hub name."
 )
 _STEP = flags.DEFINE_string(
-    "step", "latest", "The run's checkpoint: a step, latest, or best (held-out accuracy)."
+    "step", "latest", "The run's checkpoint: a step, latest, or best (held-out reward)."
 )
 _BASE = flags.DEFINE_string(
     "base", None, "The directory of the model that the run started from, if it was moved."
@@ -172,7 +173,7 @@ def _benchmark(name: str, checkpoint: str) -> Benchmark:
                 "name a grader with --grader"
             )
         return benchmark
-    if not name.endswith((".jsonl", ".parquet")):
+    if not name.endswith(tuple(FILE_SOURCES)):
         return find_benchmark(name)
     if not epath.Path(name).is_file():
         raise ConfigError(f"--benchmark={name} does not exist; give the path of a file of problems")

@@ -18,7 +18,7 @@ from experiments.command_line import parse_flags, read_step
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
 _OUTPUT = flags.DEFINE_string("output", None, "The directory to write.")
 _STEP = flags.DEFINE_string(
-    "step", "latest", "The run's checkpoint: a step, latest, or best (held-out accuracy)."
+    "step", "latest", "The run's checkpoint: a step, latest, or best (held-out reward)."
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype",

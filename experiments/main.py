@@ -5,7 +5,9 @@
 """
 
 import ast
+import difflib
 import os
+import re
 import runpy
 import sys
 from collections.abc import Sequence
@@ -63,7 +65,13 @@ def main() -> None:
     elif command in ("help", "-h", "--help"):
         print(usage())
     else:
-        sys.exit(f"error: there is no command {command!r}; choose one of {', '.join(COMMANDS)}")
+        sys.exit(f"error: there is no command {command!r}; {_hint(command)}")
+
+
+def _hint(command: str) -> str:
+    nearest = difflib.get_close_matches(command, [*COMMANDS, "configs", "completion"], n=1)
+    listed = f"choose one of {', '.join(COMMANDS)}"
+    return f"did you mean asyppo {nearest[0]}?" if nearest else listed
 
 
 def usage() -> str:
@@ -93,14 +101,18 @@ def _about(file: Path) -> str:
 
 
 def config_path(name: str) -> str:
-    """The path of the config file with this name; `name` itself if it is a path already."""
-    file = CONFIGS / f"{name}.py"
-    is_name = "/" not in name and file.is_file() and not os.path.exists(name)
+    """The path of the config file NAME or configs/NAME.py; `name` itself if there is such a file.
+
+    Other paths are returned as they are.
+    """
+    stem = re.sub(r"^configs/(.*)\.py$", r"\1", name)
+    file = CONFIGS / f"{stem}.py"
+    is_name = "/" not in stem and file.is_file() and not os.path.exists(name)
     return os.path.relpath(file) if is_name else name
 
 
 def with_config_paths(argv: Sequence[str]) -> list[str]:
-    """The arguments with --config=NAME made the path of that config, if there is no such file."""
+    """The arguments, where the name of a config in --config=NAME is replaced by its path."""
     parts = [argument.partition("=") for argument in argv]
     return [
         f"{flag}={config_path(value)}" if equals and flag.lstrip("-") == "config" else argument

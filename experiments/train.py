@@ -6,6 +6,8 @@ hosts, start this command with `--distributed` on each of them (see experiments/
 
 import os
 import sys
+from functools import partial
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -63,16 +65,18 @@ def main(argv: list[str]) -> None:
         use_compile_cache(values.compile_cache)
         _join(values)
         # Imported late, so that a wrong setting is reported before the slow imports.
+        from asyppo_jax.runs.interrupt import ON_STUCK
         from asyppo_jax.train import train
 
         workdir = str(values.workdir)
+        ON_STUCK.set(partial(_stop, workdir))
         summary = train(config, workdir)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"\n{_stopped(str(values.workdir))}")
+        _stop(str(values.workdir))
     if summary:  # empty except in the first process
-        print(closing_lines(summary, workdir, config.algorithm.num_critics))
+        print(closing_lines(workdir, config.algorithm.num_critics))
 
 
 def read_run(argv: list[str], values: flags.FlagValues) -> Config:
@@ -98,27 +102,23 @@ def _join(values: flags.FlagValues) -> None:
         initialize(*processes, timeout=values.join_timeout)
 
 
-def _stopped(workdir: str) -> str:
-    """What is kept after Ctrl-C, and how to go on."""
-    from asyppo_jax.runs.checkpoint import saved_steps
+def _stop(workdir: str) -> NoReturn:
+    """Says what is kept after Ctrl-C, and ends the process."""
+    import jax
 
-    if steps := saved_steps(workdir):
-        return (
-            f"stopped; the last checkpoint is of step {steps[-1]}, "
-            "and the same command continues from there"
-        )
-    return "stopped before the first checkpoint; the same command starts from the beginning"
+    from asyppo_jax.runs.checkpoint import describe_kept
+
+    text = f"\n{describe_kept(workdir)}"
+    if jax.process_count() > 1:
+        sys.exit(text)
+    print(text, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(1)  # jaxlib may crash in an ordinary exit after an interrupted compilation
 
 
-def closing_lines(summary: dict, workdir: str, num_critics: int) -> str:
-    """The text printed at the end of a run: accuracies, files, and what to try next."""
-    before, after = (_percent(summary[name]) for name in ("accuracy_before", "accuracy_after"))
+def closing_lines(workdir: str, num_critics: int) -> str:
+    """What to do with a finished run, and what to try next."""
     lines = [
-        "",
-        f"held-out {summary['measure']} {before} -> {after} "
-        f"in {summary['steps']} steps, {summary['seconds']:.0f} s (seed {summary['seed']})",
-        f"plots    {', '.join(os.path.relpath(plot) for plot in summary['plots'])}",
-        f"metrics  {workdir}/metrics.jsonl, summary.json, tensorboard/",
         "then",
         f"  {command_line('evaluate')} --checkpoint={workdir} --benchmark=held_out",
         f"  {command_line('export')} --workdir={workdir} --output={workdir}/export",
@@ -133,10 +133,6 @@ def closing_lines(summary: dict, workdir: str, num_critics: int) -> str:
             f"  more critics  --config.algorithm.num_critics={2 * num_critics}",
         ]
     return "\n".join(lines)
-
-
-def _percent(reward: float | None) -> str:
-    return "no reward" if reward is None else f"{reward:.1%}"
 
 
 if __name__ == "__main__":

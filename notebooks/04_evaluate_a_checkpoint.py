@@ -60,7 +60,7 @@ if not is_run(WORKDIR):  # 02_train_in_a_notebook was not run: train here, in ab
 # %% [markdown]
 # ## Load
 #
-# `step="best"` loads the saved checkpoint with the best held-out accuracy. A Hugging Face directory
+# `step="best"` loads the saved checkpoint with the best held-out reward. A Hugging Face directory
 # or hub name is loaded in the same way. Only parameters are read, not the optimizer state.
 
 # %%

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import json
 import subprocess
 import sys
@@ -50,9 +51,29 @@ def test_type_checkers_are_told_the_same_names():
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("asyppo_jax.")
         for alias in node.names
     }
+    assert declared.pop("train") == "asyppo_jax.train"  # a module that can be called
     assert declared == {
         name: f"asyppo_jax.{place}" for name, place in asyppo_jax._MODULE_OF.items()
     }
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "from asyppo_jax import train",
+        "from asyppo_jax.train import train as function; from asyppo_jax import train",
+        "import asyppo_jax.train; train = asyppo_jax.train",
+        "from asyppo_jax import train as module; train = module.train",
+    ],
+)
+def test_train_can_be_called_however_it_was_imported(lines, tmp_path):
+    scope: dict = {}
+    exec(lines, scope)
+    assert list(inspect.signature(scope["train"]).parameters) == [
+        *("config", "workdir", "loss", "reward")
+    ]
+    with pytest.raises(asyppo_jax.UserError, match="path"):  # from inside of it
+        scope["train"](asyppo_jax.default_config(), tmp_path)
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():

@@ -1,14 +1,25 @@
 """The loop's ways to stop: each one sentence, and nothing overwritten."""
 
 import dataclasses
+import itertools
+import re
 import shutil
+import signal
+from pathlib import Path
 
 import orbax.checkpoint as ocp
 import pytest
 
+import asyppo_jax.train
 from asyppo_jax.config import CheckpointConfig, ConfigError, from_config_dict
 from asyppo_jax.models.config import ModelError
-from asyppo_jax.runs.checkpoint import CheckpointError, make_manager, read_settings
+from asyppo_jax.runs.checkpoint import (
+    CheckpointError,
+    check_same_run,
+    make_manager,
+    read_settings,
+    saved_steps,
+)
 from asyppo_jax.runs.metrics import NonFiniteError, read_metrics
 from asyppo_jax.runs.rollout_files import read_rollout_file
 from asyppo_jax.tasks.records import DataError
@@ -55,6 +66,16 @@ def _files(workdir):
     return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 
 
+def test_the_page_of_metrics_lists_those_that_a_run_writes(finished):
+    page = Path(__file__).parents[1] / "docs" / "metrics.md"
+    listed = re.findall(r"^\| `(\w+/\w+)` \| \S", page.read_text(), re.M)
+    assert len(listed) == len(set(listed))
+    written = {name for row in read_metrics(finished / "metrics.jsonl") for name in row} - {"step"}
+    written = {re.sub(r"(explained_variance)_\d+$", r"\1_k", name) for name in written}
+    # This run has one reward function; the test of several checks the metrics of each.
+    assert set(listed) - {"rollout/reward_NAME"} == written
+
+
 def test_a_directory_of_another_run_is_refused_and_left_as_it_is(finished, model):
     before = _files(finished)
     with pytest.raises(CheckpointError, match=r"config\.algorithm\.gamma = 1\.0.*has 0\.5"):
@@ -62,11 +83,74 @@ def test_a_directory_of_another_run_is_refused_and_left_as_it_is(finished, model
     assert _files(finished) == before
 
 
-def test_more_steps_go_on_from_the_checkpoint(finished, model, tmp_path):
-    workdir = shutil.copytree(finished, tmp_path / "copy")
-    summary = train(_config(model, num_steps=3), str(workdir))
-    assert summary["steps"] == 3
-    assert [row["step"] for row in read_metrics(workdir / "metrics.jsonl")] == [0, 1, 2, 3]
+def _without_times(workdir):
+    rows = read_metrics(workdir / "metrics.jsonl")
+    untimed = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+    return [{k: v for k, v in row.items() if k != "rollout/tokens_per_s"} for row in untimed]
+
+
+def _saved(workdir, step):
+    with ocp.CheckpointManager(workdir / "checkpoints") as manager:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(), data=ocp.args.JsonRestore())
+        restored = manager.restore(step, args=args)
+    return restored["state"], restored["data"]
+
+
+def _press_while(monkeypatch, name, when):
+    """Ctrl-C while `train` calls its function `name` for the `when`-th time."""
+    function, calls = getattr(asyppo_jax.train, name), itertools.count(1)
+
+    def pressing(*arguments, **options):
+        if next(calls) == when:
+            signal.raise_signal(signal.SIGINT)
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(asyppo_jax.train, name, pressing)
+
+
+def test_more_steps_go_on_and_ctrl_c_keeps_the_step_and_every_bit(
+    finished, model, tmp_path, monkeypatch, capsys
+):
+    straight, stopped = (shutil.copytree(finished, tmp_path / name) for name in ("a", "b"))
+    config = _config(model, num_steps=5, checkpoint__every=0)
+    assert train(config, straight)["steps"] == 5
+    assert [row["step"] for row in _without_times(straight)] == [0, 1, 2, 3, 4, 5]
+    with monkeypatch.context() as patched:
+        _press_while(patched, "_score", when=2)  # in step 4
+        with pytest.raises(KeyboardInterrupt, match=r"the last checkpoint is of step 4, and the"):
+            train(config, stopped)
+    printed = capsys.readouterr().out
+    assert printed.count("finishing step 4, then saving; Ctrl-C again stops at once") == 1
+    assert saved_steps(str(stopped)) == [2, 4]
+    train(config, stopped)
+    assert "resuming after step 4" in capsys.readouterr().out
+    assert _without_times(stopped) == _without_times(straight)
+    assert_trees_equal(_saved(straight, 5), _saved(stopped, 5))
+
+
+@pytest.mark.parametrize(("function", "when"), [("_one_step", 1), ("_evaluate", 1)])
+def test_ctrl_c_while_it_compiles_or_evaluates_stops_at_once(
+    model, tmp_path, monkeypatch, capsys, function, when
+):
+    monkeypatch.setattr(asyppo_jax.train, "_one_step", pytest.fail)
+    _press_while(monkeypatch, function, when)
+    monkeypatch.setattr(asyppo_jax.train, "_check_scored", lambda *_: None)
+    if function == "_one_step":
+        monkeypatch.setattr(asyppo_jax.train, "_evaluate", lambda *_: {"evaluate/accuracy": 0.5})
+    with pytest.raises(KeyboardInterrupt, match="stopped before the first checkpoint"):
+        train(_config(model), tmp_path)
+    assert "finishing" not in capsys.readouterr().out
+
+
+def test_a_finished_run_says_that_it_is_finished(finished, model, capsys):
+    before = _files(finished / "checkpoints")
+    assert train(_config(model), finished)["steps"] == 2
+    printed = capsys.readouterr().out
+    assert "the run is finished: config.num_steps is 2, and the last checkpoint is of step 2; " in (
+        printed
+    )
+    assert "resuming" not in printed and "held-out accuracy " in printed
+    assert _files(finished / "checkpoints") == before
 
 
 def test_a_run_with_kl_that_resumes_equals_one_that_was_not_interrupted(model, tmp_path):
@@ -192,6 +276,8 @@ def test_a_reward_that_scores_no_held_out_answer_ends_the_run_before_the_first_s
     with pytest.raises(ConfigError, match=message):
         train(_config(model), tmp_path, reward=_no_score)
     assert not (tmp_path / "checkpoints").exists() or not list((tmp_path / "checkpoints").iterdir())
+    assert (tmp_path / "config.json").is_file()
+    check_same_run(str(tmp_path), dataclasses.asdict(_config(model)))  # takes a corrected reward
 
 
 def test_rewards_that_are_all_equal_are_said_once_with_the_page_that_helps(model, tmp_path, capsys):

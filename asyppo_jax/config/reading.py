@@ -38,26 +38,48 @@ RENAMED = (
 )
 
 
+class _Section(ConfigDict):
+    """A `ConfigDict` whose error for an unknown attribute is one sentence with the nearest name."""
+
+    _where = ""  # its name in the config with a dot, such as "algorithm."
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self.is_locked and name not in self:
+            raise AttributeError(unknown_setting(f"{self._where}{name}"))
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name not in self:
+            raise AttributeError(unknown_setting(f"{self._where}{name}"))
+        return super().__getattr__(name)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy
+        super().__setstate__(state)
+        object.__setattr__(self, "_where", state.get("_where", ""))
+
+
 def default_config() -> Settings:
     """The defaults of `Config` as a locked `ConfigDict`, which a file in `configs/` edits.
 
     An unknown name raises `AttributeError` there.
     """
-    return _to_config_dict(Config())
+    return _to_config_dict(Config(), "")
 
 
-def _to_config_dict(section: Any) -> ConfigDict:
+def _to_config_dict(section: Any, where: str) -> ConfigDict:
     hints = typing.get_type_hints(type(section))
     values = {}
     for f in dataclasses.fields(section):
         value = getattr(section, f.name)
         if dataclasses.is_dataclass(value):
-            values[f.name] = _to_config_dict(value)
+            values[f.name] = _to_config_dict(value, f"{where}{f.name}.")
         elif value is None:  # an optional field keeps its type, so that flags can set it
             values[f.name] = config_dict.placeholder(_optional_type(hints[f.name]))
         else:
             values[f.name] = value
-    return ConfigDict(values).lock()
+    settings = _Section(values)
+    object.__setattr__(settings, "_where", where)
+    return settings.lock()
 
 
 def _optional_type(hint: Any) -> type:
@@ -103,14 +125,22 @@ def _split(name: str) -> tuple[str, str]:
 def unknown_setting(name: str) -> str:
     """One sentence on a name "section.field" that is not a setting: its new name, or the nearest.
 
-    A name without its section, all that an error of a config file gives, may be an earlier field.
+    A name without its section, all that some errors of a config file give, may be an earlier field.
     """
     for olds, new, _ in RENAMED:
         for old in olds:
             if name in (old, _split(old)[1]):
                 return f"config.{old} is now config.{new}; docs/configs.md has its values"
-    nearest = difflib.get_close_matches(name, setting_names(), n=1)
-    hint = f"did you mean config.{nearest[0]}?" if nearest else "docs/configs.md lists all settings"
+    names = setting_names()
+    candidates = {full: full for full in names}
+    if "." not in name:
+        sections = {full.partition(".")[0] for full in names} - {name}
+        fields = {full.rpartition(".")[2]: full for full in reversed(names)}
+        candidates |= {section: section for section in sections} | fields
+    nearest = difflib.get_close_matches(name, candidates, n=1)
+    hint = "docs/configs.md lists all settings"
+    if nearest:
+        hint = f"did you mean config.{candidates[nearest[0]]}?"
     return f"config.{name} is not a setting; {hint}"
 
 

@@ -135,7 +135,7 @@ class RewardConfig:
 
     @property
     def measure(self) -> str:
-        """What the mean reward of held-out answers is called."""
+        """What the mean reward of held-out answers is called where a person reads it."""
         return "accuracy" if self.function in ("math", "exact") else "mean reward"
 
 
@@ -193,14 +193,14 @@ class EvaluationConfig(Truncation):
     """Held-out evaluation during training."""
 
     every: int = 10  # steps; 0: only before the first and after the last
-    num_samples: int = 1  # answers per problem; accuracy is their average
+    num_samples: int = 1  # answers per problem; the mean reward is that of all
     batch_size: int = 64  # problems sampled at the same time
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
     every: MayChange[int] = 10  # steps; 0: only after the last
-    keep: MayChange[int] = 2  # the latest n; the best by held-out accuracy is kept as well
+    keep: MayChange[int] = 2  # the latest n; the best by held-out mean reward is kept as well
 
 
 @dataclass(frozen=True)

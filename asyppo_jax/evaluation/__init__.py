@@ -1,1 +1,1 @@
-"""Accuracy on held-out problems and on benchmarks (`config.evaluation`)."""
+"""Results on held-out problems and on benchmarks (`config.evaluation`)."""

@@ -1,4 +1,4 @@
-"""Accuracy on held-out problems, measured with the training sampler."""
+"""The mean reward on held-out problems, measured with the training sampler."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -25,7 +25,7 @@ class Evaluation(NamedTuple):
     invalid: int  # answers that could not be scored
     truncated: float  # fraction of answers without a stop token
     completion_length: float  # mean, tokens
-    interval: Interval  # 95%, of the accuracy, for problems drawn from a population of problems
+    interval: Interval  # 95%, of that mean, for problems drawn from a population of problems
 
     def metrics(self) -> dict[str, float]:
         return {

@@ -12,6 +12,7 @@ from asyppo_jax.config import Config, NetworkConfig
 from asyppo_jax.models.config import ModelError
 from asyppo_jax.models.formats.huggingface import resolve_directory
 from asyppo_jax.models.pretrained import critic_source
+from asyppo_jax.runs.checkpoint import has_trained
 from asyppo_jax.runtime.multi_host import is_first
 
 _SUFFIXES = (".json", ".jinja", ".txt", ".model")
@@ -19,13 +20,19 @@ _INDEX = ".index.json"  # maps weights to files; not needed without the weights
 
 
 def keep_base_files(config: Config, workdir: str) -> None:
-    """Copies architecture and tokenizer files to the workdir, on the first host, unless present."""
+    """Copies architecture and tokenizer files to the workdir, on the first host, unless present.
+
+    Copies of a run that has not trained may be those of another model, and are replaced.
+    """
     if not is_first():
         return
+    trained = has_trained(workdir)
     for name, source in _sources(config).items():
         copy = _copy_directory(workdir, name)
-        if (copy / "config.json").is_file():
+        if trained and (copy / "config.json").is_file():
             continue
+        if copy.exists():
+            copy.rmtree()
         copy.mkdir(parents=True, exist_ok=True)
         base = epath.Path(resolve_directory(source.path))
         for file in base.iterdir():

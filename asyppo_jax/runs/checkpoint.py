@@ -30,7 +30,7 @@ class CheckpointError(UserError, RuntimeError):
 
 
 def make_manager(workdir: str, config: CheckpointConfig) -> ocp.CheckpointManager:
-    """A manager that keeps the latest `config.keep` steps and the best one by held-out accuracy."""
+    """A manager that keeps the latest `config.keep` steps and the best one by held-out reward."""
     best = ocp.checkpoint_managers.BestN(
         get_metric_fn=lambda metrics: metrics["accuracy"],
         n=1,
@@ -52,7 +52,7 @@ def save(
 ) -> None:
     """Starts to write a checkpoint of the state's step; returns before it is on disk.
 
-    `accuracy` is the held-out accuracy of that step, None if it was not evaluated.
+    `accuracy` is the held-out mean reward of that step, None if it was not evaluated.
     """
     step = int(state.step)
     with _without_metric_warning():
@@ -140,7 +140,7 @@ def saved_steps(workdir: str) -> list[int]:
 def choose_step(workdir: str, step: int | Literal["latest", "best"]) -> int:
     """The step of a checkpoint in `workdir`: the latest, the best, or the given one if it exists.
 
-    "best" is the checkpoint on disk with the highest held-out accuracy in `metrics.jsonl`; on a
+    "best" is the checkpoint on disk with the highest held-out mean reward in `metrics.jsonl`; on a
     tie, the earliest.
 
     Raises:
@@ -164,6 +164,8 @@ def choose_step(workdir: str, step: int | Literal["latest", "best"]) -> int:
                 f"give one of the steps {_listed(steps)}"
             )
         return max(sorted(accuracies), key=lambda s: accuracies[s])
+    if isinstance(step, str):
+        raise CheckpointError(f'step is {step!r}; give a step number, "latest" or "best"')
     if step not in steps:
         raise CheckpointError(
             f"{workdir} has no checkpoint of step {step}; give one of the steps {_listed(steps)}"
@@ -203,8 +205,28 @@ def _reason(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:300]
 
 
+def has_trained(workdir: str) -> bool:
+    """Whether a directory has the metrics of a training step, or a checkpoint.
+
+    Only such a directory belongs to its run. A run that fails earlier leaves nothing to protect.
+    """
+    file = absolute(workdir) / METRICS_FILE
+    rows = read_metrics(file) if file.is_file() else []
+    return any(row["step"] > 0 for row in rows) or bool(saved_steps(workdir))
+
+
+def describe_kept(workdir: str) -> str:
+    """What an interrupted run has kept, and how to go on, in one sentence."""
+    if steps := saved_steps(workdir):
+        return (
+            f"stopped; the last checkpoint is of step {steps[-1]}, "
+            "and the same command continues from there"
+        )
+    return "stopped before the first checkpoint; the same command starts from the beginning"
+
+
 def check_same_run(workdir: str, settings: dict[str, Any]) -> None:
-    """Checks that a directory is new, or that of a run with these settings.
+    """Checks that no run with other settings has trained in a directory.
 
     Fields marked `MayChange` in `config.settings` may differ.
 
@@ -212,7 +234,7 @@ def check_same_run(workdir: str, settings: dict[str, Any]) -> None:
         CheckpointError: `workdir` belongs to a run with other settings; the first one is named.
     """
     file = epath.Path(workdir) / _SETTINGS
-    if not file.exists():
+    if not (file.exists() and has_trained(workdir)):
         return
     before, now = _flat(read_settings(workdir)), _flat(from_dict(settings))
     changeable = may_change()
@@ -227,8 +249,7 @@ def check_same_run(workdir: str, settings: dict[str, Any]) -> None:
 def write_settings(workdir: str, settings: dict[str, Any]) -> None:
     """Writes a run's settings into its workdir; call it after all inputs were checked.
 
-    Otherwise a run that cannot start would occupy the directory. The first process writes, and
-    every process checks that it sees the file.
+    The first process writes, and every process checks that it sees the file.
 
     Raises:
         CheckpointError: on every process, if they do not share the directory.

@@ -59,7 +59,7 @@ def load_actor(
 
     Args:
         path: one of the three; a directory with checkpoints is a workdir.
-        step: the checkpoint of a run to load ("best": the best held-out accuracy).
+        step: the checkpoint of a run to load ("best": the best held-out mean reward).
         mesh: the mesh of the parameters; None: all devices (`sharding.make_mesh`).
         dtype: the dtype of activations; None: that of the run, or float32. Parameters are float32.
         base: for a run, the model directory with architecture and tokenizer; None: the one that it

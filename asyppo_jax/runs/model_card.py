@@ -213,19 +213,19 @@ def _metrics_of_step(workdir: str, step: int) -> dict[str, Any]:
 def _held_out(workdir: str, step: int, config: Config) -> str:
     file = absolute(workdir) / METRICS_FILE
     rows = read_metrics(file) if file.is_file() else []
-    accuracy = {
+    results = {
         r["step"]: r["evaluate/accuracy"] for r in rows if r.get("evaluate/accuracy") is not None
     }
-    if not accuracy:
+    if not results:
         return "The run was not evaluated."
-    best = max(accuracy, key=lambda s: accuracy[s])
-    steps = sorted({min(accuracy), best, *(s for s in accuracy if s == step)})
-    notes = {step: " (these weights)", min(accuracy): " (base model)"}
-    lines = [(f"{s}{notes.get(s, '')}", f"{accuracy[s]:.1%}") for s in steps]
-    e = config.evaluation
+    best = max(results, key=lambda s: results[s])
+    steps = sorted({min(results), best, *(s for s in results if s == step)})
+    notes = {step: " (these weights)", min(results): " (base model)"}
+    lines = [(f"{s}{notes.get(s, '')}", f"{results[s]:.1%}") for s in steps]
+    e, measure = config.evaluation, config.reward.measure
     sampling = f"answers per problem: {e.num_samples}, temperature {e.temperature:g}"
-    return f"Held-out accuracy on {_data(config.eval_data)}, {sampling}:\n\n" + _table(
-        ("step", "accuracy"), lines
+    return f"Held-out {measure} on {_data(config.eval_data)}, {sampling}:\n\n" + _table(
+        ("step", measure), lines
     )
 
 

@@ -49,10 +49,13 @@ class Panel:
     lowest: float | None = None  # values below are not shown
 
 
-def plot_run(workdir: epath.PathLike, about: str = "") -> list[epath.Path]:
-    """Draws `plots.png` (all curves) and `accuracy.png` (held-out accuracy) into `workdir`.
+def plot_run(
+    workdir: epath.PathLike, about: str = "", measure: str = "accuracy"
+) -> list[epath.Path]:
+    """Draws `plots.png` (all curves) and `accuracy.png` (held-out results) into `workdir`.
 
-    `about` is printed below the run's name, such as "seed 0 · cpu".
+    `about` is printed below the run's name, such as "seed 0 · cpu". `measure` names the held-out
+    results (`config.reward.measure`).
 
     Returns the paths of the files. Curves without data are left out: a run without critics has no
     panels for them, and a run without evaluations has no `accuracy.png`. Raises `MetricsError` if
@@ -60,10 +63,11 @@ def plot_run(workdir: epath.PathLike, about: str = "") -> list[epath.Path]:
     """
     workdir = absolute(workdir)
     rows = read_metrics(workdir / METRICS_FILE)
-    overview = overview_figure(workdir.name, rows, about)
+    overview = overview_figure(workdir.name, rows, about, measure)
     if overview is None:
         raise MetricsError(f"{workdir / METRICS_FILE} has nothing to draw; run at least one step")
-    figures = {"plots.png": overview, "accuracy.png": accuracy_figure(workdir.name, rows)}
+    held_out = accuracy_figure(workdir.name, rows, measure)
+    figures = {"plots.png": overview, "accuracy.png": held_out}
     paths = []
     for name, figure in figures.items():
         if figure is not None:
@@ -74,9 +78,11 @@ def plot_run(workdir: epath.PathLike, about: str = "") -> list[epath.Path]:
     return paths
 
 
-def overview_figure(run: str, rows: Sequence[dict[str, Any]], about: str = "") -> Figure | None:
+def overview_figure(
+    run: str, rows: Sequence[dict[str, Any]], about: str = "", measure: str = "accuracy"
+) -> Figure | None:
     """A figure with one panel per quantity in `rows` (see `read_metrics`); None without any."""
-    panels = [panel for panel in _panels(rows) if _curves_with_data(panel, rows)]
+    panels = [panel for panel in _panels(rows, measure) if _curves_with_data(panel, rows)]
     if not panels:
         return None
     columns = len(panels) if len(panels) < 4 else 2 if len(panels) == 4 else 3
@@ -93,9 +99,11 @@ def overview_figure(run: str, rows: Sequence[dict[str, Any]], about: str = "") -
     return figure
 
 
-def accuracy_figure(run: str, rows: Sequence[dict[str, Any]]) -> Figure | None:
-    """A figure of held-out accuracy, sized for a README; None if it was never measured."""
-    panel = _accuracy_panel(f"{run}: held-out accuracy", rows)
+def accuracy_figure(
+    run: str, rows: Sequence[dict[str, Any]], measure: str = "accuracy"
+) -> Figure | None:
+    """A figure of the held-out results, sized for a README; None if they were never measured."""
+    panel = _accuracy_panel(f"{run}: held-out {measure}", rows)
     if not _curves_with_data(panel, rows):
         return None
     figure = Figure(figsize=(6.2, 3.4), facecolor="white")
@@ -106,7 +114,7 @@ def accuracy_figure(run: str, rows: Sequence[dict[str, Any]]) -> Figure | None:
     return figure
 
 
-def _panels(rows: Sequence[dict[str, Any]]) -> list[Panel]:
+def _panels(rows: Sequence[dict[str, Any]], measure: str) -> list[Panel]:
     value_std = (
         Curve("ensemble/value_std_p90", "90th pct.", VERMILION),
         Curve("ensemble/value_std_p50", "median", BLUE),
@@ -118,7 +126,7 @@ def _panels(rows: Sequence[dict[str, Any]]) -> list[Panel]:
     no_spread = "rollout/groups_without_spread"
     length, gap = "rollout/completion_length_mean", "rollout/log_prob_gap"
     return [
-        _accuracy_panel("Held-out accuracy", rows),
+        _accuracy_panel(f"Held-out {measure}", rows),
         Panel("Reward", (Curve("rollout/reward_mean"),), "mean"),
         Panel("Groups without spread", (Curve(no_spread),), "all rewards equal", from_zero=True),
         Panel("Entropy", (Curve("actor/entropy"),), "nats per token", from_zero=True),

@@ -34,7 +34,7 @@ class Progress:
         self._stream = default if stream is None else stream
         self._num_steps, self._is_writer = num_steps, is_writer
         self._times: dict[str, float] = {}
-        self._accuracy: float | None = None
+        self._held_out: float | None = None  # the latest result
         self._last = time.perf_counter()
         self._seconds: list[float] = []  # of the steps that compiled nothing
         self._seen: set[str] = set()  # the metrics so far: a new one means that a program is new
@@ -68,8 +68,8 @@ class Progress:
 
     def finish_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Shows that `step` steps are finished, with the most important of `metrics`."""
-        self._accuracy = metrics.get("evaluate/accuracy", self._accuracy)
-        numbers = _numbers(metrics, self._accuracy)
+        self._held_out = metrics.get("evaluate/accuracy", self._held_out)
+        numbers = _numbers(metrics, self._held_out)
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         if metrics.keys() <= self._seen:
@@ -97,9 +97,9 @@ class Progress:
         self._bar.close()
 
 
-def _numbers(metrics: Mapping[str, float], accuracy: float | None) -> list[str]:
+def _numbers(metrics: Mapping[str, float], held_out: float | None) -> list[str]:
     reward, entropy = metrics.get("rollout/reward_mean"), metrics.get("actor/entropy")
-    values = {"reward": reward, "accuracy": accuracy, "entropy": entropy}
+    values = {"reward": reward, "held-out": held_out, "entropy": entropy}
     numbers = [f"{label} {value:.3f}" for label, value in values.items() if value is not None]
     if "rollout/tokens_per_s" in metrics:
         numbers.append(f"{metrics['rollout/tokens_per_s']:,.0f} tokens/s")

@@ -26,11 +26,6 @@ class DecodingOptions(Truncation):
     slots: int = 0  # sequences decoded at the same time; 0: all
     sampled_log_probs: bool = False  # whether the rollout has them as well
 
-    @property
-    def truncates(self) -> bool:
-        """Whether sampling may give some tokens probability 0."""
-        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
-
 
 class Draw(NamedTuple):
     """One token per row."""

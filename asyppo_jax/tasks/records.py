@@ -19,6 +19,7 @@ from typing import Any
 from etils import epath
 
 from asyppo_jax.config import ConfigError, DataConfig, UserError
+from asyppo_jax.config.functions import named_function
 
 Rows = Iterator[tuple[str, Any]]  # (location for error messages, fields)
 
@@ -243,23 +244,8 @@ def _reasoning_gym_rows(data: DataConfig) -> Rows:
 
 
 def _function_rows(data: DataConfig) -> Rows:
-    module_name, _, function_name = data.path.partition(":")
-    if not module_name or not function_name:
-        raise ConfigError(f'path is {data.path!r}; set it to "module:function" in {_SECTIONS}')
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(
-            f"the module of path {data.path!r} cannot be imported ({error}); start in its "
-            f"directory, or change path in {_SECTIONS}"
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise ConfigError(
-            f"path is {data.path!r}, but {module_name} has no such function; change path in "
-            f"{_SECTIONS}"
-        )
-    rows: Any = function(data.split, data.num_records, data.seed)
+    function = named_function(data.path, f"path in {_SECTIONS}")
+    rows = function(data.split, data.num_records, data.seed)
     for number, row in enumerate(rows, start=1):
         yield f"{data.path}, item {number}", row
 

@@ -78,6 +78,9 @@ def test_an_old_name_in_new_settings_is_refused_with_the_new_one(old, new):
 
 def test_a_name_that_never_was_a_setting_gives_the_nearest_or_the_list_of_all():
     assert unknown_setting("samplng.chunks").endswith("did you mean config.sampling.chunks?")
+    assert unknown_setting("num_critic").endswith("did you mean config.algorithm.num_critics?")
+    assert unknown_setting("gama").endswith("did you mean config.algorithm.gamma?")
+    assert unknown_setting("actor").endswith("did you mean config.actor.path?")  # a section
     assert "docs/configs.md" in unknown_setting("zzz")
 
 

@@ -1,5 +1,7 @@
 """Settings: one place for defaults, and a sentence for each one that cannot work."""
 
+import copy
+
 import pytest
 
 from asyppo_jax.config import Config, ConfigError, default_config, from_config_dict
@@ -28,8 +30,14 @@ def test_an_optional_field_keeps_its_type():
 
 def test_an_unknown_setting_is_an_error_at_every_depth():
     values = default_config()
-    with pytest.raises(AttributeError, match="gama"):
-        values.algorithm.gama = 0.9
+    message = r"^config\.algorithm\.gama is not a setting; did you mean config\.algorithm\.gamma\?$"
+    for settings in (values, copy.deepcopy(values)):
+        with pytest.raises(AttributeError, match=message):
+            settings.algorithm.gama = 0.9
+        with pytest.raises(AttributeError, match=message):
+            _ = settings.algorithm.gama
+    with pytest.raises(AttributeError, match=r"algoritm is not .* mean config\.algorithm\?$"):
+        values.algoritm.gamma = 0.9
     with values.unlocked():
         values.algorithm.gama = 0.9
     with pytest.raises(

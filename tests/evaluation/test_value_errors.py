@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,17 +19,17 @@ FRACTIONS = (0.0, 0.5)
 
 def make_states(truth, errors=0.0) -> States:
     rewards = np.array([1, 0, 0, 1, 1, 0], np.float32)
-    rollout = Rollout(
-        tokens=np.zeros((B, C + 2), np.int32),
-        prompt_mask=np.ones((B, 2), bool),
-        completion_mask=np.ones((B, C), bool),
-        log_probs=np.zeros((B, C), np.float32),
-        rewards=rewards,
-        reward_valid=np.array([True] * 5 + [False]),
-    )
+    arrays: dict[str, Any] = {
+        "tokens": np.zeros((B, C + 2), np.int32),
+        "prompt_mask": np.ones((B, 2), bool),
+        "completion_mask": np.ones((B, C), bool),
+        "log_probs": np.zeros((B, C), np.float32),
+        "rewards": rewards,
+        "reward_valid": np.array([True] * 5 + [False]),
+    }
     truth = np.asarray(truth, float)
     return States(
-        rollout=rollout,
+        rollout=Rollout(**arrays),
         group_size=GROUP,
         fractions=FRACTIONS,
         continuations=4,

@@ -1,5 +1,6 @@
 """Config files of the command lines, and their one-line errors."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,24 @@ def test_a_config_file_with_a_mistake_gives_one_sentence(tmp_path, text, message
     with pytest.raises(ConfigError, match=message) as error:
         read_flags(["program", f"--config={file}"], _training_flags())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.num_steps=abc", "--config.num_steps takes a whole number, not 'abc'; "),
+        ("--config.algorithm.gamma=x: y", "--config.algorithm.gamma takes a number, not 'x: y'; "),
+        ("--config.log.tensorboard=so", "--config.log.tensorboard takes true or false, not 'so'; "),
+        ("--join_timeout=0", "flag --join_timeout=0: 0.0 is not number >= 1.0; "),
+    ],
+)
+def test_a_flag_with_a_wrong_value_gives_one_sentence(flag, message, monkeypatch):
+    argv = ["program", "--config=tiny_test", flag]
+    monkeypatch.setattr(sys, "argv", argv)  # ml_collections looks for the settings there
+    with pytest.raises(ConfigError) as error:
+        read_flags(argv, _training_flags(), "program")
+    assert str(error.value) == f"{message}program --help lists the flags"
 
 
 def test_the_error_for_a_missing_config_file_names_the_nearest_one():

@@ -100,7 +100,7 @@ WRONG = [
     # What experiments.train would say on the workers.
     (("tpu_vm", "train", *TPU, NOWHERE, JOB[1]), "qwen3_5b.py of --config does not exist; did you"),
     (("tpu_vm", "train", *TPU, *JOB, "--", "--config.sed=1"), "did you mean config.seed?"),
-    (("tpu_vm", "train", *TPU, *JOB, "--", "--config.seed=x"), "--config.seed=x: invalid literal"),
+    (("tpu_vm", "train", *TPU, *JOB, "--", "--config.seed=x"), "config.seed takes a whole number"),
     (("tpu_vm", "train", *TPU, *JOB, "--", "--join_timeot=1"), "experiments.train --help lists"),
     (("tpu_vm", "train", *TPU, *JOB, "--", "config.seed=1"), "'config.seed=1' is not a flag"),
     (("gke", *GKE, "--tpu_type=v5p-8", NOWHERE, JOB[1]), "qwen3_5b.py of --config does not exist"),

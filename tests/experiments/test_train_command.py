@@ -1,33 +1,28 @@
-"""What the command prints at its end, and after Ctrl-C."""
+"""What the command says at its end, and after Ctrl-C."""
 
-from experiments.train import _stopped, closing_lines
+import os
+import sys
 
-SUMMARY = {
-    "accuracy_before": 0.25,
-    "accuracy_after": 0.5,
-    "steps": 3,
-    "seconds": 12.3,
-    "seed": 0,
-    "measure": "accuracy",
-    "plots": [],
-}
+import jax
+import pytest
+
+from experiments.train import _stop, closing_lines
 
 
 def test_the_last_lines_propose_commands_one_per_line():
-    lines = closing_lines(SUMMARY, "runs/x", 2).splitlines()
-    assert lines[1] == "held-out accuracy 25.0% -> 50.0% in 3 steps, 12 s (seed 0)"
+    lines = closing_lines("runs/x", 2).splitlines()
     assert any(line.endswith("--checkpoint=runs/x --benchmark=held_out") for line in lines)
     assert not any("inspect" in line for line in lines)  # no rollouts were kept
+    assert any("--config.algorithm.num_critics=4" in line for line in lines)
     assert max(map(len, lines)) < 110
+    assert "num_critics" not in closing_lines("runs/x", 0)
 
 
-def test_an_accuracy_that_is_not_known_is_no_error():
-    summary = SUMMARY | {"accuracy_after": None, "measure": "mean reward"}
-    assert "held-out mean reward 25.0% -> no reward in 3 steps" in closing_lines(summary, "x", 0)
-
-
-def test_after_an_interruption_the_last_checkpoint_is_named(tmp_path):
-    assert _stopped(str(tmp_path)).startswith("stopped before the first checkpoint; the same")
-    for step in (2, 4):
-        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
-    assert "the last checkpoint is of step 4, and the same command" in _stopped(str(tmp_path))
+def test_after_ctrl_c_it_says_what_is_kept_and_ends_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "_exit", lambda status: sys.exit(f"at once: {status}"))
+    with pytest.raises(SystemExit, match="at once: 1"):
+        _stop(str(tmp_path))
+    assert capsys.readouterr().err.startswith("\nstopped before the first checkpoint")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(SystemExit, match="stopped before the first checkpoint"):
+        _stop(str(tmp_path))

@@ -105,8 +105,30 @@ def test_settings_that_change_the_result_must_stay_and_others_may_change(tmp_pat
     settings = {"num_steps": 5, "algorithm": {"gamma": 1.0}, "log": {"samples_every": 2}}
     checkpoint.check_same_run(str(tmp_path), {})  # nobody's directory yet
     checkpoint.write_settings(str(tmp_path), settings)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n{"step": 1}\n')
     checkpoint.check_same_run(str(tmp_path), settings)
     checkpoint.check_same_run(str(tmp_path), settings | {"num_steps": 9})
     checkpoint.check_same_run(str(tmp_path), settings | {"log": {"samples_every": 1}})
     with pytest.raises(checkpoint.CheckpointError, match=r"config\.algorithm\.gamma = 1\.0"):
         checkpoint.check_same_run(str(tmp_path), settings | {"algorithm": {"gamma": 0.9}})
+
+
+def test_a_directory_in_which_nothing_was_trained_takes_other_settings(tmp_path):
+    checkpoint.write_settings(str(tmp_path), {"seed": 0})
+    other = {"seed": 1}
+    checkpoint.check_same_run(str(tmp_path), other)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')  # evaluated, not trained
+    (tmp_path / "checkpoints").mkdir()
+    checkpoint.check_same_run(str(tmp_path), other)
+    assert not checkpoint.has_trained(str(tmp_path))
+    (tmp_path / "checkpoints" / "1").mkdir()
+    with pytest.raises(checkpoint.CheckpointError, match=r"config\.seed = 0, this one has 1"):
+        checkpoint.check_same_run(str(tmp_path), other)
+
+
+def test_after_an_interruption_the_last_checkpoint_is_named(tmp_path):
+    kept = checkpoint.describe_kept
+    assert kept(str(tmp_path)).startswith("stopped before the first checkpoint; the same")
+    for step in (2, 4):
+        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+    assert "the last checkpoint is of step 4, and the same command" in kept(str(tmp_path))

@@ -1,6 +1,7 @@
 """Loading runs and directories, also on other meshes, and the errors for what cannot be loaded."""
 
 import dataclasses
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,12 @@ def test_critics_are_loaded_from_their_directories_in_order(run, tmp_path):
 def test_a_missing_step_or_base_model_gives_a_one_sentence_error(run, arguments, error, sentence):
     with pytest.raises(error, match=sentence):
         load_actor(run[0], **arguments)
+
+
+def test_a_step_that_is_neither_a_number_nor_a_known_name_gives_both_names(run):
+    unchecked = inspect.unwrap(checkpoint.choose_step)  # tests check types, a user's program not
+    with pytest.raises(CheckpointError, match=r"step is 'last'; give a step number, .latest. or"):
+        unchecked(run[0], "last")
 
 
 def test_a_path_that_is_no_run_and_no_model_gives_a_one_sentence_error(run, tmp_path):

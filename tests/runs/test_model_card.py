@@ -48,6 +48,15 @@ def test_the_card_of_an_actor_describes_the_run(run):
         assert line in text
     assert "| base model | Qwen/Qwen3-4B-Base |" in text
     assert "/somewhere" not in text and "plots.png" not in text and "Benchmarks" not in text
+    assert f"Held-out {config.reward.measure} on" in text
+
+
+def test_results_of_a_reward_of_ones_own_are_a_mean_reward_in_the_card(run):
+    workdir, config = run
+    reward = dataclasses.replace(config.reward, function="mine:reward")
+    text = actor_card("mine", workdir, 4, dataclasses.replace(config, reward=reward))
+    assert "Held-out mean reward on" in text and "| step | mean reward |" in text
+    assert "accuracy" not in text
 
 
 @pytest.mark.parametrize(

@@ -140,11 +140,21 @@ def test_accuracy_has_a_mark_per_evaluation_and_is_not_smoothed():
     assert figure is not None
     (ax,) = figure.axes
     assert ax.get_title(loc="left") == "run: held-out accuracy"
+
     assert ax.get_title(loc="right") == "0.0% \N{RIGHTWARDS ARROW} 49.0%"
     assert _texts(ax) == ["49.0%"]
     assert ax.lines[0].get_marker() == "o"
     for line in ax.lines:
         np.testing.assert_array_equal(line.get_ydata(), np.arange(50) / 100)
+
+
+def test_held_out_results_of_another_reward_are_not_called_an_accuracy():
+    rows = [{"step": s, "evaluate/accuracy": s / 4} for s in range(3)]
+    figure = accuracy_figure("run", rows, "mean reward")
+    assert figure is not None
+    assert figure.axes[0].get_title(loc="left") == "run: held-out mean reward"
+    figure = overview_figure("run", rows, measure="mean reward")
+    assert figure is not None and list(_axes(figure)) == ["Held-out mean reward"]
 
 
 def test_a_run_without_evaluations_has_no_accuracy_plot(tmp_path):

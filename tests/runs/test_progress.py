@@ -54,8 +54,8 @@ def test_a_log_file_gets_one_plain_line_per_step():
     progress.print("hello")
     progress.close()
     *steps, last = stream.getvalue().splitlines()
-    for line, step in zip(steps, (11, 12, 100), strict=True):  # the accuracy is the last measured
-        assert line.startswith(f"step {step:>3}/100  reward 0.500  accuracy 0.250  entropy 0.750  ")
+    for line, step in zip(steps, (11, 12, 100), strict=True):  # the latest result
+        assert line.startswith(f"step {step:>3}/100  reward 0.500  held-out 0.250  entropy 0.750  ")
     assert all("1,234 tokens/s" in line for line in steps)
     # The first step compiles, so nothing is known of the time left; after the last none is.
     assert [line.endswith(" left") for line in steps] == [False, True, False]

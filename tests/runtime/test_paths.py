@@ -98,6 +98,7 @@ def test_metrics_summary_and_plots_are_written_to_a_bucket_and_resumed():
 
 def test_a_different_run_in_the_same_bucket_is_refused():
     write_settings(f"{BUCKET}/run", {"seed": 3})
+    (epath.Path(BUCKET) / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(CheckpointError, match=r"gs://bucket/run holds a run with config\.seed = 3"):
         check_same_run(f"{BUCKET}/run", {"seed": 4})
 

@@ -145,9 +145,15 @@ def test_an_invalid_answer_pattern_is_refused(tmp_path, pattern, error, reason):
     [
         (DataConfig(), "path is empty"),
         (DataConfig(path="x", num_records=0), "num_records is 0"),
-        (DataConfig(source="function", path="no_function"), 'set it to "module:function"'),
+        (
+            DataConfig(source="function", path="no_function"),
+            r"path in config\.train_data or .* is 'no_function'; give \"mod",
+        ),
         (DataConfig(source="function", path="no_such_module:f"), "cannot be imported"),
-        (DataConfig(source="function", path="json:no_such"), "json has no such function"),
+        (
+            DataConfig(source="function", path="json:no_such"),
+            "module 'json' has no function 'no_such'",
+        ),
     ],
 )
 def test_invalid_settings_are_refused(data, reason):

@@ -22,7 +22,10 @@ class Rows(struct.PyTreeNode):
     # [R, L] int32: 0 on padding, a different positive number for each sequence of the row.
     # `SharedPrompts` (which contains such an array) if completions share their prompt.
     segments: Any
-    mask: Array  # [R, n] bool, the completion tokens that count
+    # [R, n] bool, the completion tokens that count. In the updates (`UpdateRows`) it is the loss
+    # mask, which is false in answers without a valid reward. Where values, or the log-probs of a
+    # saved rollout, are computed it is the completion mask: all real tokens.
+    mask: Array
 
 
 AnyRows = TypeVar("AnyRows", bound=Rows)

@@ -5,6 +5,8 @@ from asyppo_jax.tasks.benchmarks.aime24 import AIME24
 from asyppo_jax.tasks.benchmarks.aime25 import AIME25
 from asyppo_jax.tasks.benchmarks.amc23 import AMC23
 from asyppo_jax.tasks.benchmarks.benchmark import (
+    FILE_SOURCES,
+    SUFFIXES_IN_WORDS,
     Benchmark,
     BenchmarkSettings,
     data_directory,
@@ -19,6 +21,7 @@ from asyppo_jax.tasks.benchmarks.olympiadbench import OLYMPIADBENCH
 
 __all__ = [
     "BENCHMARKS",
+    "FILE_SOURCES",
     "Benchmark",
     "BenchmarkSettings",
     "data_directory",
@@ -37,6 +40,6 @@ def find_benchmark(name: str) -> Benchmark:
     if name not in by_name:
         raise ConfigError(
             f"there is no benchmark {name!r}; choose among {', '.join(by_name)}, held_out (the "
-            "problems of a run), or give a file that ends in .jsonl or .parquet"
+            f"problems of a run), or give a file that ends in {SUFFIXES_IN_WORDS}"
         )
     return by_name[name]

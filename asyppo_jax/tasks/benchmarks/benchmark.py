@@ -11,6 +11,10 @@ from etils import epath
 from asyppo_jax.config import Config, ConfigError, DataConfig, PromptConfig, Truncation
 from asyppo_jax.tasks.records import DataError, Record, load_records
 
+# The suffix of a user's file -> its kind.
+FILE_SOURCES: dict[str, Literal["jsonl", "parquet"]] = {".jsonl": "jsonl", ".parquet": "parquet"}
+SUFFIXES_IN_WORDS = " or ".join(FILE_SOURCES)
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -55,10 +59,10 @@ def own_benchmark(
     Raises:
         ConfigError: the file has another suffix.
     """
-    name, _, suffix = path.rstrip("/").rpartition("/")[2].rpartition(".")
-    source = _SOURCES.get(suffix)
+    file = epath.Path(path)
+    source = FILE_SOURCES.get(file.suffix)
     if source is None:
-        raise ConfigError(f"{path} is no benchmark; give a file that ends in .jsonl or .parquet")
+        raise ConfigError(f"{path} is no benchmark; give a file that ends in {SUFFIXES_IN_WORDS}")
     data = DataConfig(
         source=source,
         path=path,
@@ -67,8 +71,8 @@ def own_benchmark(
         answer_pattern=answer_pattern,
     )
     return Benchmark(
-        name=name,
-        title=name,
+        name=file.stem,
+        title=file.stem,
         num_problems=None,
         local=data,
         grader=grader,
@@ -88,9 +92,6 @@ def held_out_benchmark(config: Config) -> Benchmark:
         weights=config.reward.weights,
         max_completion_length=config.sampling.max_completion_length,
     )
-
-
-_SOURCES: dict[str, Literal["jsonl", "parquet"]] = {"jsonl": "jsonl", "parquet": "parquet"}
 
 
 def data_directory() -> str:

@@ -1,0 +1,59 @@
+"""What a run leaves at its end: summary.json, plots, and the lines that say so."""
+
+import math
+import os
+from typing import Any
+
+from etils import epath
+
+from asyppo_jax.config import Config
+from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics, write_summary
+from asyppo_jax.runs.plots import plot_run
+from asyppo_jax.runs.setup import run_origin
+from asyppo_jax.runtime.paths import in_bucket
+
+
+def summarize_run(config: Config, workdir: str) -> dict[str, Any]:
+    """Writes summary.json and the plots from the metrics of the run; returns the summary."""
+    rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
+    origin, measure = run_origin(), config.reward.measure
+    about = "   \N{MIDDLE DOT}   ".join([f"seed {config.seed}", *origin.values()])
+    evaluations = [
+        (row["step"], row["evaluate/accuracy"]) for row in rows if "evaluate/accuracy" in row
+    ]
+    best_step, best = max(evaluations, key=lambda e: -math.inf if e[1] is None else e[1])
+    summary = {
+        "accuracy_before": evaluations[0][1],
+        "accuracy_after": evaluations[-1][1],
+        "accuracy_best": best,
+        "best_step": best_step,
+        "steps": rows[-1]["step"],
+        "seconds": rows[-1]["time/elapsed_s"],
+        "seed": config.seed,
+        "measure": measure,
+        **origin,
+        "plots": [str(path) for path in plot_run(workdir, about, measure)],
+    }
+    write_summary(workdir, summary)
+    return summary
+
+
+def describe_result(summary: dict[str, Any], workdir: str) -> str:
+    """Three lines: the held-out results before and after, the plots, and the other files."""
+    before, after = (_percent(summary[name]) for name in ("accuracy_before", "accuracy_after"))
+    plots = [plot if in_bucket(plot) else os.path.relpath(plot) for plot in summary["plots"]]
+    files = [METRICS_FILE, "summary.json"]
+    if (epath.Path(workdir) / "tensorboard").is_dir():
+        files.append("tensorboard/")
+    return "\n".join(
+        [
+            f"held-out {summary['measure']} {before} -> {after} "
+            f"in {summary['steps']} steps, {summary['seconds']:.0f} s (seed {summary['seed']})",
+            f"plots    {', '.join(plots)}",
+            f"metrics  {workdir}/{', '.join(files)}",
+        ]
+    )
+
+
+def _percent(reward: float | None) -> str:
+    return "no reward" if reward is None else f"{reward:.1%}"

@@ -1,0 +1,107 @@
+"""The first Ctrl-C waits for the work that is named, the second does not."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import pytest
+
+from asyppo_jax.runs.interrupt import ON_STUCK, Interrupt
+from tests.simulated import environment
+
+ROOT = Path(__file__).parents[2]
+
+
+def _press():
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_the_first_waits_and_says_so_and_the_second_stops():
+    lines = []
+    with Interrupt(lines.append) as interrupt:
+        interrupt.wait_for = "step 3"
+        _press()
+        assert interrupt.requested
+        assert lines == ["finishing step 3, then saving; Ctrl-C again stops at once"]
+        with pytest.raises(KeyboardInterrupt):
+            _press()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and len(lines) == 1
+
+
+def test_where_nothing_is_named_the_first_stops():
+    with Interrupt(print) as interrupt, pytest.raises(KeyboardInterrupt):
+        _press()
+    assert not interrupt.requested
+
+
+def test_a_handler_of_the_users_own_stays(monkeypatch):
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        with Interrupt(print) as interrupt:
+            interrupt.wait_for = "step 3"
+            _press()
+        assert pressed and not interrupt.requested
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_one_of_several_processes_stops_at_once(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with Interrupt(print) as interrupt, pytest.raises(KeyboardInterrupt):
+        interrupt.wait_for = "step 3"
+        _press()
+
+
+IN_NATIVE_CODE = """
+import hashlib, os
+from asyppo_jax.runs.interrupt import ON_STUCK, Interrupt
+
+ON_STUCK.set(lambda: os._exit(7))
+with Interrupt(print) as interrupt:
+    interrupt.wait_for = {wait_for!r}
+    print("started", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes in one call, which Python cannot end
+"""
+
+
+@pytest.mark.parametrize(("wait_for", "presses"), [("", 1), ("step 3", 2)])
+def test_native_code_that_does_not_return_is_left_by_the_command(wait_for, presses):
+    program = [sys.executable, "-c", IN_NATIVE_CODE.format(wait_for=wait_for)]
+    with subprocess.Popen(
+        program, cwd=ROOT, env=environment(1), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "started\n"
+        for press in range(presses):
+            time.sleep(0.3 * press)
+            process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 7
+
+
+def test_a_signal_that_python_handles_ends_no_process():
+    stuck = []
+    token = ON_STUCK.set(lambda: stuck.append(True))
+    try:
+        with Interrupt(print), pytest.raises(KeyboardInterrupt):
+            _press()
+        time.sleep(1.2)
+    finally:
+        ON_STUCK.reset(token)
+    assert not stuck and signal.set_wakeup_fd(-1) == -1
+
+
+def test_another_thread_changes_no_handler():
+    handlers = []
+
+    def train():
+        with Interrupt(print):
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.default_int_handler]
