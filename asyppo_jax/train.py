@@ -58,6 +58,10 @@ def train(
     call this with the same arguments. All write checkpoints; the first one writes all other files,
     and the others return an empty summary.
 
+    The first Ctrl-C lets the current step finish and saves it; a second one, or one during the
+    first step or an evaluation, stops at once. Both end in `KeyboardInterrupt`, which says what is
+    kept. In a run of several processes Ctrl-C saves nothing.
+
     Args:
         config: a `Config`, or the editable settings of `default_config()`.
         workdir: the run's directory, which may be in a bucket.
