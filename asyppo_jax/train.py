@@ -25,6 +25,7 @@ from asyppo_jax.config import Config, ConfigError, Settings
 from asyppo_jax.evaluation.held_out import evaluate
 from asyppo_jax.runs import checkpoint as checkpoints
 from asyppo_jax.runs.base_files import keep_base_files
+from asyppo_jax.runs.finished import describe_finished, is_finished, passes_bar
 from asyppo_jax.runs.interrupt import Interrupt
 from asyppo_jax.runs.metrics import METRICS_FILE, MetricWriter, read_metrics, require_finite
 from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
@@ -100,8 +101,8 @@ def _restore_and_train(run: Run, pool: RewardPool, workdir: str, started: float)
         run.train_prompts, batch_size=config.sampling.num_prompts, seed=config.seed
     )
     try:
-        state = _restore_or_start(run, manager, data)
-        if _is_finished(state, config):
+        state = _restore_or_start(run, manager, data, workdir)
+        if is_finished(state, config, workdir):
             return
         print_once(describe_sizes(config))
         _train_on(run, state, data, pool, manager, workdir, started)
@@ -110,25 +111,18 @@ def _restore_and_train(run: Run, pool: RewardPool, workdir: str, started: float)
         manager.close()
 
 
-def _restore_or_start(run: Run, manager, data) -> TrainState:
+def _restore_or_start(run: Run, manager, data, workdir: str) -> TrainState:
     if manager.latest_step() is None:
         return first_state(run)
     shardings = resting_shardings(run.config, run.networks, run.mesh)
     shapes = state_shapes(run.config, run.networks)
     state, data_state = checkpoints.restore(manager, placed(shapes, shardings))
     data.set_state(data_state)
-    if _is_finished(state, run.config):
-        print_once(
-            f"the run is finished: config.num_steps is {run.config.num_steps}, and the last "
-            f"checkpoint is of step {int(state.step)}; a larger --config.num_steps continues it"
-        )
+    if is_finished(state, run.config, workdir):
+        print_once(describe_finished(state, run.config))
     else:
         print_once(f"resuming after step {int(state.step)} of {manager.directory}")
     return state
-
-
-def _is_finished(state: TrainState, config: Config) -> bool:
-    return 0 < config.num_steps <= int(state.step)
 
 
 def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started: float) -> None:
@@ -165,6 +159,8 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
             # Compilations and evaluations may take minutes: they are not waited for.
             interrupt.wait_for = "" if compiles else work
             state, metrics = _one_step(run, state, data, pool, progress, save_rollout, writer)
+            if passes_bar(config, metrics):
+                last = evaluated = True
             if evaluated:
                 interrupt.wait_for = ""
                 metrics |= _evaluate(run, state, pool, progress, save_heldout)
@@ -178,7 +174,9 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
             if last or due or interrupt.requested:
                 accuracy = metrics["evaluate/accuracy"] if evaluated else None
                 checkpoints.save(manager, state, data.get_state(), accuracy)
-            if interrupt.requested and not last:
+            if last:
+                break
+            if interrupt.requested:
                 raise KeyboardInterrupt
 
 
@@ -209,7 +207,9 @@ def _one_step(
         rollout, answers = join_chunks(chunks, run.mesh)
         local = scores.rewards, scores.valid, answers.truncated, answers.lengths
         rewards, valid, truncated, lengths = gather_rows(local, answers.rows, len(rollout.rewards))
-        rollout = with_rewards(rollout, rewards, valid, run.mesh)
+        rollout = with_rewards(rollout, rewards, valid, run.mesh, truncated)
+    if step == 1 and run.init_heads is not None:
+        state = state.replace(critic_params=run.init_heads(state.critic_params, rollout))
     save_rollout(state, rollout, prompts)
     # The step must not transfer anything between host and device implicitly.
     with progress.phase("update"), jax.transfer_guard("disallow"):

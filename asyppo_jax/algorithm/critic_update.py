@@ -49,10 +49,12 @@ def update_critics(
     """
     num_critics, batching = experience.critic_shards.shape[0], config.batching
     share = config.sampling.group_size // num_critics
-    rows = critic_rows(experience, config, dense)
+    rows = critic_rows(experience, networks.value_head, config, dense)
 
     def critic_loss(critic: Params, rows: UpdateRows, num_tokens: Array) -> Array:
         outputs = completion_outputs(critic, rows, networks)
+        if rows.anchor is not None:
+            outputs += rows.anchor
         per_token = value_loss(outputs, rows, networks.value_head, config.value)
         return masked_sum(per_token, rows.mask) / num_tokens
 
@@ -99,7 +101,9 @@ def update_critics(
     )
 
 
-def critic_rows(experience: Experience, config: Config, dense: Array | bool) -> UpdateRows:
+def critic_rows(
+    experience: Experience, head: ValueHead, config: Config, dense: Array | bool
+) -> UpdateRows:
     """What the critics fit: all responses, with the mask and the arrays that `config.value` needs.
 
     `mask` has all real tokens, or the positions of `config.value.positions` unless `dense`.
@@ -114,12 +118,16 @@ def critic_rows(experience: Experience, config: Config, dense: Array | bool) -> 
         rows = rows.replace(value_weights=jnp.broadcast_to(weights[:, None], mask.shape))
     anchor = value_anchor(rollout, group, value.anchor)
     if anchor is not None:
-        rows = rows.replace(anchor=jnp.broadcast_to(anchor[:, None], mask.shape))
+        outputs = head.inverse(anchor)
+        rows = rows.replace(anchor=jnp.broadcast_to(outputs[:, None], mask.shape))
     return rows
 
 
 def value_loss(outputs: Array, rows: UpdateRows, head: ValueHead, config: ValueConfig) -> Array:
-    """The loss of a critic's outputs z per token [R, n]; see the options in `ops.value_losses`."""
+    """The loss of a critic's outputs z, with the anchor's, per token [R, n].
+
+    The options are in `ops.value_losses`.
+    """
     if config.loss == "bce":
         loss = binary_cross_entropy(outputs, rows.returns)
     elif config.loss == "two_hot":
@@ -128,7 +136,6 @@ def value_loss(outputs: Array, rows: UpdateRows, head: ValueHead, config: ValueC
         loss = cross_entropy(outputs, hl_gauss(rows.returns, head, std=config.hl_gauss_std))
     else:
         values = head.value(outputs)
-        values = values if rows.anchor is None else values + rows.anchor
         if rows.old_values is not None:
             loss = clipped_squared_error(
                 values, rows.old_values, rows.returns, clip_eps=config.clip_eps

@@ -71,9 +71,11 @@ def ensemble_values(params: Params, rollout: Rollout, networks: Networks, config
     With `config.value.anchor` they depend on the rewards of other responses, too.
     """
     head = networks.value_head
-    values = head.value(ensemble_outputs(params, rollout, networks, config))
+    outputs = ensemble_outputs(params, rollout, networks, config)
     anchor = value_anchor(rollout, config.sampling.group_size, config.value.anchor)
-    return values if anchor is None else values + anchor[None, :, None]
+    if anchor is not None:
+        outputs += head.inverse(anchor)[None, :, None]
+    return head.value(outputs)
 
 
 def ensemble_outputs(params: Params, rollout: Rollout, networks: Networks, config: Config) -> Array:
@@ -93,9 +95,10 @@ def ensemble_outputs(params: Params, rollout: Rollout, networks: Networks, confi
 def value_anchor(
     rollout: Rollout, group_size: int, kind: Literal["none", "group", "shrunken_group"]
 ) -> Array | None:
-    """What critics' outputs are added to, per response [B]; None for "none".
+    """The value that a critic's output of 0 stands for, per response [B]; None for "none".
 
-    No response's own reward enters it (`ops.baselines`).
+    V = head(head⁻¹(anchor) + z): for a linear head, the anchor plus the output. No response's own
+    reward enters it (`ops.baselines`).
     """
     if kind == "none":
         return None

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from asyppo_jax.algorithm.forward import ensemble_outputs, value_anchor
+from asyppo_jax.algorithm.forward import ensemble_outputs
 from asyppo_jax.config import Config, ValueConfig
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.ops.masked import masked_mean, masked_variance
@@ -24,15 +24,12 @@ def init_heads_from_rollout(
 
         z = s (w·h − m) + z₀,   V(z₀) = mean reward,   s = `head_std` / (V'(z₀) std(w·h))
 
-    with m the mean of w·h. With an anchor, V(z₀) is 0, because the anchor has the mean. For "bins",
-    z₀ is the log of the mean target distribution, and V'(z₀) is the gradient of the mean of a
-    softmax.
+    with m the mean of w·h. With an anchor z₀ is then taken off, because the anchor has the mean.
+    For "bins", z₀ is the log of the mean target distribution, and V'(z₀) is the gradient of the
+    mean of a softmax.
     """
     mask = rollout.completion_mask & rollout.reward_valid[:, None]
     mean_reward = masked_mean(jnp.broadcast_to(rollout.rewards[:, None], mask.shape), mask)
-    anchor = value_anchor(rollout, config.sampling.group_size, config.value.anchor)
-    if anchor is not None:
-        mean_reward -= masked_mean(jnp.broadcast_to(anchor[:, None], mask.shape), mask)
     outputs = ensemble_outputs(params, rollout, networks, config)
     head, kernel, bias = networks.value_head, params["value_kernel"], params["value_bias"]
     rescale = _rescale_bins if head.kind == "bins" else _rescale
@@ -57,6 +54,7 @@ def _rescale(
     start = head.inverse(mean_reward)
     slope = jax.grad(head.value)(start)
     scale = _scale(slope * raw, mask, config)
+    start = start if config.anchor == "none" else jnp.zeros_like(start)
     return scale * kernel, start - scale * masked_mean(raw, mask)
 
 

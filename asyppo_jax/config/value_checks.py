@@ -23,10 +23,10 @@ def _check_head_and_loss(config: Config) -> None:
             f"config.value.loss is {value.loss!r}, which does not fit config.value.head = "
             f"{value.head!r}; {fix}"
         )
-    if value.anchor != "none" and value.head != "linear":
+    if value.anchor != "none" and value.head == "bins":
         raise ConfigError(
-            f"config.value.anchor is {value.anchor!r}, to which only a 'linear' head's output is "
-            f"added, but config.value.head is {value.head!r}; change one of them"
+            f"config.value.anchor is {value.anchor!r}, to which one output per token is added, but "
+            "config.value.head is 'bins'; use another head, or set anchor to 'none'"
         )
     if value.clip_eps and value.loss != "squared_error":
         raise ConfigError(

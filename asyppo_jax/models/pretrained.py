@@ -18,7 +18,12 @@ from asyppo_jax.models.actor_critic import (
 from asyppo_jax.models.attention.decode_attention import choose_decode_backend
 from asyppo_jax.models.attention.self_attention import AttentionBackend, attention_backend_for
 from asyppo_jax.models.config import ModelError
-from asyppo_jax.models.formats.huggingface import first_layers, load_config, load_params
+from asyppo_jax.models.formats.huggingface import (
+    first_layers,
+    has_tensor,
+    load_config,
+    load_params,
+)
 from asyppo_jax.ops.value_heads import ValueHead
 from asyppo_jax.types import Params
 
@@ -124,6 +129,11 @@ def load_reference_params(config: Config, networks: Networks) -> Params:
             f"({error}); put the weights that the run started from there"
         ) from error
     return in_compute_dtype(params, networks.actor.dtype)
+
+
+def has_value_head(config: Config) -> bool:
+    """Whether the critics' checkpoint has a value head, as `export` writes it."""
+    return has_tensor(critic_source(config).path, "score.weight")
 
 
 def load_critic_params(config: Config, networks: Networks) -> Params:

@@ -52,7 +52,7 @@ class ValueHead:
             return jax.nn.softmax(outputs, axis=-1) @ jnp.asarray(self.centers)
         return outputs
 
-    def inverse(self, value: Float[Array, ""]) -> Float[Array, ""]:
+    def inverse(self, value: Float[Array, "*B"]) -> Float[Array, "*B"]:
         """The z of a value, for a head with one output; away from the ends of a bounded head."""
         if self.kind == "linear":
             return value

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from asyppo_jax.algorithm.head_init import init_heads_from_rollout
 from asyppo_jax.algorithm.offload import (
     initial_state,
     make_train_step,
@@ -19,17 +20,20 @@ from asyppo_jax.algorithm.offload import (
     resting_shardings,
 )
 from asyppo_jax.algorithm.policy_losses import PolicyLoss, check_loss
+from asyppo_jax.algorithm.state import state_shardings
 from asyppo_jax.config import Config, Settings, from_config_dict
 from asyppo_jax.config.checks import check_divides_data_axis
 from asyppo_jax.config.functions import function_name
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.models.pretrained import (
     critic_source,
+    has_value_head,
     load_actor_params,
     load_critic_params,
     load_networks,
     load_reference_params,
 )
+from asyppo_jax.runs.warm_start import warm_start_params, with_warm_start
 from asyppo_jax.runtime.multi_host import is_first
 from asyppo_jax.runtime.sharding import make_mesh, put
 from asyppo_jax.sampling.sampler import (
@@ -47,7 +51,7 @@ from asyppo_jax.tasks.tokenizers import (
     pad_token_id,
     stop_token_ids,
 )
-from asyppo_jax.types import TrainState
+from asyppo_jax.types import Params, Rollout, TrainState
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Run:
     train_prompts: Sequence[Prompt]
     eval_prompts: Sequence[Prompt]
     train_step: Callable[..., Any]
+    # What makes the critics' heads after the first rollout; None: they stay as they were loaded.
+    init_heads: Callable[[Params, Rollout], Params] | None
 
 
 def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
@@ -102,6 +108,7 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
         train_prompts=train_prompts,
         eval_prompts=eval_prompts,
         train_step=_train_step(networks, config, mesh, loss),
+        init_heads=_init_heads(networks, config, mesh),
     )
 
 
@@ -117,22 +124,49 @@ def _train_step(
     return lambda state, rollout: step(state, rollout, reference)
 
 
+def _init_heads(
+    networks: Networks, config: Config, mesh: Mesh
+) -> Callable[[Params, Rollout], Params] | None:
+    """`init_heads_from_rollout`, compiled, for critics whose value heads are new."""
+    if networks.critic is None or config.value.head_init == "noise":
+        return None
+    if config.value.warm_start or has_value_head(config):
+        return None
+    on_device = state_shardings(config, networks, mesh).critic_params
+    resting = resting_shardings(config, networks, mesh).critic_params
+    function = partial(init_heads_from_rollout, networks=networks, config=config)
+    compiled = jax.jit(function, out_shardings=on_device)
+
+    def init_heads(params: Params, rollout: Rollout) -> Params:
+        params = jax.device_put(params, on_device)  # they may be offloaded
+        return jax.device_put(compiled(params, rollout), resting)
+
+    return init_heads
+
+
 def first_state(run: Run) -> TrainState:
     """The state before the first step: pretrained weights, sharded as the run needs them."""
     config, networks = run.config, run.networks
     shardings = resting_shardings(config, networks, run.mesh)
     actor = put(load_actor_params(config, networks), shardings.actor_params)
-    critics = put(load_critic_params(config, networks), shardings.critic_params)
+    if config.value.warm_start:
+        params = warm_start_params(config, networks, run.mesh)
+        critics = jax.device_put(params, shardings.critic_params)
+    else:
+        critics = put(load_critic_params(config, networks), shardings.critic_params)
     return initial_state(config, networks, run.mesh, actor, critics)
 
 
 def with_functions(config: Config | Settings, loss: Any, reward: Any) -> Config:
     """The checked config, in which functions that were given have their names.
 
+    If its critics start from those of a run, `critic` names their base model (`with_warm_start`).
+
     Raises:
-        ConfigError: the loss does not fit, or a reward is no function.
+        ConfigError: the loss does not fit, a reward is no function, or the critics do not fit.
     """
     config = config if isinstance(config, Config) else from_config_dict(config)
+    config = with_warm_start(config)
     if loss is not None:
         check_loss(loss, config.algorithm)
         named = replace(config.algorithm, loss=function_name(loss))

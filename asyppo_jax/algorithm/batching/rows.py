@@ -42,7 +42,7 @@ class UpdateRows(Rows):
     entropy_mask: Array  # [R, n]
     reference_log_probs: Array | None = None  # [R, n]; None with `kl_coef` = 0
     # For the critics, where an option of `config.value` needs them; all [R, n].
-    anchor: Array | None = None  # added to a critic's output
+    anchor: Array | None = None  # added to a critic's output: head⁻¹ of the anchor
     value_weights: Array | None = None  # of the loss per token
     old_values: Array | None = None  # of the critic that the rows belong to
 

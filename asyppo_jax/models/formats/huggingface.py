@@ -197,6 +197,13 @@ def _read_tensor(directory: Path, key: tuple[int | None, str]) -> np.ndarray:
     raise ModelError(f"{directory}: tensor {full_name(*key)} is missing; download the model again")
 
 
+def has_tensor(path: str, short: str) -> bool:
+    """Whether a model has a tensor outside the layers with this short name (`name_table`)."""
+    return any(
+        parse_name(name) == (None, short) for name, _, _ in _tensors(resolve_directory(path))
+    )
+
+
 def _all_names(config: ModelConfig) -> set[str]:
     full = replace(config, qk_norm=True, attention_bias=True, tie_embeddings=False)
     return {*layer_table(full), *top_table(full, "actor"), *top_table(full, "critic")}

@@ -1,0 +1,35 @@
+"""When a run has nothing left to do: it has all its steps, or its critics explain enough."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from asyppo_jax.config import Config
+from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics
+from asyppo_jax.types import TrainState
+
+
+def is_finished(state: TrainState, config: Config, workdir: str) -> bool:
+    step = int(state.step)
+    if 0 < config.num_steps <= step:
+        return True
+    rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
+    return any(passes_bar(config, row) for row in rows if row["step"] == step)
+
+
+def describe_finished(state: TrainState, config: Config) -> str:
+    step, bar = int(state.step), config.value.stop_at_explained_variance
+    if bar is not None and step < config.num_steps:
+        return f"the run is finished: its explained variance reached {bar:g} at step {step}"
+    return (
+        f"the run is finished: config.num_steps is {config.num_steps}, and the last "
+        f"checkpoint is of step {step}; a larger --config.num_steps continues it"
+    )
+
+
+def passes_bar(config: Config, metrics: Mapping[str, Any]) -> bool:
+    """Whether a step ends a run of the critics only: they explain enough of the returns."""
+    bar, explained = config.value.stop_at_explained_variance, "critic/explained_variance"
+    return bar is not None and metrics.get(explained, -math.inf) >= bar
