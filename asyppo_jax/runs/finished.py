@@ -12,6 +12,7 @@ from asyppo_jax.types import TrainState
 
 
 def is_finished(state: TrainState, config: Config, workdir: str) -> bool:
+    """Whether the state is that after the last step of a run."""
     step = int(state.step)
     if 0 < config.num_steps <= step:
         return True
@@ -20,6 +21,7 @@ def is_finished(state: TrainState, config: Config, workdir: str) -> bool:
 
 
 def describe_finished(state: TrainState, config: Config) -> str:
+    """Why there is nothing to do, and how to go on, in one sentence."""
     step, bar = int(state.step), config.value.stop_at_explained_variance
     if bar is not None and step < config.num_steps:
         return f"the run is finished: its explained variance reached {bar:g} at step {step}"
