@@ -28,8 +28,14 @@ if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` has the same name
     from asyppo_jax.evaluation.statistics import average_interval as average_interval
     from asyppo_jax.evaluation.statistics import pass_at_k as pass_at_k
     from asyppo_jax.evaluation.statistics import powers_of_two as powers_of_two
+    from asyppo_jax.evaluation.true_values import States as States
+    from asyppo_jax.evaluation.true_values import sample_states as sample_states
+    from asyppo_jax.evaluation.value_errors import value_errors as value_errors
+    from asyppo_jax.evaluation.value_errors import values_at as values_at
     from asyppo_jax.ops.aggregation import length_normalizer as length_normalizer
     from asyppo_jax.ops.aggregation import loss_denominator as loss_denominator
+    from asyppo_jax.ops.baselines import group_mean_of_others as group_mean_of_others
+    from asyppo_jax.ops.baselines import shrunken_group_mean as shrunken_group_mean
     from asyppo_jax.ops.ensemble import critic_shards as critic_shards
     from asyppo_jax.ops.ensemble import disagreement_masks as disagreement_masks
     from asyppo_jax.ops.ensemble import value_mean_and_std as value_mean_and_std
@@ -73,7 +79,10 @@ _MODULES = {
     "config": "Config PromptConfig UserError default_config from_config_dict",
     "evaluation.benchmark": "evaluate_benchmark",
     "evaluation.statistics": "average_at_k average_interval pass_at_k powers_of_two",
+    "evaluation.true_values": "States sample_states",
+    "evaluation.value_errors": "value_errors values_at",
     "ops.aggregation": "length_normalizer loss_denominator",
+    "ops.baselines": "group_mean_of_others shrunken_group_mean",
     "ops.ensemble": "critic_shards disagreement_masks value_mean_and_std",
     "ops.logits": "log_probs_and_entropy",
     "ops.losses": "asyppo_loss clipped_surrogate squared_error",

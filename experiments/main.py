@@ -20,6 +20,8 @@ COMMANDS = {
     "export": ("experiments.export", "write a run's actor and critics as Hugging Face models"),
     "inspect": ("experiments.inspect", "show saved rollouts token by token in a page"),
     "plan": ("experiments.plan", "memory and time of a config on a TPU slice, without the slice"),
+    "value-truth": ("experiments.value_truth", "compare a run's critics with true values"),
+    "critics": ("experiments.critics", "compare options of the critics on recorded rollouts"),
     "convert": ("experiments.convert", "turn a GGUF file into a Hugging Face directory"),
     "fetch": ("experiments.real_model.fetch", "download the small pretrained models"),
     "benchmark": ("experiments.benchmark", "time sampling and updates"),

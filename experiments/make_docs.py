@@ -20,10 +20,11 @@ PACKAGE = ROOT / "asyppo_jax"
 # Purpose -> the modules whose exported names serve it, in the order of the page.
 PURPOSES = {
     "Losses and advantages": "ops.returns ops.ensemble ops.losses ops.logits ops.aggregation "
-    "ops.masked algorithm.experience",
+    "ops.masked ops.baselines algorithm.experience",
     "Training": "train types",
     "Load and generate": "runs.load sampling.loaded sampling.sampler runs.checkpoint",
-    "Evaluate": "evaluation.benchmark evaluation.statistics",
+    "Evaluate": "evaluation.benchmark evaluation.statistics evaluation.true_values "
+    "evaluation.value_errors",
     "Data and rewards": "tasks.records tasks.prompts tasks.tokenizers tasks.rewards",
     "What a run wrote": "runs.metrics runs.rollout_files",
     "Settings": "config",

@@ -132,6 +132,8 @@ def unknown_setting(name: str) -> str:
             if name in (old, _split(old)[1]):
                 return f"config.{old} is now config.{new}; docs/configs.md has its values"
     names = setting_names()
+    if own := [full for full in names if full.startswith(f"{name}.")]:  # the name of a section
+        return f"config.{name} is not a setting; did you mean config.{own[0]}?"
     candidates = {full: full for full in names}
     if "." not in name:
         sections = {full.partition(".")[0] for full in names} - {name}

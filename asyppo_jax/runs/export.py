@@ -72,7 +72,14 @@ def export_run(
             save_params(directories[-1], shape, params, "critic", dtype, value_head=head)
             card = critic_card(f"{name}-critic-{k}", workdir, actor.step, config, k)
             _write_other_files(directories[-1], actor, card, config, workdir)
+            if config.value.anchor != "none":
+                _add_to_config(directories[-1], {"value_anchor": config.value.anchor})
     return directories
+
+
+def _add_to_config(directory: Path, fields: dict[str, Any]) -> None:
+    file = directory / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields, indent=2) + "\n")
 
 
 def _to_host(params: Any) -> Any:
@@ -92,9 +99,8 @@ def _write_other_files(
     options["eos_token_id"] = list(stop_token_ids(actor.tokenizer, str(base), stop_tokens))
     (directory / generation.name).write_text(json.dumps(options, indent=2) + "\n")
     base_config = json.loads((base / "config.json").read_text())
-    file = directory / "config.json"
     copied = {name: base_config[name] for name in _COPIED_FIELDS if name in base_config}
-    file.write_text(json.dumps(json.loads(file.read_text()) | copied, indent=2) + "\n")
+    _add_to_config(directory, copied)
     (directory / "README.md").write_text(card, encoding="utf-8")
     settings = dataclasses.asdict(config)
     (directory / "run_config.json").write_text(json.dumps(settings, indent=2) + "\n")

@@ -6,7 +6,7 @@ mesh: a checkpoint written on many devices loads on one.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ from asyppo_jax.models.config import ModelConfig, ModelError
 from asyppo_jax.models.formats.huggingface import (
     load_config,
     load_params,
+    load_value_anchor,
     load_value_head,
     resolve_directory,
 )
@@ -118,6 +119,9 @@ def load_critics(
     if run_step is not None:
         _check_exists(paths[0], "critic" if config.critic.path else "actor", source)
     head = load_value_head(paths[0]) if run_step is None else value_head(config.value)
+    if run_step is None:
+        anchor: Any = load_value_anchor(paths[0])
+        config = dataclasses.replace(config, value=dataclasses.replace(config.value, anchor=anchor))
     networks = load_critic_alone(source, head)
     critic = networks.critic
     assert critic is not None

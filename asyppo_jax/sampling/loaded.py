@@ -135,15 +135,27 @@ class LoadedCritics:
             f"{self.num_critics} x {_describe('critic', self.path, self.step, critic, self.mesh)}"
         )
 
-    def values(self, tokens: Any, mask: Any = None) -> Float[Array, "K B T"]:
+    def values(self, tokens: Any, mask: Any = None, *, anchor: Any = None) -> Float[Array, "K B T"]:
         """V_k at every token: entry t has seen tokens 0 … t, so it is V(s_{t+1}).
 
-        Takes and raises what `LoadedActor.logits` does.
+        `anchor` [B] is what the outputs of a run with `config.value.anchor` are added to, such as
+        `shrunken_group_mean(rewards, valid, group_size)`; other runs need none. The other arguments
+        are those of `LoadedActor.logits`.
+
+        Raises:
+            ConfigError: what `LoadedActor.logits` raises, or the anchor is missing.
         """
         assert self.networks.critic is not None
         tokens, mask = _token_arrays(tokens, mask, self.networks.critic.config.vocab_size)
+        kind = self.config.value.anchor
+        if (anchor is None) != (kind == "none"):
+            raise ConfigError(
+                f"these critics have config.value.anchor = {kind!r}; "
+                + ("give no anchor" if kind == "none" else "give the anchor of each row, [B]")
+            )
+        anchor = None if anchor is None else jnp.asarray(anchor, jnp.float32)
         with jax.set_mesh(self.mesh):
-            return _values(self.params, tokens, mask, networks=self.networks)
+            return _values(self.params, tokens, mask, anchor, networks=self.networks)
 
 
 def _describe(kind: str, path: str, step: int | None, network: Any, mesh: Mesh) -> str:
@@ -189,11 +201,14 @@ def _logits(params, tokens, mask, *, networks: Networks):
 
 
 @functools.partial(jax.jit, static_argnames="networks")
-def _values(params, tokens, mask, *, networks: Networks):
+def _values(params, tokens, mask, anchor, *, networks: Networks):
     one = functools.partial(
-        networks.critic_values, tokens=jnp.asarray(tokens, jnp.int32), segments=mask
+        networks.critic_outputs, tokens=jnp.asarray(tokens, jnp.int32), segments=mask
     )
-    return jax.vmap(one)(params)
+    outputs, head = jax.vmap(one)(params), networks.value_head
+    if anchor is not None:
+        outputs += head.inverse(anchor)[None, :, None]
+    return head.value(outputs)
 
 
 @functools.lru_cache(maxsize=8)

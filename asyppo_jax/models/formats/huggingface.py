@@ -64,6 +64,11 @@ def load_value_head(path: str) -> ValueHead:
     return ValueHead(**_read_config(path)[0].get("value_head", {}))
 
 
+def load_value_anchor(path: str) -> str:
+    """What an exported critic's output is added to (`config.value.anchor`)."""
+    return _read_config(path)[0].get("value_anchor", "none")
+
+
 def _read_config(path: str) -> tuple[dict[str, Any], str]:
     """The fields of a config.json, and the file's name."""
     is_file = path.endswith(".json")
