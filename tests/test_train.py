@@ -311,3 +311,37 @@ def test_a_reward_that_is_refused_leaves_nothing_behind(model, tmp_path):
     with pytest.raises(ConfigError, match=r"cannot be called as function\(problem, completion"):
         train(_config(model), tmp_path, reward=two)  # pyright: ignore[reportArgumentType]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_the_critics_ends_at_its_bar_and_another_one_starts_with_them(
+    model, tmp_path, capsys
+):
+    recipe = {
+        "value__head_init": "rollout",
+        "value__head": "sigmoid",
+        "value__loss": "bce",
+        "value__anchor": "shrunken_group",
+    }
+    # Any explained variance passes this bar, so the run ends after its first step.
+    critics_only = _config(
+        model,
+        num_steps=4,
+        algorithm__critic_warmup_steps=4,
+        value__stop_at_explained_variance=-1e9,
+        **recipe,
+    )
+    assert train(critics_only, tmp_path / "critics", reward=_share_of_digits)["steps"] == 1
+    assert train(critics_only, tmp_path / "critics", reward=_share_of_digits)["steps"] == 1
+    assert "the run is finished: its explained variance reached" in capsys.readouterr().out
+    started = _config(model, critic__path=str(tmp_path / "critics"), **recipe)
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    train(started, whole, reward=_share_of_digits)
+    for num_steps in (1, 2):
+        config = dataclasses.replace(started, num_steps=num_steps)
+        train(config, resumed, reward=_share_of_digits)
+    assert_trees_equal(_saved(whole, 2), _saved(resumed, 2))
+    assert (
+        _untimed(read_metrics(whole / "metrics.jsonl"))[2]
+        == (_untimed(read_metrics(resumed / "metrics.jsonl"))[2])
+    )
+    assert read_settings(str(whole)).value.warm_start == str(tmp_path / "critics")

@@ -33,6 +33,12 @@ def _check_head_and_loss(config: Config) -> None:
             f"config.value.clip_eps is {value.clip_eps}, which clips the squared error, but "
             f"config.value.loss is {value.loss!r}; set clip_eps to 0"
         )
+    if config.algorithm.overlong_buffer and value.head != "linear":
+        raise ConfigError(
+            f"config.value.head is {value.head!r}, for rewards from 0 to 1, but rewards may be "
+            "below 0 with config.algorithm.overlong_buffer; set head to 'linear', or "
+            "overlong_buffer to 0"
+        )
     if value.head == "bins":
         bounds = value.bin_range
         if len(bounds) != 2 or not bounds[0] <= 0 < 1 <= bounds[1]:

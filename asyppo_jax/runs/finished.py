@@ -16,6 +16,8 @@ def is_finished(state: TrainState, config: Config, workdir: str) -> bool:
     step = int(state.step)
     if 0 < config.num_steps <= step:
         return True
+    if step == 0 or config.value.stop_at_explained_variance is None:
+        return False
     rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
     return any(passes_bar(config, row) for row in rows if row["step"] == step)
 
