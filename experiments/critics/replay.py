@@ -32,8 +32,8 @@ def replay(
     key = jax.random.key_data(jax.random.split(jax.random.key(config.seed), 3)[2])
     mesh = make_mesh(config.mesh, jax.devices()[:1])
 
-    @jax.jit
-    def learn(params, optimizer_state, step, rollout):
+    @jax.jit  # the key is an argument, so that all seeds share one compiled program
+    def learn(params, optimizer_state, key, step, rollout):
         static = {"networks": networks, "config": config}
         experience, metrics = score_rollout(params, key, step, rollout, **static)
         params, optimizer_state, more = step_critics(
@@ -41,14 +41,18 @@ def replay(
         )
         return params, optimizer_state, metrics | more
 
+    @jax.jit
+    def init_heads(params, rollout):
+        return init_heads_from_rollout(params, rollout, networks, config)
+
     with jax.set_mesh(mesh):
         for step in range(max(at)):
             rollout = load_rollout(record / f"rollout_{step + 1:02}.npz")
             rollout = jax.device_put(rollout)
             if step == 0 and config.value.head_init == "rollout":
-                params = init_heads_from_rollout(params, rollout, networks, config)
+                params = init_heads(params, rollout)
             params, optimizer_state, metrics = learn(
-                params, optimizer_state, np.int32(step), rollout
+                params, optimizer_state, key, np.int32(step), rollout
             )
             if step + 1 in at:
                 states = load_states(record / f"states_{step + 1:02}.npz")
