@@ -29,6 +29,7 @@ NAVIGATION = {
     },
     "Method": {
         "Equations and choices": "docs/method",
+        "What the critics know": "docs/critics",
         "Your own loss, reward, task": "docs/your_own",
     },
     "Notebooks": {

@@ -39,13 +39,22 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from asyppo_jax import from_config_dict, load_actor, load_critics, make_experience
+from asyppo_jax import (
+    from_config_dict,
+    load_actor,
+    load_critics,
+    make_experience,
+    sample_states,
+    value_errors,
+    values_at,
+)
+from asyppo_jax.evaluation.value_plot import value_figure
 from asyppo_jax.runs.checkpoint import is_run
 from asyppo_jax.runs.rollout_files import token_texts
 from asyppo_jax.sampling.sampler import read_answers, training_options
 from asyppo_jax.tasks.prompts import make_prompts
 from asyppo_jax.tasks.records import load_records
-from asyppo_jax.tasks.rewards import exact
+from asyppo_jax.tasks.rewards import RewardPool, exact
 from asyppo_jax.tasks.tokenizers import pad_token_id, stop_token_ids
 from asyppo_jax.train import train
 from configs import quickstart
@@ -188,6 +197,20 @@ right.plot([0, 1], [0, 1], color="grey", linewidth=1)
 right.plot([mean[bins == b].mean() for b in large], [outcome[bins == b].mean() for b in large], "o")
 right.set(xlabel="value", ylabel="reward in the end", xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
 plt.show()
+
+# %% [markdown]
+# ## Do they know something?
+#
+# The value of a state is the mean reward of its continuations, and that can be sampled: from
+# prefixes of answers, with the same sampler. The dashed line is what the mean reward of all answers
+# would be wrong by, the red one what the mean reward of the group's other answers (GRPO's baseline)
+# is wrong by. `python -m experiments.value_truth` does the same with more samples.
+
+# %%
+with RewardPool(config.reward) as pool:
+    states = sample_states(actor, prompts[:8], pool, group_size=8, continuations=16)
+positions = value_errors(states, values_at(critics, states), config.algorithm)
+value_figure(positions, f"{states.values.size} states of known value")
 
 # %% [markdown]
 # Rollouts saved by a run (`config.log.rollouts_every`) can be shown in a browser in the same way:
