@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from asyppo_jax.algorithm.forward import ensemble_outputs
+from asyppo_jax.algorithm.forward import ensemble_outputs, value_anchor
 from asyppo_jax.config import Config, ValueConfig
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.ops.masked import masked_mean, masked_variance
@@ -24,29 +24,38 @@ def init_heads_from_rollout(
 
         z = s (w·h − m) + z₀,   V(z₀) = mean reward,   s = `head_std` / (V'(z₀) std(w·h))
 
-    with m the mean of w·h. With an anchor z₀ is then taken off, because the anchor has the mean.
-    For "bins", z₀ is the log of the mean target distribution, and V'(z₀) is the gradient of the
-    mean of a softmax.
+    with m the mean of w·h. With an anchor a, whose mean over tokens is ā, it is
+    z = s (w·h − m) + z₀ − V⁻¹(ā): long answers may be better ones, which a mean of answers does not
+    know. For "bins", z₀ is the log of the mean target distribution, and V'(z₀) is the gradient of
+    the mean of a softmax.
     """
     mask = rollout.completion_mask & rollout.reward_valid[:, None]
-    mean_reward = masked_mean(jnp.broadcast_to(rollout.rewards[:, None], mask.shape), mask)
+    mean_reward = _mean_over_tokens(rollout.rewards, mask)
+    anchor = value_anchor(rollout, config.sampling.group_size, config.value.anchor)
+    mean_anchor = None if anchor is None else _mean_over_tokens(anchor, mask)
     outputs = ensemble_outputs(params, rollout, networks, config)
     head, kernel, bias = networks.value_head, params["value_kernel"], params["value_bias"]
-    rescale = _rescale_bins if head.kind == "bins" else _rescale
 
     def of_critic(outputs, kernel, bias):
         raw = outputs - bias.reshape(1, 1, *bias.shape)
-        return rescale(raw, kernel, mean_reward, rollout, mask, head, config.value)
+        if head.kind == "bins":
+            return _rescale_bins(raw, kernel, rollout, mask, head, config.value)
+        kernel, bias = _rescale(raw, kernel, mean_reward, mask, head, config.value)
+        return kernel, bias if mean_anchor is None else bias - head.inverse(mean_anchor)
 
     kernel, bias = jax.vmap(of_critic)(outputs, kernel, bias)
     return {**params, "value_kernel": kernel, "value_bias": bias}
+
+
+def _mean_over_tokens(of_answers: Float[Array, " B"], mask: Bool[Array, "B C"]) -> Float[Array, ""]:
+    """The mean over real tokens of one number per answer."""
+    return masked_mean(jnp.broadcast_to(of_answers[:, None], mask.shape), mask)
 
 
 def _rescale(
     raw: Float[Array, "B C"],
     kernel: Float[Array, " D"],
     mean_reward: Float[Array, ""],
-    rollout: Rollout,
     mask: Bool[Array, "B C"],
     head: ValueHead,
     config: ValueConfig,
@@ -54,14 +63,12 @@ def _rescale(
     start = head.inverse(mean_reward)
     slope = jax.grad(head.value)(start)
     scale = _scale(slope * raw, mask, config)
-    start = start if config.anchor == "none" else jnp.zeros_like(start)
     return scale * kernel, start - scale * masked_mean(raw, mask)
 
 
 def _rescale_bins(
     raw: Float[Array, "B C M"],
     kernel: Float[Array, "D M"],
-    mean_reward: Float[Array, ""],
     rollout: Rollout,
     mask: Bool[Array, "B C"],
     head: ValueHead,
