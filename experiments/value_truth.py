@@ -141,7 +141,7 @@ def table(result: dict[str, Any]) -> str:
         "corr(group)": "correlation_group_mean",
         "bias": "bias",
         "sigma": "sigma",
-        "rho(sigma,err)": "sigma_spearman",
+        "rho(sigma,err)": "sigma_rank_correlation",
     }
     lines = [
         f"{result['method']}, step {result['step']}: {result['prompts']} problems x "

@@ -39,8 +39,10 @@ class PositionErrors(TypedDict):
     bias: float | None  # mean of V̄ − V̂*
     bias_each: list[float]
     sigma: float | None  # mean of σ
-    # Spearman's rank correlation of σ with (V̄ − V̂*)²: above 0, disagreement finds errors.
-    sigma_spearman: float | None
+    # The correlation of σ's ranks with (V̄ − V̂*)² less the sampling error of V̂*: above 0,
+    # disagreement finds errors. (V̄ − V̂*)² itself would be no measure: where V* is near ½, V̂* is
+    # noisier, and σ is often larger.
+    sigma_rank_correlation: float | None
     # The error of V̄ where a mask drops the token and where it keeps it. The advantage mask drops
     # the lowest σ of all tokens, the entropy mask the highest.
     mse_lowest_sigma: float | None
@@ -161,7 +163,9 @@ def _at_position(
         bias=float(np.mean(mean - truth)) if num_critics else None,
         bias_each=[float(np.mean(v - truth)) for v in values],
         sigma=float(np.mean(sigma)) if num_critics > 1 else None,
-        sigma_spearman=_spearman(sigma, (mean - truth) ** 2) if num_critics > 1 else None,
+        sigma_rank_correlation=_pearson(rankdata(sigma), (mean - truth) ** 2 - noise)
+        if num_critics > 1
+        else None,
         mse_lowest_sigma=parts[0],
         mse_above_lowest_sigma=parts[1],
         mse_highest_sigma=parts[2],
@@ -171,10 +175,6 @@ def _at_position(
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float | None:
     return _if_both_vary(x, y, lambda: _correlation(x, y))
-
-
-def _spearman(x: np.ndarray, y: np.ndarray) -> float | None:
-    return _if_both_vary(x, y, lambda: _correlation(rankdata(x), rankdata(y)))
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:

@@ -48,7 +48,7 @@ def value_figure(positions: Sequence[PositionErrors], title: str = "") -> Figure
     errors.axhline(0, color=GREY, linewidth=0.6)
     draw(correlations, "correlation", "critics' mean", BLUE)
     draw(correlations, "correlation_group_mean", "group's other answers", VERMILION)
-    draw(correlations, "sigma_spearman", "rank of σ with the error", GREEN)
+    draw(correlations, "sigma_rank_correlation", "rank of σ with the error", GREEN)
     correlations.set_title("correlation with the true value")
     correlations.set_ylim(-1.05, 1.05)
     draw(bias, "value_truth", "true value", GREY, "--")

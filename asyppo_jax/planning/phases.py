@@ -219,6 +219,7 @@ def rollout_shapes(config: Config, mesh: Mesh) -> Rollout:
         log_probs=shape(sizes.completion, dtype=jnp.float32),
         rewards=shape(dtype=jnp.float32),
         reward_valid=shape(dtype=bool),
+        truncated=shape(dtype=bool),
     )
 
 

@@ -6,6 +6,7 @@ log-probs are computed here, for a few sequences, and without noise: no number o
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -25,6 +26,7 @@ from asyppo_jax.runs.rollout_files import SavedAnswer, write_rollout_file
 from asyppo_jax.runs.save_rollouts import answer_fields, log_probs_and_entropy_of
 from asyppo_jax.runtime.multi_host import is_first
 from asyppo_jax.runtime.sharding import constrain_batch, replicated
+from asyppo_jax.sampling.rollouts import with_rewards
 from asyppo_jax.sampling.sampler import Sampler
 from asyppo_jax.tasks.prompts import Prompt
 from asyppo_jax.types import Params, Rollout, TrainState
@@ -58,8 +60,9 @@ def make_heldout_saver(
             f"and config.evaluation.batch_size is {batch_size}, or 0 to save none"
         )
     num_answers = num_prompts * config.evaluation.num_samples
-    data = mesh.shape["data"]
-    num_rows = -(-num_answers // data) * data  # the batch is a multiple of the data axis, too
+    # Complete groups on every shard; the batch is a multiple of both, too.
+    unit = math.lcm(mesh.shape["data"], config.evaluation.num_samples)
+    num_rows = -(-num_answers // unit) * unit
     on_device = state_shardings(config, networks, mesh).critic_params
     jit = partial(jax.jit, out_shardings=replicated(mesh))  # so that the first process can read it
 
@@ -74,6 +77,12 @@ def make_heldout_saver(
 
     def save(state: TrainState, rollout: Rollout, rewards: np.ndarray, valid: np.ndarray) -> None:
         critic_params = jax.device_put(state.critic_params, on_device)  # they may be offloaded
+        # Values around an anchor need the rewards of the group; the last batch may be filled up.
+        size = len(rollout.rewards)
+        of_rows, valid_rows = (
+            np.pad(x, (0, max(0, size - len(x))))[:size] for x in (rewards, valid)
+        )
+        rollout = with_rewards(rollout, of_rows, valid_rows, mesh)
         arrays = (
             *actor_rows(state.actor_params, rollout),
             *values_and_std(critic_params, rollout),
@@ -116,6 +125,10 @@ def values_of(
     shape = rollout.completion_mask.shape
     if config.algorithm.num_critics == 0:
         return jnp.zeros((0, *shape), jnp.float32), jnp.zeros(shape, jnp.float32)
-    config = dataclasses.replace(config, batching=plain_batching(shape[0], config))
+    config = dataclasses.replace(
+        config,
+        batching=plain_batching(shape[0], config),
+        sampling=dataclasses.replace(config.sampling, group_size=config.evaluation.num_samples),
+    )
     values = ensemble_values(critic_params, rollout, networks, config)
     return values, value_mean_and_std(values)[1]

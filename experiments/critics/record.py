@@ -1,5 +1,6 @@
 """Rollouts of one run and states of known value, saved so that many critics can learn from them."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from asyppo_jax.algorithm.train_step import phase_key
-from asyppo_jax.config import Config
+from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.evaluation.true_values import States, sample_states
 from asyppo_jax.runs.setup import Run, first_state, prepare
 from asyppo_jax.sampling.loaded import LoadedActor
@@ -35,7 +36,16 @@ def record(config: Config, directory: Path, num_steps: int, measure: Measure) ->
     Files: rollout_01.npz, …; states_03.npz, … `done.json` marks a complete record; one that was
     interrupted starts again.
     """
+    settings = json.loads(
+        json.dumps({"config": dataclasses.asdict(config), **measure._asdict(), "last": num_steps})
+    )
     if (directory / "done.json").is_file():
+        recorded = json.loads((directory / "done.json").read_text())
+        differ = [name for name, value in settings.items() if recorded[name] != value]
+        if differ:
+            raise ConfigError(
+                f"{directory} is a record with another {differ[0]}; give another --workdir"
+            )
         return
     directory.mkdir(parents=True, exist_ok=True)
     run = prepare(config)
@@ -46,12 +56,15 @@ def record(config: Config, directory: Path, num_steps: int, measure: Measure) ->
         state = first_state(run)
         for step in tqdm(range(1, num_steps + 1), desc=f"record {directory}"):
             rollout = _sample(run, state, next(data), pool)
+            if step == 1 and run.init_heads is not None:
+                heads = run.init_heads(state.critic_params, rollout)
+                state = state.replace(critic_params=heads)
             save(directory / f"rollout_{step:02}.npz", rollout)
             state, _ = run.train_step(state, rollout)
             if step in measure.steps:
                 states = _measure(run, state, pool, measure)
                 save(directory / f"states_{step:02}.npz", states)
-    (directory / "done.json").write_text(json.dumps(measure._asdict() | {"seed": config.seed}))
+    (directory / "done.json").write_text(json.dumps(settings))
 
 
 def _sample(run: Run, state: TrainState, prompts: Any, pool: RewardPool) -> Rollout:
@@ -59,7 +72,7 @@ def _sample(run: Run, state: TrainState, prompts: Any, pool: RewardPool) -> Roll
     chunks = list(sample_in_chunks(run.sampler, state.actor_params, prompts, key, run.mesh, 1))
     rollout, answers = join_chunks(chunks, run.mesh)
     scores = pool.score(answers.problems, answers.completions, answers.answers, answers.records)
-    return with_rewards(rollout, scores.rewards, scores.valid, run.mesh)
+    return with_rewards(rollout, scores.rewards, scores.valid, run.mesh, answers.truncated)
 
 
 def _measure(run: Run, state: TrainState, pool: RewardPool, measure: Measure) -> States:

@@ -20,7 +20,7 @@ _COLUMNS = (
     "var_truth",
     "bias",
     "correlation",
-    "sigma_spearman",
+    "sigma_rank_correlation",
     "explained_variance",
 )
 Row = dict[str, Any]
@@ -113,6 +113,8 @@ def table(rows: Sequence[Row], steps: Sequence[int], names: Sequence[str]) -> st
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name in names:
         mine = [row for row in rows if row["variant"] == name]
+        if not set(steps) <= {row["step"] for row in mine}:
+            continue  # measured after other steps
         cells = [name, str(len({row["seed"] for row in mine}))]
         for step in steps:
             at = [row for row in mine if row["step"] == step]
@@ -123,7 +125,7 @@ def table(rows: Sequence[Row], steps: Sequence[int], names: Sequence[str]) -> st
             f"{ratio(at, 'mse_group_mean', 0.3):.2f}",
             f"{average(at, 'bias', 0.0):+.2f}",
             f"{average(at, 'correlation', 0.15):.2f}",
-            f"{average(mine, 'sigma_spearman', 0.15):+.2f}",
+            f"{average(at, 'sigma_rank_correlation', 0.15):+.2f}",
             f"{average(at, 'explained_variance', 0.0):.2f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")

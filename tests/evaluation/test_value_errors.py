@@ -59,7 +59,7 @@ def test_errors_of_critics_that_are_the_truth_plus_a_constant():
         assert errors["correlation"] == pytest.approx(1.0)
         assert errors["states"] == 6
         assert errors["sigma"] == pytest.approx(0.375)
-        assert errors["sigma_spearman"] is None  # σ is the same everywhere
+        assert errors["sigma_rank_correlation"] is None  # σ is the same everywhere
     # The constant is the mean of the five valid rewards, 3/5.
     assert first["mse_constant"] == pytest.approx(np.mean((0.6 - TRUTH[0]) ** 2))
 
@@ -83,7 +83,7 @@ def test_sigma_that_finds_the_errors_has_a_positive_rank_correlation():
     spread = np.linspace(0.0, 0.5, B)
     values[0, :, 2] += 2 * spread  # σ = spread, and the mean is wrong by spread
     errors = value_errors(make_states(TRUTH), values, AlgorithmConfig())[1]
-    assert errors["sigma_spearman"] == pytest.approx(1.0)
+    assert errors["sigma_rank_correlation"] == pytest.approx(1.0)
     half = AlgorithmConfig(advantage_mask_fraction=0.0, entropy_mask_fraction=3 / 30)
     errors = value_errors(make_states(TRUTH), values, half)[1]
     # Three tokens of 30 are dropped: those of the largest σ, all at this position.
