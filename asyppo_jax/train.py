@@ -75,7 +75,8 @@ def train(
             one-sentence message.
     """
     started = time.perf_counter()
-    config, workdir = with_functions(config, loss, reward), os.fspath(workdir)
+    workdir = os.fspath(workdir)
+    config = with_functions(config, loss, reward, workdir)
     check_packages(workdir)
     checkpoints.check_same_run(workdir, dataclasses.asdict(config))
     try:

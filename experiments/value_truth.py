@@ -57,6 +57,7 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         sys.exit("stopped; nothing was written")
     print(table(result))
+    print(f"written to {result['output']}/value_truth.json and value_truth.png")
     if _JSON.value:
         print(json.dumps(result))
 
@@ -97,6 +98,8 @@ def measure(workdir: str) -> dict[str, Any]:
         if critics
         else np.zeros((0, *states.rollout.completion_mask.shape))
     )
+    output = epath.Path(_OUTPUT.value or f"{workdir.rstrip('/')}/value_truth/step_{actor.step}")
+    output.mkdir(parents=True, exist_ok=True)
     result = {
         "run": workdir,
         "step": actor.step,
@@ -105,10 +108,9 @@ def measure(workdir: str) -> dict[str, Any]:
         "continuations": _CONTINUATIONS.value,
         "seed": _SEED.value,
         "method": run.algorithm.method,
+        "output": str(output),
         "positions": value_errors(states, values, run.algorithm),
     }
-    output = epath.Path(_OUTPUT.value or f"{workdir.rstrip('/')}/value_truth/step_{actor.step}")
-    output.mkdir(parents=True, exist_ok=True)
     (output / "value_truth.json").write_text(json.dumps(result, indent=1) + "\n")
     plot_value_errors(
         result["positions"], output / "value_truth.png", title=f"{workdir}, step {actor.step}"
@@ -134,6 +136,7 @@ def table(result: dict[str, Any]) -> str:
         "at": "fraction",
         "value": "value_truth",
         "var": "var_truth",
+        "n": "distinct",
         "critics": "mse_value",
         "group": "mse_group_mean",
         "const": "mse_constant",
@@ -146,8 +149,9 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"{result['method']}, step {result['step']}: {result['prompts']} problems x "
         f"{result['group']} answers, {result['continuations']} continuations per prefix",
-        "squared errors against the true value: critics = their mean, group = the mean reward of "
-        "the group's other answers, const = the mean reward",
+        "squared errors against the true value, less its sampling error (so they may be below 0): "
+        "critics = their mean, group = the mean reward of the group's other answers, const = the "
+        "mean reward; n = different prefixes",
         "  ".join(f"{name:>6}" for name in columns),
     ]
     for row in result["positions"]:
@@ -164,11 +168,28 @@ def table(result: dict[str, Any]) -> str:
         ):
             cells = [f"{_number(r[dropped])} / {_number(r[kept])}" for r in result["positions"]]
             lines.append(f"  {name:13}  {',  '.join(cells)}")
+    if critics:
+        lines.append(_verdict(result["positions"]))
     return "\n".join(lines)
 
 
-def _cell(name: str, value: float | None) -> str:
-    text = f"{value:.0%}" if name == "at" and value is not None else _number(value)
+def _verdict(positions: list[dict[str, Any]]) -> str:
+    """One sentence on the critics' mean beside the two baselines, from 15% of the answers on."""
+    late = [row for row in positions if row["fraction"] >= 0.15] or positions
+    error, group, constant = (
+        sum(row[name] for row in late) for name in ("mse_value", "mse_group_mean", "mse_constant")
+    )
+    if constant <= 0:
+        return "the states have one value, up to the sampling error: there is nothing to know"
+    return (
+        f"from 15% on the critics' error is {error / constant:.2f} of that of the mean reward, "
+        f"which knows nothing; that of the group's other answers is {group / constant:.2f} of it"
+    )
+
+
+def _cell(name: str, value: Any) -> str:
+    formats = {"at": ".0%", "n": "d"}
+    text = format(value, formats[name]) if name in formats and value is not None else _number(value)
     return f"{text:>{max(6, len(name))}}"
 
 

@@ -147,7 +147,7 @@ def _metrics(sums: Metrics, maxima: Metrics, norm: Array) -> Metrics:
         "rollout/log_prob_gap": (sums["gap"] / tokens)[0],
         "rollout/log_prob_gap_max": maxima["gap"][0],
     }
-    if "low_std" in sums:
+    if "low_overlap" in sums:
         metrics |= mask_metrics(sums)
     if "kl_to_reference" in sums:
         metrics["actor/kl_to_reference"] = jnp.mean(sums["kl_to_reference"] / tokens)

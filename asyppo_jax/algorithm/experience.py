@@ -136,7 +136,7 @@ def _whiten(
     )
 
 
-def summarize(experience: Experience, group_size: int) -> dict[str, Array]:
+def summarize(experience: Experience, group_size: int, config: AlgorithmConfig) -> dict[str, Array]:
     """The rollout's and the critics' metrics of a step, before any update: scalars by name.
 
     To add a metric of a step, add it here, or to `actor_update` or `critic_update`.
@@ -175,21 +175,24 @@ def summarize(experience: Experience, group_size: int) -> dict[str, Array]:
     for k in range(num_critics):
         name = f"critic/explained_variance_{k}"
         metrics[name] = explained_variance(experience.values[k], returns, mask)
-    return metrics | _variance_metrics(experience, group_size)
+    return metrics | _variance_metrics(experience, group_size, config)
 
 
-def _variance_metrics(experience: Experience, group_size: int) -> dict[str, Array]:
+def _variance_metrics(
+    experience: Experience, group_size: int, config: AlgorithmConfig
+) -> dict[str, Array]:
     """Where the critics explain the returns, and where values and σ vary.
 
-    The explained variance is split into the parts of `variance_parts`: between prompts, between the
-    answers of a prompt, and within answers. A return is the same at every token of an answer (at
-    γ = 1), so the last part is −Var_t(V̄) / Var(R): what the values' movement costs, also that of
-    perfect values.
+    The explained variance of Monte-Carlo returns is split into the parts of `variance_parts`:
+    between prompts, between the answers of a prompt, and within answers. At γ = 1 a return is the
+    same at every token of an answer, so the last part is −Var_t(V̄) / Var(R): what the values'
+    movement costs, also that of perfect values.
     """
     mask, std = experience.loss_mask, experience.value_std
     mean = jnp.mean(experience.values, axis=0)
-    returns = variance_parts(experience.returns, mask, group_size)
-    residuals = variance_parts(experience.returns - mean, mask, group_size)
+    targets = discounted_rewards(experience.rollout, mask, config)
+    returns = variance_parts(targets, mask, group_size)
+    residuals = variance_parts(targets - mean, mask, group_size)
     values, stds = variance_parts(mean, mask, group_size), variance_parts(std, mask, group_size)
     total = returns.total
     explained = {

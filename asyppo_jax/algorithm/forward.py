@@ -70,22 +70,32 @@ def ensemble_values(params: Params, rollout: Rollout, networks: Networks, config
 
     With `config.value.anchor` they depend on the rewards of other responses, too.
     """
-    head = networks.value_head
-    outputs = ensemble_outputs(params, rollout, networks, config)
     anchor = value_anchor(rollout, config.sampling.group_size, config.value.anchor)
-    if anchor is not None:
-        outputs += head.inverse(anchor)[None, :, None]
-    return head.value(outputs)
+    if anchor is None:
+        return _ensemble(completion_values, params, rollout, networks, config)
+    outputs, head = ensemble_outputs(params, rollout, networks, config), networks.value_head
+    return head.value(outputs + head.inverse(anchor)[None, :, None])
 
 
 def ensemble_outputs(params: Params, rollout: Rollout, networks: Networks, config: Config) -> Array:
     """The outputs z of every critic's value head: [K, B, C] or [K, B, C, bins], float32."""
+    return _ensemble(completion_outputs, params, rollout, networks, config)
+
+
+def _ensemble(
+    read: Callable[[Params, Rows, Networks], Array],
+    params: Params,
+    rollout: Rollout,
+    networks: Networks,
+    config: Config,
+) -> Array:
+    """What `read` gives for each critic, in microbatches: [K, B, C, ...]."""
     rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
     num_critics = jax.tree.leaves(params)[0].shape[0]
     stack = critic_placement(networks, config, num_critics).for_compute(params)
 
     def outputs(rows: Rows) -> Array:
-        outputs_of_critics = per_critic(lambda critic: completion_outputs(critic, rows, networks))
+        outputs_of_critics = per_critic(lambda critic: read(critic, rows, networks))
         return jnp.moveaxis(outputs_of_critics(stack), 0, 2)
 
     critics_third = per_sequence(outputs, rows, config.batching, config.sampling.group_size)

@@ -18,7 +18,8 @@ def init_heads_from_rollout(
 ) -> Params:
     """The stacked critics with value heads such that mean V = mean reward, std V = `head_std`.
 
-    Both are over the real tokens of the rollout, for each critic; rewards are in [0, 1]. A new head
+    Both are over the real tokens of the rollout, for each critic, and of V less its anchor; rewards
+    are in [0, 1], and a bounded head starts at least 0.02 from its ends. A new head
     is noise, and its values are too: large ones make the first gradients fit the noise away, and a
     wrong mean makes them overshoot. The head keeps its direction w:
 

@@ -18,13 +18,16 @@ def mask_sums(
     """Sums over the real tokens of a microbatch, of which `mask_metrics` makes metrics.
 
     The gradient of the clipped objective with respect to log π(token) is n ρ A, or 0 where the clip
-    holds. Ranks of the entropy are within the microbatch.
+    holds. Ranks of the entropy are within the microbatch, and what independent ranks would give
+    there is taken off.
     """
     mask = rows.mask
     low_std, high_std = mask & ~rows.advantage_mask, mask & ~rows.entropy_mask
     clipped = jnp.where(
         rows.advantages > 0, ratio > 1 + config.clip_eps_high, ratio < 1 - config.clip_eps_low
     )
+    if config.dual_clip:
+        clipped |= (rows.advantages < 0) & (ratio > config.dual_clip)
     gradient = jnp.where(clipped, 0.0, rows.length_normalizer * ratio * rows.advantages)
     weighted_entropy = rows.length_normalizer * entropy
     return {
@@ -32,28 +35,28 @@ def mask_sums(
         "squared_gradient_dropped": masked_sum(jnp.square(gradient), low_std),
         "bonus": masked_sum(weighted_entropy, mask),
         "bonus_dropped": masked_sum(weighted_entropy, high_std),
-        "low_std": jnp.sum(low_std).astype(jnp.float32),
-        "high_std": jnp.sum(high_std).astype(jnp.float32),
-        "low_std_and_entropy": _overlap(entropy, low_std, mask),
-        "high_std_and_entropy": _overlap(-entropy, high_std, mask),
+        **_overlap("low", entropy, low_std, mask),
+        **_overlap("high", -entropy, high_std, mask),
     }
 
 
 def _overlap(
-    x: Float[Array, "R n"], chosen: Bool[Array, "R n"], mask: Bool[Array, "R n"]
-) -> Float[Array, ""]:
-    """How many of the m chosen tokens are among the m smallest of `x`."""
-    ordered = jnp.sort(jnp.where(mask, x, jnp.inf).ravel())
-    count = jnp.sum(chosen)
-    threshold = ordered[jnp.maximum(count - 1, 0)]
-    return jnp.sum(chosen & (x <= threshold)).astype(jnp.float32)
+    name: str, x: Float[Array, "R n"], chosen: Bool[Array, "R n"], mask: Bool[Array, "R n"]
+) -> Metrics:
+    """How many of the m chosen of n tokens are among the m smallest of `x`, less m² / n.
+
+    m² / n is the expectation for independent ranks. The second number is the largest possible.
+    """
+    order = jnp.argsort(jnp.where(mask, x, jnp.inf).ravel())
+    rank = jnp.zeros_like(order).at[order].set(jnp.arange(order.size))
+    count = jnp.sum(chosen).astype(jnp.float32)
+    expected = jnp.square(count) / jnp.maximum(jnp.sum(mask), 1)
+    found = jnp.sum(chosen & (rank.reshape(x.shape) < count)).astype(jnp.float32)
+    return {f"{name}_overlap": found - expected, f"{name}_possible": count - expected}
 
 
 def mask_metrics(sums: Metrics) -> Metrics:
-    """The metrics of an update from `mask_sums` of its minibatches [E].
-
-    With independent ranks an overlap is the mask's fraction, on average.
-    """
+    """The metrics of an update from `mask_sums` of its minibatches [E]."""
 
     def share(part: str, total: str) -> Array:
         return jnp.sum(sums[part]) / jnp.maximum(jnp.sum(sums[total]), 1e-12)
@@ -63,8 +66,8 @@ def mask_metrics(sums: Metrics) -> Metrics:
         "actor/advantage_mask_gradient": share("squared_gradient_dropped", "squared_gradient"),
         # Of the entropy bonus.
         "actor/entropy_mask_bonus": share("bonus_dropped", "bonus"),
-        # Of the tokens with the lowest (highest) σ, those that also have the lowest (highest)
-        # entropy.
-        "ensemble/low_std_low_entropy": share("low_std_and_entropy", "low_std"),
-        "ensemble/high_std_high_entropy": share("high_std_and_entropy", "high_std"),
+        # 1: the tokens with the lowest (highest) σ are those with the lowest (highest) entropy; 0:
+        # as many of them as with independent ranks.
+        "ensemble/low_std_low_entropy": share("low_overlap", "low_possible"),
+        "ensemble/high_std_high_entropy": share("high_overlap", "high_possible"),
     }

@@ -154,7 +154,7 @@ def score_rollout(
         group_size=config.sampling.group_size,
         config=config.algorithm,
     )
-    return experience, summarize(experience, config.sampling.group_size)
+    return experience, summarize(experience, config.sampling.group_size, config.algorithm)
 
 
 def step_critics(

@@ -122,6 +122,18 @@ def _split(name: str) -> tuple[str, str]:
     return section, field
 
 
+# Names of TRL and verl whose nearest name here, by its letters, would be a wrong one.
+_ELSEWHERE = {
+    "beta": "algorithm.kl_coef",
+    "num_generations": "sampling.group_size",
+    "epsilon": "algorithm.clip_eps_low",
+    "epsilon_high": "algorithm.clip_eps_high",
+    "num_iterations": "algorithm.actor_epochs",
+    "delta": "algorithm.dual_clip",
+    "lam": "algorithm.gae_lambda",
+}
+
+
 def unknown_setting(name: str) -> str:
     """One sentence on a name "section.field" that is not a setting: its new name, or the nearest.
 
@@ -131,6 +143,8 @@ def unknown_setting(name: str) -> str:
         for old in olds:
             if name in (old, _split(old)[1]):
                 return f"config.{old} is now config.{new}; docs/configs.md has its values"
+    if there := _ELSEWHERE.get(name.rpartition(".")[2]):
+        return f"config.{name} is not a setting; here it is config.{there}"
     names = setting_names()
     if own := [full for full in names if full.startswith(f"{name}.")]:  # the name of a section
         return f"config.{name} is not a setting; did you mean config.{own[0]}?"

@@ -22,8 +22,8 @@ class ValueConfig:
     head_init: Literal["noise", "rollout"] = "noise"
     head_std: float = 0.03
     # What a critic's output is added to (with a bounded head, before the bound). "group": the mean
-    # reward of the group's other answers; "shrunken_group": the same, shrunken to the mean reward
-    # of the other groups by the share of variance that is not between prompts; "none": nothing.
+    # reward of the group's other answers; "shrunken_group": the same, the closer to the mean reward
+    # of the other groups the less prompts differ; "none": nothing.
     anchor: Literal["none", "group", "shrunken_group"] = "none"
     # "squared_error" [P]; "bce": binary cross-entropy (needs the head "sigmoid"); cross-entropy to
     # a distribution over bins (needs the head "bins"): "two_hot", or "hl_gauss", the Gaussian of

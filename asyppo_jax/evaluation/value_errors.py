@@ -27,6 +27,7 @@ class PositionErrors(TypedDict):
 
     fraction: float
     states: int  # answers whose state at this fraction has a known value
+    distinct: int  # different prefixes among them
     value_truth: float  # mean of V*
     var_truth: float | None  # of V*: the error of the best constant
     mse_value: float | None  # of the mean value V̄
@@ -88,6 +89,7 @@ def value_errors(
         result.append(
             _at_position(
                 fraction,
+                states.num_distinct(f, known),
                 truth=states.values[f][known],
                 noise=states.squared_errors[f][known],
                 values=values[:, *at],
@@ -125,6 +127,7 @@ def _masks(
 
 def _at_position(
     fraction: float,
+    distinct: int,
     *,
     truth: Float[np.ndarray, " S"],
     noise: Float[np.ndarray, " S"],
@@ -151,6 +154,7 @@ def _at_position(
     return PositionErrors(
         fraction=float(fraction),
         states=len(truth),
+        distinct=distinct,
         value_truth=float(np.mean(truth)),
         var_truth=float(np.var(truth, ddof=1) - np.mean(noise)) if varies else None,
         mse_value=error(mean) if num_critics else None,
@@ -183,4 +187,6 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 def _if_both_vary(x: np.ndarray, y: np.ndarray, correlation: Callable[[], float]) -> float | None:
     """None if one of the two is constant to rounding, where a correlation would be noise."""
+    if len(x) < 3:
+        return None
     return correlation() if float(np.ptp(x)) > 1e-6 and float(np.ptp(y)) > 1e-6 else None

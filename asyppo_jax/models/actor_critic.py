@@ -123,7 +123,10 @@ class Networks:
     def critic_values(
         self, params: Params, tokens: Int[Array, "B T"], segments: Segments
     ) -> Float[Array, "B T"]:
-        """One critic's V at every token: entry t has seen tokens 0 … t. Callers vmap over K."""
+        """One critic's V at every token: entry t has seen tokens 0 … t. Callers vmap over K.
+
+        Without an anchor (`config.value.anchor`), which is added to `critic_outputs`.
+        """
         return self.value_head.value(self.critic_outputs(params, tokens, segments))
 
     def critic_outputs(

@@ -23,6 +23,8 @@ from asyppo_jax.models.formats.huggingface import (
     has_tensor,
     load_config,
     load_params,
+    load_value_anchor,
+    load_value_head,
 )
 from asyppo_jax.ops.value_heads import ValueHead
 from asyppo_jax.types import Params
@@ -136,6 +138,17 @@ def has_value_head(config: Config) -> bool:
     return has_tensor(critic_source(config).path, "score.weight")
 
 
+def _check_same_head(config: Config, head: ValueHead) -> None:
+    path = critic_source(config).path
+    of_path, anchor = load_value_head(path), load_value_anchor(path)
+    if of_path != head or anchor != config.value.anchor:
+        raise ModelError(
+            f"the critic {path} has the value head {of_path.kind!r} and the anchor {anchor!r}, but "
+            f"config.value.head is {head.kind!r} and anchor {config.value.anchor!r}; set both (and "
+            "bins and bin_range) as in the run that exported it"
+        )
+
+
 def load_critic_params(config: Config, networks: Networks) -> Params:
     """K equal trunks from the critics' checkpoint, stacked, each with a value head of its own.
 
@@ -154,6 +167,7 @@ def load_critic_params(config: Config, networks: Networks) -> Params:
             keys = jnp.broadcast_to(keys[:1], keys.shape)
         heads = np.asarray(jax.vmap(lambda k: init_value_kernel(k, shape))(keys))
     else:
+        _check_same_head(config, critic.head)
         heads = np.stack([params["value_kernel"]] * count)
     trunk = {
         "decoder": params["decoder"],

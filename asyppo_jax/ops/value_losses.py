@@ -87,15 +87,17 @@ def noise_weights(
     """The weight of each answer in the critics' loss: EasyPPO, arXiv 2609.36802.
 
     w_p ∝ 1 / max(σ_p, 1 / (2 √G)) with the population std σ_p of the prompt's valid rewards (in
-    [0, 1]); the mean over prompts is 1.
+    [0, 1]); the mean over prompts with a valid reward is 1.
     """
     rewards, valid = rewards.reshape(-1, group_size), valid.reshape(-1, group_size)
     count = jnp.maximum(jnp.sum(valid, axis=1, keepdims=True), 1)
     mean = jnp.sum(jnp.where(valid, rewards, 0.0), axis=1, keepdims=True) / count
     squares = jnp.where(valid, jnp.square(rewards - mean), 0.0)
     std = jnp.sqrt(jnp.sum(squares, axis=1) / count[:, 0])
-    weights = 1.0 / jnp.maximum(std, 0.5 / np.sqrt(group_size))
-    return jnp.repeat(weights / jnp.mean(weights), group_size)
+    scored = jnp.any(valid, axis=1)
+    weights = jnp.where(scored, 1.0 / jnp.maximum(std, 0.5 / np.sqrt(group_size)), 0.0)
+    mean_weight = jnp.sum(weights) / jnp.maximum(jnp.sum(scored), 1)
+    return jnp.repeat(weights / jnp.maximum(mean_weight, 1e-12), group_size)
 
 
 def _last_axis(x: Float[Array, " M"] | Int[Array, " M"], ndim: int) -> Array:

@@ -157,7 +157,7 @@ def first_state(run: Run) -> TrainState:
     return initial_state(config, networks, run.mesh, actor, critics)
 
 
-def with_functions(config: Config | Settings, loss: Any, reward: Any) -> Config:
+def with_functions(config: Config | Settings, loss: Any, reward: Any, workdir: str = "") -> Config:
     """The checked config, in which functions that were given have their names.
 
     If its critics start from those of a run, `critic` names their base model (`with_warm_start`).
@@ -166,7 +166,7 @@ def with_functions(config: Config | Settings, loss: Any, reward: Any) -> Config:
         ConfigError: the loss does not fit, a reward is no function, or the critics do not fit.
     """
     config = config if isinstance(config, Config) else from_config_dict(config)
-    config = with_warm_start(config)
+    config = with_warm_start(config, workdir)
     if loss is not None:
         check_loss(loss, config.algorithm)
         named = replace(config.algorithm, loss=function_name(loss))

@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 
+from asyppo_jax.algorithm.train_step import warmup_steps
 from asyppo_jax.config import Config
 from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics, write_summary
 from asyppo_jax.runs.plots import plot_run
@@ -31,6 +32,8 @@ def summarize_run(config: Config, workdir: str) -> dict[str, Any]:
         "seconds": rows[-1]["time/elapsed_s"],
         "seed": config.seed,
         "measure": measure,
+        "actor_updated": rows[-1]["step"] > warmup_steps(config),
+        "interval_after": [rows[-1].get(f"evaluate/accuracy_{end}") for end in ("low", "high")],
         **origin,
         "plots": [str(path) for path in plot_run(workdir, about, measure)],
     }
@@ -39,7 +42,7 @@ def summarize_run(config: Config, workdir: str) -> dict[str, Any]:
 
 
 def describe_result(summary: dict[str, Any], workdir: str) -> str:
-    """Three lines: the held-out results before and after, the plots, and the other files."""
+    """Some lines: the held-out results before and after, the plots, and the other files."""
     before, after = (_percent(summary[name]) for name in ("accuracy_before", "accuracy_after"))
     plots = [plot if in_bucket(plot) else os.path.relpath(plot) for plot in summary["plots"]]
     files = [METRICS_FILE, "summary.json"]
@@ -47,12 +50,25 @@ def describe_result(summary: dict[str, Any], workdir: str) -> str:
         files.append("tensorboard/")
     return "\n".join(
         [
-            f"held-out {summary['measure']} {before} -> {after} "
+            f"held-out {summary['measure']} {before} -> {after}{_interval(summary)} "
             f"in {summary['steps']} steps, {summary['seconds']:.0f} s (seed {summary['seed']})",
+            *_untrained(summary),
             f"plots    {', '.join(plots)}",
             f"metrics  {workdir}/{', '.join(files)}",
         ]
     )
+
+
+def _interval(summary: dict[str, Any]) -> str:
+    """The 95% interval of the last evaluation."""
+    low, high = summary["interval_after"]
+    return "" if low is None or high is None else f" [{low:.1%}, {high:.1%}]"
+
+
+def _untrained(summary: dict[str, Any]) -> list[str]:
+    if summary["actor_updated"]:
+        return []
+    return ["         these steps updated the critics only: the difference is sampling noise"]
 
 
 def _percent(reward: float | None) -> str:

@@ -1,7 +1,7 @@
 """Critics that start from those of another run: `config.critic.path = RUN`, or `value.warm_start`.
 
 A study pays for the critics' warm-up once: a run that updates critics only, then many runs that
-start with its critics. The optimizer states start anew.
+start with its critics. The optimizer states are new.
 """
 
 from dataclasses import replace
@@ -23,16 +23,21 @@ from asyppo_jax.types import Params
 _COPY_NOISE = 0.1
 
 
-def with_warm_start(config: Config) -> Config:
+def with_warm_start(config: Config, workdir: str = "") -> Config:
     """The config with `critic` as in the run whose critics it starts from; others unchanged.
 
     `config.critic.path` may name that run; then it becomes `config.value.warm_start`, and the path
-    the base model of its critics.
+    the base model of its critics. A run in `workdir` that started so no longer needs the other.
 
     Raises:
         ConfigError: the run has other numbers of critics, or other value heads; or it is no run.
     """
     run = config.value.warm_start or config.critic.path
+    if run and workdir and is_run(workdir):
+        begun = read_settings(workdir)
+        if begun.value.warm_start == run:
+            value = replace(config.value, warm_start=run)
+            return replace(config, critic=begun.critic, value=value)
     if not run or not (config.value.warm_start or is_run(run)):
         return config
     if not is_run(run):

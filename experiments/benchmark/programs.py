@@ -159,7 +159,7 @@ def step_program(inputs: Inputs, setting: Setting) -> Program:
         experience = make_experience(
             rollout, values, key, group_size=group, config=config.algorithm
         )
-        return experience, summarize(experience, config.sampling.group_size)
+        return experience, summarize(experience, group, config.algorithm)
 
     state, _, updates, updating = _updates(inputs)
     draw, (_, *rows), sampling = _sampler(inputs, setting, state.actor_params)

@@ -130,7 +130,7 @@ def test_the_spread_of_rewards_over_all_answers_and_within_groups():
     rewards = jnp.repeat(jnp.array([0.0, 1.0, 0.25, 0.75]), 8).at[jnp.array([16, 24])].set(1.0)
     valid = jnp.ones(32, bool).at[24].set(False)  # the only reward of its group that differs
     experience = _experience(rollout=rollout.replace(rewards=rewards, reward_valid=valid))
-    metrics = summarize(experience, 8)
+    metrics = summarize(experience, 8, config.algorithm)
     assert metrics["rollout/groups_without_spread"] == 0.75
     expected = np.asarray(rewards)[np.asarray(valid)].std()
     np.testing.assert_allclose(metrics["rollout/reward_std"], expected, rtol=1e-6)
@@ -168,7 +168,7 @@ def test_the_penalty_for_long_answers_reaches_advantages_and_returns_but_not_the
     for name in ("advantages", "returns", "advantage_mask", "entropy_mask", "actor_mask"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(expected, name), err_msg=name)
     np.testing.assert_array_equal(ours.rollout.rewards, rollout.rewards)
-    metrics = summarize(ours, 8)
+    metrics = summarize(ours, 8, make_config().algorithm)
     valid = np.asarray(rollout.reward_valid)
     mean = np.asarray(rollout.rewards)[valid].mean()
     np.testing.assert_allclose(metrics["rollout/reward_mean"], mean, rtol=1e-6)

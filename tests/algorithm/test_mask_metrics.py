@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from asyppo_jax.algorithm.batching.rows import UpdateRows
-from asyppo_jax.algorithm.mask_metrics import mask_metrics, mask_sums
+from asyppo_jax.algorithm.mask_metrics import _overlap, mask_metrics, mask_sums
 from asyppo_jax.config import AlgorithmConfig
 
 # One row of six tokens, of which the last is padding.
@@ -47,10 +47,24 @@ def test_the_share_of_the_bonus_is_of_the_entropy():
     assert metrics([0], [4])["actor/entropy_mask_bonus"] == pytest.approx(0.5 / 1.5)
 
 
-def test_overlap_of_the_ranks():
-    same = metrics([0, 1], [3, 4])
-    assert same["ensemble/low_std_low_entropy"] == same["ensemble/high_std_high_entropy"] == 1.0
-    half = metrics([0, 4], [4, 0])
-    assert half["ensemble/low_std_low_entropy"] == half["ensemble/high_std_high_entropy"] == 0.5
-    opposite = metrics([3, 4], [0, 1])
-    np.testing.assert_array_equal(opposite["ensemble/low_std_low_entropy"], 0.0)
+@pytest.mark.parametrize(
+    ("lowest", "highest", "found"), [([0, 1], [3, 4], 2), ([0, 4], [4, 0], 1), ([3, 4], [0, 1], 0)]
+)
+def test_the_overlap_of_the_ranks_less_that_of_independent_ones(lowest, highest, found):
+    # Two of five tokens are chosen: independent ranks share 4/5 of a token, equal ones 2.
+    expected = (found - 4 / 5) / (2 - 4 / 5)
+    overlap = metrics(lowest, highest)
+    assert overlap["ensemble/low_std_low_entropy"] == pytest.approx(expected)
+    assert overlap["ensemble/high_std_high_entropy"] == pytest.approx(expected)
+
+
+def test_independent_ranks_overlap_by_0_in_batches_of_any_size():
+    rng = np.random.default_rng(0)
+    for size in (10, 1000):
+        totals = np.zeros(2)
+        for _ in range(20000 // size):
+            chosen = jnp.asarray(rng.permutation(size) < size // 5)[None]
+            x = jnp.asarray(rng.normal(size=(1, size)), jnp.float32)
+            parts = _overlap("low", x, chosen, jnp.ones((1, size), bool))
+            totals += [float(parts["low_overlap"]), float(parts["low_possible"])]
+        assert abs(totals[0] / totals[1]) < 0.06

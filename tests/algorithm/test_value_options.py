@@ -180,3 +180,55 @@ def test_the_gate_takes_the_values_only_while_they_explain_the_returns(good):
         rewards = np.where(rollout.reward_valid, rollout.rewards, 0.0)
         others = (rewards[8:16].sum() - rewards[8]) / 7
         np.testing.assert_allclose(baseline[8][mask[8]], others, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"value__anchor": "shrunken_group"},
+        {"value__anchor": "group", "value__head": "sigmoid", "value__loss": "bce"},
+        {"value__clip_eps": 1e-3},
+        {"value__noise_weights": True},
+    ],
+    ids=str,
+)
+def test_the_update_minimises_the_loss_of_the_values_in_the_experience(changes):
+    """At learning rate 0 `critic/loss` is the loss of these values, by hand, over all answers."""
+    config, networks, state, rollout = start(**changes, critic_optimizer__learning_rate=0.0)
+    rollout = rollout.replace(reward_valid=jnp.ones_like(rollout.reward_valid))
+    experience, _ = score_rollout(
+        state.critic_params, state.key, state.step, rollout, networks=networks, config=config
+    )
+    _, metrics = jit_step(config, networks)(state, rollout)
+    values, returns = np.asarray(experience.values), np.asarray(experience.returns)
+    if config.value.loss == "bce":
+        per_token = -returns * np.log(values) - (1 - returns) * np.log1p(-values)
+    else:
+        per_token = (values - returns) ** 2  # the clip changes nothing where V = V_old
+    if config.value.noise_weights:
+        rewards = np.asarray(rollout.rewards).reshape(-1, 8)
+        weights = 1 / np.maximum(rewards.std(axis=1), 0.5 / np.sqrt(8))
+        per_token = per_token * np.repeat(weights / weights.mean(), 8)[None, :, None]
+    # The means of minibatches of different token counts: equal to the mean over all up to that.
+    mask = np.asarray(experience.loss_mask)
+    of_critics = [
+        per_token[k][mask & np.asarray(experience.critic_shards)[k][:, None]].mean()
+        for k in range(2)
+    ]
+    assert metrics["critic/loss"] == pytest.approx(np.mean(of_critics), rel=0.15)
+
+
+def test_truncated_answers_leave_the_actors_loss_and_stay_with_the_critics():
+    config, networks, state, rollout = start(algorithm__overlong_filter=True)
+    truncated = jnp.arange(len(rollout.rewards)) % 4 == 0
+    experience, _ = score_rollout(
+        state.critic_params,
+        state.key,
+        state.step,
+        rollout.replace(truncated=truncated),
+        networks=networks,
+        config=config,
+    )
+    np.testing.assert_array_equal(experience.actor_mask, experience.loss_mask & ~truncated[:, None])
+    rows = critic_rows(experience, value_head(config.value), config, dense=True)
+    np.testing.assert_array_equal(rows.mask, experience.loss_mask)

@@ -6,6 +6,11 @@ from asyppo_jax.config import ConfigError
 from tests.tiny import make_config
 
 GRPO = {"algorithm__advantages": "grpo"}
+BAR = {
+    "value__stop_at_explained_variance": 0.1,
+    "num_steps": 5,
+    "algorithm__critic_warmup_steps": 5,
+}
 
 
 @pytest.mark.parametrize(
@@ -53,8 +58,23 @@ GRPO = {"algorithm__advantages": "grpo"}
         ),
         (
             {"value__head": "sigmoid", "value__loss": "bce", "algorithm__overlong_buffer": 4},
-            r"rewards may be below 0 .*overlong_buffer",
+            r"head is 'sigmoid', .* overlong_buffer rewards may be below 0",
         ),
+        (
+            {"value__anchor": "group", "algorithm__overlong_buffer": 4},
+            "anchor is 'group', which takes rewards from 0 to 1",
+        ),
+        (
+            {"algorithm__explained_variance_gate": True} | GRPO,
+            "explained_variance_gate is True, wh",
+        ),
+        (
+            {"algorithm__returns_lambda": 1.0, "algorithm__returns": "monte_carlo"},
+            "returns_lambda is 1.0, which has no effect",
+        ),
+        ({"value__noise_weights": True, "algorithm__num_critics": 0} | GRPO, "needs critics"),
+        (BAR | {"value__anchor": "group"}, "cannot tell what critics explain from what"),
+        (BAR | {"algorithm__gae_lambda": 0.9}, "with λ = 0.9 they contain the critics' own values"),
     ],
 )
 def test_a_contradiction_is_refused_in_one_sentence(changes, sentence):

@@ -79,3 +79,5 @@ def test_noise_weights_of_hand_computed_groups():
     weights = np.asarray(value_losses.noise_weights(rewards, valid, 4)).reshape(3, 4)
     # σ = ½, 0 and ½ (two valid answers); the floor is 1 / (2 √4) = ¼: 1/σ = 2, 4, 2.
     np.testing.assert_allclose(weights, [[0.75] * 4, [1.5] * 4, [0.75] * 4], rtol=1e-6)
+    without = np.asarray(value_losses.noise_weights(rewards, valid.at[4:8].set(False), 4))
+    np.testing.assert_allclose(without.reshape(3, 4)[::2], 1.0, rtol=1e-6)  # the mean of the fitted

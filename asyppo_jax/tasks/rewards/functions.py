@@ -126,7 +126,7 @@ def _takes_record(function: RewardFunction, name: str) -> bool:
     except TypeError as error:
         raise ConfigError(
             f"the reward {name}{signature} cannot be called as function(problem, completion, "
-            f"answer) ({error}); give it these three parameters, and `record` for the columns of "
-            "the data"
+            f"answer) ({error}); it scores one answer: give it these three, and "
+            "`record` for the columns of the data"
         ) from error
     return takes_record
