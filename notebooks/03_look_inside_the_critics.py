@@ -48,6 +48,7 @@ from asyppo_jax import (
     value_errors,
     values_at,
 )
+from asyppo_jax.algorithm.forward import value_anchor
 from asyppo_jax.evaluation.value_plot import value_figure
 from asyppo_jax.runs.checkpoint import is_run
 from asyppo_jax.runs.rollout_files import token_texts
@@ -103,7 +104,8 @@ print(f"{len(answers.problems)} answers, {float(rollout.rewards.mean()):.0%} of 
 # %%
 length = rollout.completion_mask.shape[1]
 mask = jnp.concatenate([rollout.prompt_mask, rollout.completion_mask], axis=1)
-values = critics.values(rollout.tokens, mask)[:, :, -length - 1 : -1]  # [K, B, C]
+anchor = value_anchor(rollout, config.sampling.group_size, config.value.anchor)  # None: no anchor
+values = critics.values(rollout.tokens, mask, anchor=anchor)[:, :, -length - 1 : -1]  # [K, B, C]
 experience = jax.jit(
     partial(make_experience, group_size=config.sampling.group_size, config=config.algorithm)
 )(rollout, values, jax.random.key(0))

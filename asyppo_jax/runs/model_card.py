@@ -81,20 +81,58 @@ def critic_card(name: str, workdir: str, step: int, config: Config, index: int) 
         f"{explained}",
         "It gives the value V(s), the expected reward of an answer, at every token: the logit at "
         "token t depends on the tokens up to and including t. The method uses the mean value over "
-        "all critics.",
+        f"all critics.{_from_logits(config)}",
         _code(
             "from transformers import AutoModelForTokenClassification, AutoTokenizer",
             "",
             'model = AutoModelForTokenClassification.from_pretrained("DIRECTORY")',
             'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")',
-            'values = model(**tokenizer("a text", return_tensors="pt")).logits[..., 0]',
+            'logits = model(**tokenizer("a text", return_tensors="pt")).logits',
+            *_values_from_logits(config),
         ),
         "In JAX, all critics of the run at once, `[K, B, T]`: "
-        '`asyppo_jax.load_critics("PARENT").values(tokenizer(["a text"]))`.',
+        f'`asyppo_jax.load_critics("PARENT").values(tokenizer(["a text"]){_anchor(config)})`.',
         _prompt(config),
         f"## Method\n\n{_PAPER}\n\n{_CITATION}",
     ]
     return _join(sections)
+
+
+def _from_logits(config: Config) -> str:
+    """How a value is made of the logits, where it is not the logit itself."""
+    value, sentences = config.value, []
+    if value.head != "linear":
+        head = {"atan": "½ + atan(z) / π", "sigmoid": "1 / (1 + e^−z)"}.get(value.head)
+        head = head or f"the mean of {value.bins} values over {value.bin_range} under softmax(z)"
+        sentences.append(f" V is {head} of the logit{'s' * (value.head == 'bins')} z.")
+    if value.anchor != "none":
+        sentences.append(
+            f" The logit is relative to an anchor ({value.anchor}, of the mean reward of other "
+            "answers to the prompt): the anchor's own logit is added to it first."
+        )
+    return "".join(sentences)
+
+
+def _values_from_logits(config: Config) -> list[str]:
+    """The lines of Python that make values of `logits`."""
+    value = config.value
+    lines = {
+        "linear": "values = logits[..., 0]",
+        "atan": "values = 0.5 + logits[..., 0].atan() / math.pi",
+        "sigmoid": "values = logits[..., 0].sigmoid()",
+        "bins": "values = logits.softmax(-1) @ torch.linspace("
+        f"{', '.join(map(str, (*value.bin_range, value.bins)))})",
+    }
+    before = []
+    if value.head in ("bins", "atan"):
+        before.append("import torch" if value.head == "bins" else "import math")
+    if value.anchor != "none":
+        before.append("# first add the anchor's own logit to logits[..., 0]")
+    return [*before, lines[value.head]]
+
+
+def _anchor(config: Config) -> str:
+    return "" if config.value.anchor == "none" else ", anchor=[0.5]"
 
 
 def _header(config: Config, task: str) -> str:

@@ -151,7 +151,12 @@ class LoadedCritics:
         if (anchor is None) != (kind == "none"):
             raise ConfigError(
                 f"these critics have config.value.anchor = {kind!r}; "
-                + ("give no anchor" if kind == "none" else "give the anchor of each row, [B]")
+                + (
+                    "give no anchor"
+                    if kind == "none"
+                    else "give the anchor of each row, [B], such as "
+                    "shrunken_group_mean(rewards, valid, group_size)"
+                )
             )
         anchor = None if anchor is None else jnp.asarray(anchor, jnp.float32)
         with jax.set_mesh(self.mesh):
