@@ -147,6 +147,14 @@ def _accuracy_panel(title: str, rows: Sequence[dict[str, Any]]) -> Panel:
 
 
 def _explained_variance(rows: Sequence[dict[str, Any]]) -> tuple[Curve, ...]:
+    """Its parts and their sum; for runs that did not write the parts, that of each critic."""
+    parts = (
+        Curve("critic/explained_between_prompts", "between prompts", BLUE, 1.2),
+        Curve("critic/explained_between_answers", "between answers", VERMILION, 1.2),
+        Curve("critic/explained_between_tokens", "within answers", GREEN, 1.2),
+    )
+    if any(parts[0].metric in row for row in rows):
+        return (*parts, Curve("critic/explained_variance", "in all", INK))
     metrics = {
         name for row in rows for name in row if re.fullmatch(r".*/explained_variance_\d+", name)
     }

@@ -204,3 +204,12 @@ def test_the_accuracy_has_its_interval_and_the_figure_its_origin():
     heights = np.asarray(band.get_paths()[0].vertices)[:, 1]
     assert (heights.min(), heights.max()) == (0.4, 0.6)
     assert "seed 3" in figure.texts[1].get_text()
+
+
+def test_the_parts_of_the_explained_variance_take_the_place_of_single_critics():
+    names = ("prompts", "answers", "tokens")
+    parts = {f"critic/explained_between_{name}": 0.1 for name in names}
+    figure = overview_figure("run", [row | parts for row in _rows()])
+    assert figure is not None
+    labels = {text.get_text() for text in _axes(figure)["Explained variance"].texts}
+    assert {"between prompts", "between answers", "within answers", "in all"} <= labels
