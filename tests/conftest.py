@@ -1,6 +1,7 @@
 """What every test runs under: CPU, checked shapes, no implicit broadcasting across ranks."""
 
 import os
+import signal
 import typing
 from pathlib import Path
 
@@ -27,6 +28,9 @@ def check_signature(function):
         return function
     return beartype(function)
 
+
+# A shell starts background processes, such as these tests, with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jaxtyping.install_import_hook("asyppo_jax", f"{__name__}.check_signature")
 

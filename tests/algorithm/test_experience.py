@@ -113,7 +113,8 @@ def test_every_critic_sees_every_prompt_and_no_response_twice(num_critics):
 
 def test_the_summary_counts_invalid_rewards_and_leaves_them_out_of_the_mean():
     experience = _experience()
-    metrics = jax.jit(summarize, static_argnums=1)(experience, 8)
+    config = make_config().algorithm
+    metrics = jax.jit(summarize, static_argnums=(1, 2))(experience, 8, config)
     rollout = experience.rollout
     assert metrics["rollout/reward_invalid"] == 1
     valid = np.asarray(rollout.rewards)[np.asarray(rollout.reward_valid)]

@@ -58,7 +58,7 @@ BAR = {
         ),
         (
             {"value__head": "sigmoid", "value__loss": "bce", "algorithm__overlong_buffer": 4},
-            r"head is 'sigmoid', .* overlong_buffer rewards may be below 0",
+            r"head is 'sigmoid', .*overlong_buffer rewards may be below 0",
         ),
         (
             {"value__anchor": "group", "algorithm__overlong_buffer": 4},

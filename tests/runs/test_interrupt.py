@@ -58,9 +58,10 @@ def test_one_of_several_processes_stops_at_once(monkeypatch):
 
 
 IN_NATIVE_CODE = """
-import hashlib, os
+import hashlib, os, signal
 from asyppo_jax.runs.interrupt import ON_STUCK, Interrupt
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ON_STUCK.set(lambda: os._exit(7))
 with Interrupt(print) as interrupt:
     interrupt.wait_for = {wait_for!r}
@@ -78,6 +79,7 @@ def test_native_code_that_does_not_return_is_left_by_the_command(wait_for):
     ) as process:
         try:
             assert process.stdout is not None and process.stdout.readline() == "started\n"
+            time.sleep(1)  # until it is in the native call
             deadline = time.monotonic() + 60
             while process.poll() is None and time.monotonic() < deadline:
                 process.send_signal(signal.SIGINT)  # on a busy machine two may arrive as one
