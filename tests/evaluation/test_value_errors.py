@@ -9,7 +9,11 @@ import pytest
 
 from asyppo_jax.config import AlgorithmConfig
 from asyppo_jax.evaluation.true_values import States
-from asyppo_jax.evaluation.value_errors import group_mean_of_others, value_errors
+from asyppo_jax.evaluation.value_errors import (
+    _at_position,
+    group_mean_of_others,
+    value_errors,
+)
 from asyppo_jax.types import Rollout
 
 B, C, GROUP = 6, 5, 3
@@ -83,7 +87,8 @@ def test_sigma_that_finds_the_errors_has_a_positive_rank_correlation():
     spread = np.linspace(0.0, 0.5, B)
     values[0, :, 2] += 2 * spread  # σ = spread, and the mean is wrong by spread
     errors = value_errors(make_states(TRUTH), values, AlgorithmConfig())[1]
-    assert errors["sigma_rank_correlation"] == pytest.approx(1.0)
+    expected = np.corrcoef(np.arange(B), spread**2)[0, 1]
+    assert errors["sigma_rank_correlation"] == pytest.approx(expected)
     half = AlgorithmConfig(advantage_mask_fraction=0.0, entropy_mask_fraction=3 / 30)
     errors = value_errors(make_states(TRUTH), values, half)[1]
     # Three tokens of 30 are dropped: those of the largest σ, all at this position.
@@ -104,3 +109,26 @@ def test_the_result_is_json():
     states = dataclasses.replace(make_states(TRUTH), continuations=8)
     text = json.dumps(value_errors(states, critics(0.1, 0.2), AlgorithmConfig()))
     assert json.loads(text)[1]["fraction"] == 0.5
+
+
+def test_sigma_that_only_finds_noisy_truths_has_no_rank_correlation():
+    """The error of V̄ is the same everywhere; V̂* is noisier where V* is near ½, and σ is larger."""
+    rng, states = np.random.default_rng(0), 3000
+    truth = rng.uniform(size=states)
+    samples = rng.binomial(16, truth) / 16
+    noise = samples * (1 - samples) / 15
+    mean = truth + rng.normal(0, 0.1, states)
+    sigma = truth * (1 - truth)
+    errors = _at_position(
+        0.5,
+        states,
+        truth=samples,
+        noise=noise,
+        values=np.stack([mean - sigma, mean + sigma]),
+        others=mean,
+        constant=0.5,
+        sigma=sigma,
+        masks=None,
+    )
+    assert errors["sigma_rank_correlation"] == pytest.approx(0.0, abs=0.06)
+    assert errors["mse_value"] == pytest.approx(0.01, rel=0.1)

@@ -5,7 +5,6 @@ import json
 from asyppo_jax.config import Config, RewardConfig
 from asyppo_jax.runs.summary import describe_result, summarize_run
 
-
 HIGH = {"evaluate/accuracy_high": 0.875}
 
 
