@@ -209,10 +209,12 @@ plt.show()
 # is wrong by. `python -m experiments.value_truth` does the same with more samples.
 
 # %%
-with RewardPool(config.reward) as pool:
+with RewardPool(config.reward, exact) as pool:
     states = sample_states(actor, prompts[:8], pool, group_size=8, continuations=16)
 positions = value_errors(states, values_at(critics, states), config.algorithm)
-value_figure(positions, f"{states.values.size} states of known value")
+figure = value_figure(positions, f"{states.values.size} states of known value")
+figure.set_dpi(60)
+figure
 
 # %% [markdown]
 # Rollouts saved by a run (`config.log.rollouts_every`) can be shown in a browser in the same way:

@@ -77,12 +77,7 @@ def make_heldout_saver(
 
     def save(state: TrainState, rollout: Rollout, rewards: np.ndarray, valid: np.ndarray) -> None:
         critic_params = jax.device_put(state.critic_params, on_device)  # they may be offloaded
-        # Values around an anchor need the rewards of the group; the last batch may be filled up.
-        size = len(rollout.rewards)
-        of_rows, valid_rows = (
-            np.pad(x, (0, max(0, size - len(x))))[:size] for x in (rewards, valid)
-        )
-        rollout = with_rewards(rollout, of_rows, valid_rows, mesh)
+        rollout = _with_scores(rollout, rewards, valid, mesh)
         arrays = (
             *actor_rows(state.actor_params, rollout),
             *values_and_std(critic_params, rollout),
@@ -111,6 +106,17 @@ def make_heldout_saver(
         write_rollout_file(epath.Path(workdir) / "rollouts" / f"heldout_{step:08}.jsonl", answers)
 
     return save
+
+
+def _with_scores(rollout: Rollout, rewards: np.ndarray, valid: np.ndarray, mesh: Mesh) -> Rollout:
+    """The rollout of the first batch with the rewards of all answers, of which it may have more.
+
+    Values around an anchor need the rewards of the group. A batch that was filled up has answers
+    without a reward.
+    """
+    size = len(rollout.rewards)
+    first, first_valid = (np.pad(x, (0, max(0, size - len(x))))[:size] for x in (rewards, valid))
+    return with_rewards(rollout, first, first_valid, mesh)
 
 
 def first_sequences(rollout: Rollout, count: int) -> Rollout:
