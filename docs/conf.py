@@ -48,6 +48,7 @@ NAVIGATION = {
     },
     "Results and plans": {
         "Real models": "experiments/real_model/README",
+        "Critics": "experiments/critics/README",
         "Benchmark": "experiments/benchmark/README",
         "Plans for TPU slices": "experiments/plan/README",
         "Launch on a TPU slice": "experiments/launch/README",

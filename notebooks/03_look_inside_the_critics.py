@@ -212,9 +212,7 @@ plt.show()
 with RewardPool(config.reward, exact) as pool:
     states = sample_states(actor, prompts[:8], pool, group_size=8, continuations=16)
 positions = value_errors(states, values_at(critics, states), config.algorithm)
-figure = value_figure(positions, f"{states.values.size} states of known value")
-figure.set_dpi(60)
-figure
+value_figure(positions, f"{states.values.size} states of known value")
 
 # %% [markdown]
 # Rollouts saved by a run (`config.log.rollouts_every`) can be shown in a browser in the same way:

@@ -28,7 +28,7 @@ def plot_value_errors(
 
 def value_figure(positions: Sequence[PositionErrors], title: str = "") -> Figure:
     """Three panels over the position in the answer (%)."""
-    figure = Figure(figsize=(11.5, 3.6), layout="constrained")
+    figure = Figure(figsize=(9.5, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
     x = 100 * np.array([p["fraction"] for p in positions])
