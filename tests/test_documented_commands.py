@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     *("README.md", "docs/your_own.md", "docs/checkpoints.md", "docs/from_trl_or_verl.md"),
     *("docs/research.md", "docs/pods.md", "CONTRIBUTING.md", "notebooks/README.md"),
+    "docs/critics.md",
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("experiments/*/README.md")),
 ]
 # Commands that no test runs: a part of the command, and why.
@@ -35,6 +36,7 @@ NOT_RUN = {
     "experiments.plan": "needs the TPU compiler and minutes; tests marked tpu plan",
     "real_model.fetch": "downloads weights",
     "smollm2_arithmetic": "needs downloaded weights",
+    "experiments.critics": "takes half an hour; its parts are the library's functions",
     "--beside": "needs another library's environment",
     "PHASE": "a pattern: the flags of each row are in the table below it",
     "MODULE:FUNCTION": "a pattern",
@@ -55,6 +57,7 @@ SHORTER = {
     "--config.eval_data.num_records=16 --config.evaluation.batch_size=16 "
     "--config.log.rollouts_every=1",
     "experiments.evaluate": "--problems=2 --samples=1 --max_tokens=16 --batch_size=2",
+    "experiments.value_truth": "--prompts=2 --group=2 --continuations=2",
     "benchmark sample": "--sequences=16 --completion=8 --repeats=1",
     "benchmark update": "--sequences=8 --completion=8 --repeats=1",
 }
