@@ -73,8 +73,8 @@ def ensemble_values(params: Params, rollout: Rollout, networks: Networks, config
     anchor = value_anchor(rollout, config.sampling.group_size, config.value.anchor)
     if anchor is None:
         return _ensemble(completion_values, params, rollout, networks, config)
-    outputs, head = ensemble_outputs(params, rollout, networks, config), networks.value_head
-    return head.value(outputs + head.inverse(anchor)[None, :, None])
+    outputs = ensemble_outputs(params, rollout, networks, config)
+    return networks.value_head.value_around(outputs, anchor)
 
 
 def ensemble_outputs(params: Params, rollout: Rollout, networks: Networks, config: Config) -> Array:

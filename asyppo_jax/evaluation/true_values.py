@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from asyppo_jax.config import ConfigError
 from asyppo_jax.sampling.loaded import LoadedActor
@@ -39,19 +39,9 @@ class States:
     fractions: tuple[float, ...]
     continuations: int  # m
     prefix_lengths: Int[np.ndarray, "F B"]
+    index: Int[np.ndarray, "F B"]  # of the state: equal prefixes of a prompt have the same
     values: Float[np.ndarray, "F B"]  # mean reward of the continuations; NaN: fewer than 2 scored
     squared_errors: Float[np.ndarray, "F B"]  # s² / m
-
-    def num_distinct(self, f: int, rows: Bool[np.ndarray, " B"]) -> int:
-        """How many different prefixes these answers have at the fraction with index `f`."""
-        completions = self.rollout.tokens[:, -self.rollout.completion_mask.shape[1] :]
-        lengths = self.prefix_lengths[f]
-        return len(
-            {
-                (row // self.group_size, *np.asarray(completions[row, : lengths[row]]).tolist())
-                for row in np.flatnonzero(rows)
-            }
-        )
 
 
 class _Prefix(NamedTuple):
@@ -99,6 +89,7 @@ def sample_states(
         fractions=tuple(fractions),
         continuations=continuations,
         prefix_lengths=prefix_lengths,
+        index=index,
         values=means[index],
         squared_errors=errors[index],
     )

@@ -17,6 +17,7 @@ from scipy.stats import rankdata
 from asyppo_jax.algorithm.forward import ensemble_values, plain_batching
 from asyppo_jax.config import AlgorithmConfig
 from asyppo_jax.evaluation.true_values import States
+from asyppo_jax.ops.baselines import group_mean_of_others
 from asyppo_jax.ops.ensemble import disagreement_masks
 from asyppo_jax.runtime.sharding import batch_sharding, put
 from asyppo_jax.sampling.loaded import LoadedCritics
@@ -76,7 +77,7 @@ def value_errors(
     """The errors at each fraction of the answers; `values` are V_k(s_t), K may be 0."""
     values = np.asarray(values, np.float64)
     mask = np.asarray(states.rollout.completion_mask)
-    others = group_mean_of_others(states)
+    others = rewards_of_others(states)
     valid = np.asarray(states.rollout.reward_valid)
     constant = float(np.mean(np.asarray(states.rollout.rewards)[valid])) if valid.any() else np.nan
     sigma = np.std(values, axis=0) if len(values) else np.zeros(mask.shape)
@@ -89,7 +90,7 @@ def value_errors(
         result.append(
             _at_position(
                 fraction,
-                states.num_distinct(f, known),
+                len(np.unique(states.index[f][known])),
                 truth=states.values[f][known],
                 noise=states.squared_errors[f][known],
                 values=values[:, *at],
@@ -102,14 +103,13 @@ def value_errors(
     return result
 
 
-def group_mean_of_others(states: States) -> Float[np.ndarray, " B"]:
+def rewards_of_others(states: States) -> Float[np.ndarray, " B"]:
     """The mean reward of the other scored answers to the same prompt; NaN if there are none."""
-    rewards = np.asarray(states.rollout.rewards, np.float64).reshape(-1, states.group_size)
-    valid = np.asarray(states.rollout.reward_valid).reshape(rewards.shape)
-    rewards = np.where(valid, rewards, 0.0)
-    count = valid.sum(axis=1, keepdims=True) - valid
-    total = rewards.sum(axis=1, keepdims=True) - rewards
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).reshape(-1)
+    valid = jnp.asarray(states.rollout.reward_valid)
+    means = group_mean_of_others(jnp.asarray(states.rollout.rewards), valid, states.group_size)
+    groups = np.asarray(valid).reshape(-1, states.group_size)
+    others = groups.sum(axis=1, keepdims=True) - groups
+    return np.where(others.reshape(-1) > 0, np.asarray(means, np.float64), np.nan)
 
 
 def _masks(

@@ -52,6 +52,12 @@ class ValueHead:
             return jax.nn.softmax(outputs, axis=-1) @ jnp.asarray(self.centers)
         return outputs
 
+    def value_around(
+        self, outputs: Float[Array, "K B T"], anchor: Float[Array, " B"]
+    ) -> Float[Array, "K B T"]:
+        """V = head(head⁻¹(anchor) + z): an output of 0 stands for the row's anchor."""
+        return self.value(outputs + self.inverse(anchor)[None, :, None])
+
     def inverse(self, value: Float[Array, "*B"]) -> Float[Array, "*B"]:
         """The z of a value, for a head with one output; away from the ends of a bounded head."""
         if self.kind == "linear":

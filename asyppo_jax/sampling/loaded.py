@@ -211,9 +211,7 @@ def _values(params, tokens, mask, anchor, *, networks: Networks):
         networks.critic_outputs, tokens=jnp.asarray(tokens, jnp.int32), segments=mask
     )
     outputs, head = jax.vmap(one)(params), networks.value_head
-    if anchor is not None:
-        outputs += head.inverse(anchor)[None, :, None]
-    return head.value(outputs)
+    return head.value(outputs) if anchor is None else head.value_around(outputs, anchor)
 
 
 @functools.lru_cache(maxsize=8)

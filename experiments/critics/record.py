@@ -123,6 +123,7 @@ def load_states(file: Path) -> States:
         fractions=tuple(own["fractions"].tolist()),
         continuations=int(own["continuations"]),
         prefix_lengths=own["prefix_lengths"],
+        index=own["index"],
         values=own["values"],
         squared_errors=own["squared_errors"],
     )

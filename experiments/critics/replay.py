@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from asyppo_jax.algorithm.head_init import init_heads_from_rollout
-from asyppo_jax.algorithm.optimizer import critic_optimizer
+from asyppo_jax.algorithm.state import create_train_state
 from asyppo_jax.algorithm.train_step import score_rollout, step_critics
 from asyppo_jax.config import Config
 from asyppo_jax.evaluation.value_errors import PositionErrors, value_errors, values_at
@@ -28,8 +28,8 @@ def replay(
     """
     networks = load_networks(config)
     params: Any = jax.device_put(load_critic_params(config, networks))
-    optimizer_state = critic_optimizer(config).init(params)
-    key = jax.random.key_data(jax.random.split(jax.random.key(config.seed), 3)[2])
+    state = create_train_state(config, networks, actor_params={}, critic_params=params)
+    optimizer_state, key = state.critic_opt_state, state.key
     mesh = make_mesh(config.mesh, jax.devices()[:1])
 
     @jax.jit  # the key is an argument, so that all seeds share one compiled program

@@ -11,7 +11,7 @@ from asyppo_jax.config import AlgorithmConfig
 from asyppo_jax.evaluation.true_values import States
 from asyppo_jax.evaluation.value_errors import (
     _at_position,
-    group_mean_of_others,
+    rewards_of_others,
     value_errors,
 )
 from asyppo_jax.types import Rollout
@@ -37,6 +37,7 @@ def make_states(truth, errors=0.0) -> States:
         fractions=FRACTIONS,
         continuations=4,
         prefix_lengths=np.array([[0] * B, [2] * B]),
+        index=np.array([[0] * GROUP + [1] * GROUP, [*range(2, 2 + B)]]),
         values=truth,
         squared_errors=np.broadcast_to(np.asarray(errors, float), truth.shape),
     )
@@ -76,7 +77,7 @@ def test_the_sampling_error_of_the_truth_is_taken_off():
 
 
 def test_the_group_mean_leaves_the_answer_itself_out():
-    others = group_mean_of_others(make_states(TRUTH))
+    others = rewards_of_others(make_states(TRUTH))
     np.testing.assert_allclose(others, [0.0, 0.5, 0.5, 1.0, 1.0, 1.0])
     errors = value_errors(make_states(TRUTH), critics(0.0), AlgorithmConfig())[1]
     assert errors["mse_group_mean"] == pytest.approx(np.mean((others - TRUTH[1]) ** 2))
