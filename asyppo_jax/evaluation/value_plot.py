@@ -1,6 +1,5 @@
 """The errors of `value_errors` by position, as a PNG file."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,20 +9,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from asyppo_jax.evaluation.value_errors import PositionErrors
-
-# The colours of Okabe and Ito, distinguishable with all common forms of colour blindness.
-BLUE, VERMILION, GREEN, SKY = "#0072B2", "#D55E00", "#009E73", "#56B4E9"
-GREY = "#6b6b6b"
+from asyppo_jax.runtime.figures import BLUE, GREEN, GREY, SKY, VERMILION, save_png
 
 
 def plot_value_errors(
     positions: Sequence[PositionErrors], path: epath.PathLike, *, title: str = ""
 ) -> None:
     """Draws squared errors, correlations, and bias against the position in the answer."""
-    figure = value_figure(positions, title)
-    image = io.BytesIO()  # matplotlib cannot write to a bucket
-    figure.savefig(image, dpi=160, metadata={"Software": None})
-    epath.Path(path).write_bytes(image.getvalue())
+    save_png(value_figure(positions, title), path)
 
 
 def value_figure(positions: Sequence[PositionErrors], title: str = "") -> Figure:

@@ -4,7 +4,6 @@ Figures are created without pyplot, so that the settings and open figures of a n
 change.
 """
 
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from asyppo_jax.runs.metrics import METRICS_FILE, MetricsError, read_metrics
+from asyppo_jax.runtime.figures import BLUE, GREEN, GREY, GRID, INK, SKY, VERMILION, save_png
 from asyppo_jax.runtime.paths import absolute
 
-# The colours of Okabe and Ito, distinguishable with all common forms of colour blindness.
-BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-ORANGE, SKY = "#E69F00", "#56B4E9"
-INK, GREY, GRID = "#1a1a1a", "#6b6b6b", "#e6e6e6"
 PANEL_WIDTH, PANEL_HEIGHT = 3.35, 1.95  # inches, of the axes without labels
 LEFT, RIGHT, TOP, BOTTOM, GAP_X, GAP_Y = 0.72, 1.05, 1.25, 0.55, 1.25, 0.95  # inches, around them
 SMOOTH_FROM = 30  # points; shorter curves are not smoothed
@@ -72,9 +68,7 @@ def plot_run(
     for name, figure in figures.items():
         if figure is not None:
             paths.append(workdir / name)
-            image = io.BytesIO()  # matplotlib cannot write to a bucket
-            figure.savefig(image, dpi=160, metadata={"Software": None})
-            paths[-1].write_bytes(image.getvalue())
+            save_png(figure, paths[-1])
     return paths
 
 

@@ -7,16 +7,16 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from asyppo_jax.runtime.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, save_png
 from experiments.critics.results import Row
 
-# The colours of Okabe and Ito, distinguishable with all common forms of colour blindness.
-_STYLES = {
-    "as in the paper": ("#6b6b6b", "-"),
-    "head from rollout": ("#E69F00", "-"),
-    "head, shrunken anchor": ("#56B4E9", "-"),
-    "head, 4 epochs, bce": ("#0072B2", "-"),
-    "head, shrunken anchor, bce": ("#009E73", "-"),
-    "head, shrunken anchor, bce, 4 epochs": ("#CC79A7", "-"),
+_COLORS = {
+    "as in the paper": GREY,
+    "head from rollout": ORANGE,
+    "head, shrunken anchor": SKY,
+    "head, 4 epochs, bce": BLUE,
+    "head, shrunken anchor, bce": GREEN,
+    "head, shrunken anchor, bce, 4 epochs": PURPLE,
 }
 
 
@@ -27,21 +27,21 @@ def plot(rows: Sequence[Row], file: Path, steps: Sequence[int]) -> None:
     panels = np.atleast_1d(figure.subplots(1, len(steps), sharey=True))
     for axes, step in zip(panels, steps, strict=True):
         at = [row for row in rows if row["step"] == step and row["fraction"] > 0]
-        names = [name for name in _STYLES if any(row["variant"] == name for row in at)]
+        names = [name for name in _COLORS if any(row["variant"] == name for row in at)]
         for name in names:
-            color, style = _STYLES[name]
-            _draw(axes, [r for r in at if r["variant"] == name], "mse_value", name, color, style)
+            rows_of_name = [r for r in at if r["variant"] == name]
+            _draw(axes, rows_of_name, "mse_value", name, _COLORS[name], "-")
         if at:
             reference = [r for r in at if r["variant"] == at[0]["variant"]]
-            _draw(axes, reference, "mse_group_mean", "group's other answers", "#D55E00", ":")
-        axes.axhline(1, color="#6b6b6b", linewidth=0.8, linestyle="--")
+            _draw(axes, reference, "mse_group_mean", "group's other answers", VERMILION, ":")
+        axes.axhline(1, color=GREY, linewidth=0.8, linestyle="--")
         axes.set_title(f"after step {step}")
         axes.set_xlabel("position in the answer (%)")
         axes.set_ylim(0, 2)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("squared error / that of the mean reward")
     panels[-1].legend(frameon=False, fontsize=7)
-    figure.savefig(file, dpi=130, metadata={"Software": None})
+    save_png(figure, file, dpi=130)
 
 
 def _draw(axes, rows: Sequence[Row], column: str, label: str, color: str, style: str) -> None:
