@@ -6,6 +6,7 @@ violation.
 
 import ast
 import re
+import subprocess
 import sys
 import textwrap
 import tomllib
@@ -269,6 +270,18 @@ def test_every_module_has_a_test_file():
 
 def test_no_text_names_a_registry_a_machine_or_unfinished_work():
     report(check_text(read_sources("", ".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".ipynb")))
+
+
+def test_no_link_is_tracked():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout of git")
+    tracked = subprocess.run(
+        ["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    links = [line for line in tracked.stdout.splitlines() if line.startswith("120000")]
+    report(
+        [f"{line.split()[-1]} is a link, which points at a path of one machine" for line in links]
+    )
 
 
 def long_function(lines: int) -> str:
