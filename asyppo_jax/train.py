@@ -219,7 +219,7 @@ def _one_step(
     if warming_up:  # the actor was not updated: its metrics are NaN
         of_actor = ("actor/", "rollout/log_prob_gap")
         metrics = {name: x for name, x in metrics.items() if not name.startswith(of_actor)}
-    require_finite(step, metrics)
+    require_finite(step, metrics, run.config.algorithm.loss)
     times = progress.take_times()
     metrics |= _mean_of_each_reward(scores)
     metrics["rollout/truncated_fraction"] = float(truncated.mean())

@@ -42,6 +42,7 @@ NAVIGATION = {
     "Reference": {
         "Python": "docs/api",
         "Settings": "docs/configs",
+        "Configs": "configs/README",
         "Metrics": "docs/metrics",
         "Troubleshooting": "docs/troubleshooting",
         "Changes": "CHANGELOG",
@@ -59,7 +60,7 @@ project = "asyppo_jax"
 extensions = ["myst_parser", "sphinx_copybutton"]
 root_doc = "README"
 include_patterns = ["*.md", "docs/*.md", "experiments/*/README.md", "notebooks/*.md"]
-include_patterns += ["notebooks/*.ipynb"]
+include_patterns += ["notebooks/*.ipynb", "configs/README.md"]
 exclude_patterns = [".*", "build", "runs", "site"]  # are not searched for pages
 source_suffix = {".md": "markdown", ".ipynb": "markdown"}  # see `read_source`
 highlight_language = "none"  # of code blocks without a language
@@ -91,11 +92,13 @@ def setup(app: Sphinx) -> None:
 
 
 def read_source(app: Sphinx, page: str, source: list[str]) -> None:
-    """Makes Markdown of a notebook, and adds the navigation to the front page."""
+    """Makes Markdown of a notebook; adds the navigation to the front page, files to theirs."""
     if app.env.doc2path(page).suffix == ".ipynb":
         source[0] = notebook_markdown(json.loads(source[0]))
     if page == root_doc:
         source[0] += navigation()
+    if page == "configs/README":
+        source[0] += config_files(Path(app.srcdir, "configs"))
 
 
 def navigation() -> str:
@@ -105,6 +108,14 @@ def navigation() -> str:
         # The front page cannot list itself by name.
         entries = [f"{title} <{'self' if p == root_doc else p}>\n" for title, p in pages.items()]
         blocks.append(f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{''.join(entries)}```\n")
+    return "".join(blocks)
+
+
+def config_files(folder: Path) -> str:
+    """Each file of a folder under its name, because the site has no page of a Python file."""
+    blocks = []
+    for file in sorted(folder.glob("*.py")):
+        blocks.append(f"\n## {file.stem}\n\n````python\n{file.read_text().rstrip()}\n````\n")
     return "".join(blocks)
 
 

@@ -126,6 +126,8 @@ def closing_lines(workdir: str, num_critics: int) -> str:
     if os.path.isdir(f"{workdir}/rollouts"):
         lines.append(f"  {command_line('inspect')} --rollouts={workdir}/rollouts")
     lines += ["next, with another --workdir", "  another seed  --config.seed=1"]
+    if not os.path.isdir(f"{workdir}/rollouts"):
+        lines.append("  see tokens    --config.log.rollouts_every=10, then experiments.inspect")
     if num_critics > 1:
         lines += [
             "  no masks      --config.algorithm.advantage_mask_fraction=0 "

@@ -107,7 +107,7 @@ def measure(workdir: str) -> dict[str, Any]:
         "group": _GROUP.value,
         "continuations": _CONTINUATIONS.value,
         "seed": _SEED.value,
-        "method": run.algorithm.method,
+        "method": "; ".join(filter(None, [run.algorithm.method, run.options])),
         "output": str(output),
         "positions": value_errors(states, values, run.algorithm),
     }
@@ -134,9 +134,9 @@ def table(result: dict[str, Any]) -> str:
     critics = range(len(result["positions"][0]["mse_each"]))
     columns = {
         "at": "fraction",
-        "value": "value_truth",
-        "var": "var_truth",
         "n": "distinct",
+        "truth": "value_truth",
+        "var": "var_truth",
         "critics": "mse_value",
         "group": "mse_group_mean",
         "const": "mse_constant",
@@ -151,7 +151,7 @@ def table(result: dict[str, Any]) -> str:
         f"{result['group']} answers, {result['continuations']} continuations per prefix",
         "squared errors against the true value, less its sampling error (so they may be below 0): "
         "critics = their mean, group = the mean reward of the group's other answers, const = the "
-        "mean reward; n = different prefixes",
+        "mean reward; n = different prefixes, truth and var = mean and variance of the true values",
         "  ".join(f"{name:>6}" for name in columns),
     ]
     for row in result["positions"]:

@@ -57,6 +57,7 @@ def test_every_page_and_notebook_is_on_the_site(site):
     for folder, pattern in (
         ("docs", "*.md"),
         ("experiments", "*/README.md"),
+        ("configs", "README.md"),
         ("notebooks", "*.ipynb"),
     ):
         sources += [str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(pattern)]
@@ -125,3 +126,10 @@ def test_a_dead_link_or_a_page_without_an_entry_fails(tmp_path):
     assert made.returncode == 1
     assert "'docs/none.md'" in made.stderr and "'none'" in made.stderr
     assert re.search(r"forgotten\.md: WARNING: document isn't included in any toctree", made.stderr)
+
+
+def test_the_page_of_the_configs_has_each_file(site):
+    page = (site / "configs" / "README.html").read_text()
+    for file in (ROOT / "configs").glob("*.py"):
+        assert f'id="{file.stem.replace("_", "-")}"' in page
+    assert page.count('<div class="highlight-python ') == len(list((ROOT / "configs").glob("*.py")))

@@ -96,10 +96,7 @@ def check_loss(loss: Any, config: AlgorithmConfig) -> PolicyLoss:
                 f"{name} raised {kind}, because it is compiled by JAX: use jax.numpy in place of "
                 "numpy, and jnp.where in place of `if`"
             ) from error
-        raise ConfigError(
-            f"{name} raised {kind} ({reason}); it is called as "
-            "loss(log_probs, entropy, rows, config) with arrays [R, n]"
-        ) from error
+        raise ConfigError(f"{name} raised {kind} ({reason}); {_advice(error, rows)}") from error
     returned = getattr(per_token, "shape", type(per_token).__name__)
     if returned != shape:
         raise ConfigError(
@@ -114,3 +111,11 @@ def check_loss(loss: Any, config: AlgorithmConfig) -> PolicyLoss:
             f"{name} depends on neither log_probs nor entropy, so its gradient is 0; use them"
         )
     return function
+
+
+def _advice(error: Exception, rows: UpdateRows) -> str:
+    if "NoneType" in str(error) and rows.reference_log_probs is None:
+        return "rows.reference_log_probs is None while config.algorithm.kl_coef is 0"
+    if isinstance(error, AttributeError) and isinstance(error.obj, UpdateRows):
+        return f"rows has {', '.join(vars(rows))}"
+    return "it is called as loss(log_probs, entropy, rows, config) with arrays [R, n]"

@@ -90,7 +90,9 @@ class AlgorithmConfig:
     def method(self) -> str:
         """The method in words, such as "AsyPPO (2 critics, masks 20% and 20%)"."""
         details = [f"{self.num_critics or 'no'} critic{'s' * (self.num_critics != 1)}"]
-        if self.num_critics > 1:  # one critic has no disagreement to rank: masks keep every token
+        # One critic has no disagreement to rank: masks keep every token. A loss of a user may use
+        # them or not.
+        if self.num_critics > 1 and self.loss == "asyppo":
             advantage, entropy = self.advantage_mask_fraction, self.entropy_mask_fraction
             details.append(f"masks {advantage:.0%} and {entropy:.0%}")
         if self.loss_aggregation != "sequence":

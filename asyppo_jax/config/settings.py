@@ -241,3 +241,24 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+
+    @property
+    def options(self) -> str:
+        """How values and advantages differ from the defaults, such as "head=sigmoid, loss=bce"."""
+        sections = (
+            (self.value, ValueConfig(), [f.name for f in fields(ValueConfig)]),
+            (self.algorithm, AlgorithmConfig(), _OF_VALUES_AND_ADVANTAGES),
+        )
+        return ", ".join(
+            f"{name}={getattr(mine, name)}"
+            for mine, default, names in sections
+            for name in names
+            if getattr(mine, name) != getattr(default, name)
+        )
+
+
+# What `AlgorithmConfig.method` leaves out.
+_OF_VALUES_AND_ADVANTAGES = (
+    *("gamma", "gae_lambda", "length_adaptive_lambda", "returns", "returns_lambda"),
+    *("explained_variance_gate", "overlong_filter", "value_timing", "advantage_whitening"),
+)

@@ -1,10 +1,10 @@
 """States of sampled answers whose values are known: the mean reward of continuations.
 
-The value of a state is V*(s_t) = E[r | prompt, first t tokens of an answer] under the policy. Its
-estimate here is the mean reward of m continuations that the same policy samples from that prefix,
-an unbiased estimate with the known squared standard error s² / m (s² the sample variance). It is
-what a critic should say, so it tells whether the critic knows something. Explained variance against
-returns cannot, because a return is one draw of the reward.
+The value of the state before token t is V*(s_t) = E[r | prompt, the tokens before t] under the
+policy. Its estimate here is the mean reward of m continuations that the same policy samples from
+that prefix, an unbiased estimate with the known squared standard error s² / m (s² the sample
+variance). It is what a critic should say, so it tells whether the critic knows something. Explained
+variance against returns cannot, because a return is one draw of the reward.
 """
 
 from collections.abc import Iterator, Sequence

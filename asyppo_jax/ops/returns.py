@@ -30,7 +30,7 @@ def gae(
     gamma: float,
     gae_lambda: float | Float[Array, ""],
 ) -> Float[Array, " C"]:
-    """Generalised advantage estimates A_t on real tokens, 0 on padding.
+    """Generalised advantage estimates A_t of one sequence, 0 on padding; `jax.vmap` it over [B, C].
 
     δ_t = r_t + γ V(s_{t+1}) − V(s_t);  A_t = Σ_l (γλ)^l δ_{t+l}
 

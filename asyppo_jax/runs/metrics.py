@@ -168,11 +168,11 @@ def write_summary(workdir: epath.PathLike, summary: Mapping[str, Any]) -> epath.
     return path
 
 
-def require_finite(step: int, metrics: Mapping[str, float]) -> None:
+def require_finite(step: int, metrics: Mapping[str, float], loss: str = "asyppo") -> None:
     """Raises `NonFiniteError` if a loss or a gradient norm of this step is NaN or infinite.
 
-    Those are the metrics with "loss" or "grad_norm" in their name. Call it before the step's
-    metrics and checkpoint are written.
+    Those are the metrics with "loss" or "grad_norm" in their name. `loss` is
+    `config.algorithm.loss`. Call this before the step's metrics and checkpoint are written.
     """
     non_finite = {
         name: float(value)
@@ -183,8 +183,9 @@ def require_finite(step: int, metrics: Mapping[str, float]) -> None:
         return
     what = " and ".join(f"{name} is {value}" for name, value in non_finite.items())
     network = next(iter(non_finite)).split("/")[0]
+    own = f"check the loss {loss}, " if network == "actor" and loss != "asyppo" else ""
     raise NonFiniteError(
-        f"step {step}: {what}; the run stops, nothing of this step was saved and the latest "
-        f"checkpoint is intact; try a lower config.{network}_optimizer.learning_rate or "
+        f"step {step}: {what}; the run stops, nothing of this step was saved, and earlier "
+        f"checkpoints are intact; {own}try a lower config.{network}_optimizer.learning_rate or "
         f'max_grad_norm, or config.{network}.dtype = "float32"'
     )

@@ -115,6 +115,7 @@ def describe_sizes(config: Config) -> str:
     shares = f"; {shared} completions share a pass over their prompt" if shared > 1 else ""
     lines = [
         f"method    {algorithm.method}",
+        *([f"options   {config.options}"] if config.options else []),
         f"step      {sampling.num_prompts:,} prompts x {group:,} responses = {batch:,} sequences",
         f"sequence  prompt {config.prompt.max_length:,} + completion {length:,} = {total:,} tokens"
         + shares,

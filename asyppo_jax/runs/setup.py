@@ -19,7 +19,7 @@ from asyppo_jax.algorithm.offload import (
     reference_shardings,
     resting_shardings,
 )
-from asyppo_jax.algorithm.policy_losses import PolicyLoss, check_loss
+from asyppo_jax.algorithm.policy_losses import PolicyLoss, check_loss, resolve_loss
 from asyppo_jax.algorithm.state import state_shardings
 from asyppo_jax.config import Config, Settings, from_config_dict
 from asyppo_jax.config.checks import check_divides_data_axis
@@ -151,6 +151,7 @@ def first_state(run: Run) -> TrainState:
     actor = put(load_actor_params(config, networks), shardings.actor_params)
     if config.value.warm_start:
         params = warm_start_params(config, networks, run.mesh)
+        print_once(f"the critics start from those of {config.value.warm_start}")
         critics = jax.device_put(params, shardings.critic_params)
     else:
         critics = put(load_critic_params(config, networks), shardings.critic_params)
@@ -167,7 +168,9 @@ def with_functions(config: Config | Settings, loss: Any, reward: Any, workdir: s
     """
     config = config if isinstance(config, Config) else from_config_dict(config)
     config = with_warm_start(config, workdir)
-    if loss is not None:
+    if loss is None:
+        resolve_loss(config.algorithm)
+    else:
         check_loss(loss, config.algorithm)
         named = replace(config.algorithm, loss=function_name(loss))
         config = replace(config, algorithm=named)

@@ -136,3 +136,23 @@ def test_a_step_that_is_compiled_finds_a_loss_by_its_name(setting, this_module):
     step = jax.jit(partial(train_step, networks=networks, config=named))
     next_state, metrics = step(state, experience.rollout)
     assert int(next_state.step) == int(state.step) + 1 and metrics["actor/grad_norm"] > 0
+
+
+@pytest.mark.parametrize(
+    ("read", "advice"),
+    [
+        (
+            lambda rows: -rows.reference_log_probs,
+            r"rows\.reference_log_probs is None while .*kl_coef",
+        ),
+        (
+            lambda rows: rows.advantage,
+            r"rows has tokens, segments, mask, old_log_probs, advantages",
+        ),
+    ],
+)
+def test_what_rows_do_not_have_is_said(read, advice):
+    with pytest.raises(ConfigError, match=advice):
+        check_loss(
+            lambda log_probs, entropy, rows, config: log_probs + read(rows), AlgorithmConfig()
+        )

@@ -61,3 +61,8 @@ from tests.config.test_settings import with_changes
 )
 def test_a_run_names_the_method_that_it_trains_with(changes, method):
     assert with_changes(**changes).algorithm.method == method
+
+
+def test_the_masks_of_a_loss_of_a_users_own_are_not_claimed():
+    config = with_changes(algorithm__loss="mine:loss")
+    assert config.algorithm.method == "AsyPPO (2 critics, loss mine:loss)"

@@ -49,3 +49,9 @@ def test_an_unknown_setting_is_an_error_at_every_depth():
 def test_the_microbatch_of_a_critic_is_its_share_unless_it_is_given():
     assert with_changes().batching.critic_microbatch(2) == 8
     assert with_changes(batching__critic_microbatch_size=4).batching.critic_microbatch(2) == 4
+
+
+def test_options_of_values_and_advantages_are_listed_where_they_differ():
+    assert Config().options == ""
+    config = with_changes(value__head="sigmoid", value__loss="bce", algorithm__gae_lambda=0.95)
+    assert config.options == "head=sigmoid, loss=bce, gae_lambda=0.95"

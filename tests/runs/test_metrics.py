@@ -174,7 +174,7 @@ def test_a_non_finite_loss_or_gradient_gives_a_clear_error(name, value):
     message = str(caught.value)
     assert message.startswith(f"step 12: {name} is {value}; ")
     assert f"config.{name.split('/')[0]}_optimizer.learning_rate" in message
-    assert "latest checkpoint is intact" in message and "\n" not in message
+    assert "earlier checkpoints are intact" in message and "\n" not in message
 
 
 def test_other_metrics_may_be_non_finite():
@@ -202,3 +202,10 @@ def test_tensorboard_gets_texts_as_they_are_written(tmp_path):
     assert b"<pre>a &lt; b\n  c</pre>" in file.read_bytes()
     with contextlib.closing(MetricWriter(tmp_path / "x", JSON_ONLY, start_step=0)) as writer:
         writer.write_text(3, "samples", "nothing happens")
+
+
+def test_a_loss_of_a_users_own_is_the_first_suspect():
+    with pytest.raises(NonFiniteError, match=r"intact; check the loss mine:loss, try a lower"):
+        require_finite(1, {"actor/loss": float("nan")}, "mine:loss")
+    with pytest.raises(NonFiniteError, match=r"intact; try a lower config\.critic_"):
+        require_finite(1, {"critic/loss": float("nan")}, "mine:loss")

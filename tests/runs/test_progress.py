@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from asyppo_jax.config import AlgorithmConfig, Config
+from asyppo_jax.config import AlgorithmConfig, Config, ValueConfig
 from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
 
 
@@ -171,3 +171,9 @@ def test_the_middle_of_a_long_sample_is_cut_out_and_its_length_shown():
 def test_lists_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="zip"):
         format_samples(1, ["p"], ["x", "y"], [1.0], [True])
+
+
+def test_options_of_the_critics_are_named_below_the_method():
+    plain, config = Config(), Config(value=ValueConfig(head_init="rollout"))
+    assert not any(line.startswith("options") for line in describe_sizes(plain).splitlines())
+    assert "options   head_init=rollout" in describe_sizes(config).splitlines()
