@@ -93,10 +93,18 @@ def _check_estimator(algorithm: AlgorithmConfig) -> None:
 
 
 def _check_actor_loss(algorithm: AlgorithmConfig, sampling: SamplingConfig) -> None:
-    if algorithm.zero_spread_groups == "drop" and sampling.group_size == 1:
+    zero_spread = algorithm.zero_spread_groups
+    if zero_spread != "keep" and sampling.group_size == 1:
         raise ConfigError(
-            "config.algorithm.zero_spread_groups is 'drop', but config.sampling.group_size is 1, "
-            "so every group would be dropped; set zero_spread_groups to 'keep', or sample groups"
+            f"config.algorithm.zero_spread_groups is {zero_spread!r}, but config.sampling."
+            "group_size is 1, so every group would be dropped; set zero_spread_groups to 'keep', "
+            "or sample groups"
+        )
+    if zero_spread == "resample" and sampling.max_rounds < 2:
+        raise ConfigError(
+            f"config.sampling.max_rounds is {sampling.max_rounds}, so config.algorithm."
+            "zero_spread_groups = 'resample' samples nothing again; make it 2 or more, or set "
+            "zero_spread_groups to 'drop'"
         )
     longest, buffer = sampling.max_completion_length, algorithm.overlong_buffer
     if not 0 <= buffer <= longest:

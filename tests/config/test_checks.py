@@ -88,6 +88,10 @@ from tests.tiny import make_config
             "zero_spread_groups is 'drop', but config.sampling.group_size is 1",
         ),
         (
+            {"algorithm__zero_spread_groups": "resample", "sampling__max_rounds": 1},
+            "max_rounds is 1, so .*'resample' samples nothing again; make it 2 or more, or set",
+        ),
+        (
             {"algorithm__overlong_buffer": 8193},
             "overlong_buffer is 8193; .* config.sampling.max_completion_length = 8192",
         ),
