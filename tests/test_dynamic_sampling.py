@@ -26,6 +26,7 @@ def _config(model: str, num_steps: int):
     values.algorithm.zero_spread_groups = "resample"
     values.algorithm.dual_clip = 3.0
     values.algorithm.kl_coef = 0.1
+    values.algorithm.positive_nll_coef = 0.1
     return from_config_dict(values)
 
 

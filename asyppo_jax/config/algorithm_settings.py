@@ -65,6 +65,9 @@ class AlgorithmConfig:
     # arXiv 1912.09729, which has 3); 0: off.
     dual_clip: float = 0.0
     entropy_coef: float = 1e-3  # [D] ROLL's default is 0
+    # The factor of a language-model loss on right answers, those with the reward 1: minus the mean
+    # log-prob of their tokens (VAPO, arXiv 2504.05118, which has 0.1); 0: off.
+    positive_nll_coef: float = 0.0
     # The factor of the KL divergence to the reference, the actor's starting weights, which each
     # token's loss contains (GRPO, arXiv 2402.03300, equation 4). [P] 0: none, and no reference is
     # loaded. Above 0, each start of the run loads the weights of config.actor.path, so keep them.
@@ -107,6 +110,8 @@ class AlgorithmConfig:
             details.append(f"dual clip {self.dual_clip:g}")
         if self.loss != "asyppo":
             details.append(f"loss {self.loss}")
+        if self.positive_nll_coef:
+            details.append(f"NLL of right answers {self.positive_nll_coef:g}")
         if self.kl_coef:
             details.append(f"KL {self.kl_coef:g} by {self.kl_estimator}")
         return f"{self._name} ({', '.join(details)})"

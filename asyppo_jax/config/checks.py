@@ -26,11 +26,12 @@ def check_config(config: Config) -> None:
         value = getattr(algorithm, name)
         if not 0 <= value <= 1:
             raise ConfigError(f"config.algorithm.{name} is {value}; it must be in [0, 1]")
-    if not 0 <= algorithm.kl_coef < math.inf:
-        raise ConfigError(
-            f"config.algorithm.kl_coef is {algorithm.kl_coef}; it must be 0 (no KL) or a positive "
-            "number"
-        )
+    for name in ("kl_coef", "positive_nll_coef"):
+        value = getattr(algorithm, name)
+        if not 0 <= value < math.inf:
+            raise ConfigError(
+                f"config.algorithm.{name} is {value}; it must be 0 (off) or a positive number"
+            )
     check_truncation("config.sampling.", sampling)
     check_truncation("config.evaluation.", config.evaluation)
     _check_sampling(sampling)

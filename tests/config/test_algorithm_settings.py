@@ -60,6 +60,10 @@ from tests.config.test_settings import with_changes
             {"algorithm__kl_coef": 1e-3, "algorithm__num_critics": 1},
             "PPO (1 critic, KL 0.001 by k3)",
         ),
+        (
+            {"algorithm__positive_nll_coef": 0.1, "algorithm__num_critics": 1},
+            "PPO (1 critic, NLL of right answers 0.1)",
+        ),
         ({"algorithm__loss": "my:f", "algorithm__num_critics": 1}, "PPO (1 critic, loss my:f)"),
     ],
 )
