@@ -59,7 +59,9 @@ def test_heads_of_bins_are_those_of_the_outputs_of_all_tokens(layout):
     params = start_heads(state.critic_params, rollout, networks, config)
     plain = make_config(2, **HEADS["two_hot"])
     outputs = jax.jit(lambda p: ensemble_outputs(p, rollout, networks, plain))(state.critic_params)
-    kernel, bias = (np.float64(state.critic_params[f"value_{x}"]) for x in ("kernel", "bias"))
+    kernel, bias = (
+        np.asarray(state.critic_params[f"value_{x}"], np.float64) for x in ("kernel", "bias")
+    )
     mask = np.asarray(rollout.completion_mask & rollout.reward_valid[:, None])
     targets = np.float64(two_hot(rollout.rewards, networks.value_head))
     start_at = np.log(np.repeat(targets, mask.sum(axis=1), axis=0).mean(axis=0) + 1e-4)
@@ -67,7 +69,7 @@ def test_heads_of_bins_are_those_of_the_outputs_of_all_tokens(layout):
     centers = np.float64(networks.value_head.centers)
     slope = chances * (centers - chances @ centers)  # the gradient of a softmax's mean
     for k in range(2):
-        raw = (np.float64(outputs[k]) - bias[k])[mask]  # [tokens, M]
+        raw = (np.asarray(outputs[k], np.float64) - bias[k])[mask]  # [tokens, M]
         scale = config.value.head_std / (raw @ slope).std()
         np.testing.assert_allclose(params["value_kernel"][k], scale * kernel[k], rtol=1e-4)
         expected = start_at - scale * raw.mean(axis=0)
