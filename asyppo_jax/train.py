@@ -10,7 +10,6 @@ import types
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import jax
@@ -25,6 +24,7 @@ from asyppo_jax.config import Config, ConfigError, Settings
 from asyppo_jax.evaluation.held_out import evaluate
 from asyppo_jax.runs import checkpoint as checkpoints
 from asyppo_jax.runs.base_files import keep_base_files
+from asyppo_jax.runs.collect import collect
 from asyppo_jax.runs.finished import describe_finished, is_finished, passes_bar
 from asyppo_jax.runs.interrupt import Interrupt
 from asyppo_jax.runs.metrics import METRICS_FILE, MetricWriter, read_metrics, require_finite
@@ -33,13 +33,12 @@ from asyppo_jax.runs.save_heldout import make_heldout_saver
 from asyppo_jax.runs.save_rollouts import make_rollout_saver
 from asyppo_jax.runs.setup import Run, first_state, prepare, print_once, with_functions
 from asyppo_jax.runs.summary import describe_result, summarize_run
-from asyppo_jax.runtime.multi_host import gather_rows, is_first, sum_over_hosts
+from asyppo_jax.runtime.multi_host import is_first, sum_over_hosts
 from asyppo_jax.runtime.paths import check_packages
 from asyppo_jax.runtime.sharding import placed
-from asyppo_jax.sampling.rollouts import join_chunks, sample_in_chunks, with_rewards
 from asyppo_jax.sampling.sampler import Answers
 from asyppo_jax.tasks.prompts import make_prompt_iterator
-from asyppo_jax.tasks.rewards import RewardFunction, RewardPool, Scores, join_scores
+from asyppo_jax.tasks.rewards import RewardFunction, RewardPool, Scores
 from asyppo_jax.types import TrainState
 
 _FIRST_STEPS = 3  # in these a run says if all rewards are equal
@@ -193,43 +192,25 @@ def _one_step(
     """Samples, scores and updates once; raises `NonFiniteError` before anything is saved."""
     warming_up = int(state.step) < warmup_steps(run.config)
     step = int(state.step) + 1
-    prompts, num_chunks = next(data), run.config.sampling.chunks
-    key = phase_key(state.key, state.step, "sample")
-    sampled = sample_in_chunks(run.sampler, state.actor_params, prompts, key, run.mesh, num_chunks)
-    chunks, chunk_scores = [], []
-    # All chunks but the last are scored while the next one is being sampled.
-    with progress.phase("sample"):
-        for chunk in islice(sampled, num_chunks - 1):
-            chunks.append(chunk)
-            chunk_scores.append(_score(pool, chunk[1]))
-        chunks.append(next(sampled))
-    with progress.phase("score"):
-        scores = join_scores([*chunk_scores, _score(pool, chunks[-1][1])])
-        rollout, answers = join_chunks(chunks, run.mesh)
-        local = scores.rewards, scores.valid, answers.truncated, answers.lengths
-        rewards, valid, truncated, lengths = gather_rows(local, answers.rows, len(rollout.rewards))
-        rollout = with_rewards(rollout, rewards, valid, run.mesh, truncated)
+    collected = collect(run, state, data, pool, progress)
+    rollout, scores = collected.rollout, collected.scores
     if step == 1 and run.init_heads is not None:
         state = state.replace(critic_params=run.init_heads(state.critic_params, rollout))
-    save_rollout(state, rollout, prompts)
+    save_rollout(state, rollout, collected.prompts)
     # The step must not transfer anything between host and device implicitly.
     with progress.phase("update"), jax.transfer_guard("disallow"):
         state, device_metrics = run.train_step(state, rollout)
         metrics = {name: float(x) for name, x in jax.device_get(device_metrics).items()}
-    if warming_up:  # the actor was not updated: its metrics are NaN
-        of_actor = ("actor/", "rollout/log_prob_gap")
+    if warming_up:  # the actor was not updated: the metrics of its update are NaN
+        of_actor = ("actor/", "rollout/log_prob_gap", "ensemble/low_std_", "ensemble/high_std_")
         metrics = {name: x for name, x in metrics.items() if not name.startswith(of_actor)}
     require_finite(step, metrics, run.config.algorithm.loss)
     times = progress.take_times()
-    metrics |= _mean_of_each_reward(scores)
-    metrics["rollout/truncated_fraction"] = float(truncated.mean())
-    metrics["rollout/tokens_per_s"] = float(lengths.sum()) / times["time/sample_s"]
-    _print_step(run.config, step, metrics, answers, scores, progress, writer)
+    metrics |= _mean_of_each_reward(scores) | collected.metrics
+    metrics["rollout/truncated_fraction"] = float(collected.columns.truncated.mean())
+    metrics["rollout/tokens_per_s"] = collected.sampled_tokens / times["time/sample_s"]
+    _print_step(run.config, step, metrics, collected.answers, scores, progress, writer)
     return state, metrics | times
-
-
-def _score(pool: RewardPool, answers: Answers) -> Scores:
-    return pool.score(answers.problems, answers.completions, answers.answers, answers.records)
 
 
 def _mean_of_each_reward(scores: Scores) -> dict[str, float]:

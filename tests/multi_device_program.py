@@ -3,7 +3,8 @@
 Run by test_multi_device.py and test_multi_host.py: MODEL SETTING OUT [ADDRESS PROCESSES INDEX],
 where SETTING is plain, packed (rows), shared_prompts (packed as well), offloaded (idle state on the
 host), reference (packed, offloaded, with KL to a reference), gathered (parameters all-gathered once
-per minibatch: ZeRO stage 2) or local (gradients accumulated per shard as well: stage 1).
+per minibatch: ZeRO stage 2), local (gradients accumulated per shard as well: stage 1) or options
+(heads from the first rollout, and further options of `config.value` and `config.algorithm`).
 """
 
 import json
@@ -15,21 +16,40 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
+from asyppo_jax.algorithm.head_init import init_heads_from_rollout
 from asyppo_jax.algorithm.offload import make_train_step, reference_shardings, resting_shardings
 from asyppo_jax.algorithm.state import create_train_state, state_shardings
 from asyppo_jax.algorithm.train_step import phase_key, score_rollout
+from asyppo_jax.config import Config
 from asyppo_jax.runtime.multi_host import initialize
 from asyppo_jax.runtime.sharding import batch_sharding, make_mesh, put
 from asyppo_jax.sampling import sample
 from asyppo_jax.sampling.rollouts import with_rewards
 from asyppo_jax.types import PromptBatch
-from tests.tiny import PROMPT, VOCABULARY, make_config, make_networks, make_options
+from tests.algorithm.test_value_options import networks_of
+from tests.tiny import PROMPT, VOCABULARY, make_config, make_options
+
+OPTIONS = {
+    "value__head": "sigmoid",
+    "value__loss": "bce",
+    "value__head_init": "rollout",
+    "value__anchor": "shrunken_group",
+    "value__positions": (0.3, 0.6, 0.9),
+    "value__frozen": "attention",
+    "algorithm__gae_lambda": 0.9,
+    "algorithm__returns_lambda": 1.0,
+    "algorithm__length_adaptive_lambda": 0.4,
+    "algorithm__overlong_filter": True,
+    "algorithm__zero_spread_groups": "drop",
+    "algorithm__positive_nll_coef": 0.1,
+}
 
 
-def main(model: int, setting: str, out: str) -> None:
-    config = make_config(
+def setting_config(model: int, setting: str) -> Config:
+    return make_config(
+        **(OPTIONS if setting == "options" else {}),
         mesh__model=model,
-        algorithm__kl_coef=1.0 if setting == "reference" else 0.0,
+        algorithm__kl_coef=1.0 if setting in ("reference", "options") else 0.0,
         mesh__offload="idle" if setting in ("offloaded", "reference") else "none",
         mesh__zero_stage={"gathered": 2, "local": 1}.get(setting, 3),
         batching__packing=setting in ("packed", "shared_prompts", "reference"),
@@ -39,7 +59,11 @@ def main(model: int, setting: str, out: str) -> None:
         actor_optimizer__eps=1e-3,  # Adam's sign-like first steps would blow up rounding
         critic_optimizer__eps=1e-3,
     )
-    networks, mesh = make_networks(), make_mesh(config.mesh)
+
+
+def main(model: int, setting: str, out: str) -> None:
+    config = setting_config(model, setting)
+    networks, mesh = networks_of(config), make_mesh(config.mesh)
     options = make_options(4, config.sampling.max_completion_length, stop_ids=(7,))
     rng = np.random.default_rng(0)
     prompts = PromptBatch(
@@ -55,9 +79,9 @@ def main(model: int, setting: str, out: str) -> None:
         )
         placed = put(prompts, jax.tree.map(lambda _: batch_sharding(mesh), prompts))
         rollout = program(state.actor_params, placed, phase_key(state.key, state.step, "sample"))
-        rollout = with_rewards(
-            rollout, rng.integers(0, 2, 32).astype(np.float32), np.arange(32) != 5, mesh
-        )
+        rewards = rng.integers(0, 2, 32).astype(np.float32)
+        stopped = (whole(rollout.tokens)[:, PROMPT:] == 7).any(axis=1)
+        rollout = with_rewards(rollout, rewards, np.arange(32) != 5, mesh, ~stopped)
 
         @jax.jit
         def experience(state, rollout):
@@ -65,6 +89,10 @@ def main(model: int, setting: str, out: str) -> None:
             return score_rollout(state.critic_params, *clock, rollout, **options)[0]
 
         near = state_shardings(config, networks, mesh).critic_params
+        if config.value.head_init == "rollout":
+            start = partial(init_heads_from_rollout, networks=networks, config=config)
+            params = jax.jit(start, out_shardings=near)(state.critic_params, rollout)
+            state = state.replace(critic_params=params)
         on_device = state.replace(critic_params=jax.device_put(state.critic_params, near))
         seen = experience(on_device, rollout)
         step = compiled_step(networks, config, mesh, state)
@@ -95,7 +123,7 @@ def compiled_step(networks, config, mesh, state):
         return step
     start = jax.tree.map(jnp.copy, state.actor_params)  # the state is donated
     reference = jax.device_put(start, reference_shardings(config, networks, mesh))
-    return partial(step, reference_params=reference)
+    return lambda state, rollout: step(state, rollout, reference)
 
 
 def whole(x: jax.Array) -> np.ndarray:

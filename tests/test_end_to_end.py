@@ -59,6 +59,7 @@ def test_a_run_leaves_metrics_summary_plots_and_checkpoints(uninterrupted):
     rows = read_metrics(workdir / "metrics.jsonl")
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 5]
     assert "actor/loss" not in rows[1] and "actor/loss" in rows[2]  # one step of warm-up
+    assert all(value is not None for row in rows for value in row.values())  # none is NaN
     assert rows[2]["rollout/log_prob_gap"] < 1e-4
     summary = json.loads((workdir / "summary.json").read_text())
     assert {"accuracy_before", "accuracy_after", "steps", "seconds", "seed"} <= summary.keys()

@@ -10,6 +10,7 @@ from pathlib import Path
 import orbax.checkpoint as ocp
 import pytest
 
+import asyppo_jax.runs.collect
 import asyppo_jax.train
 from asyppo_jax.config import CheckpointConfig, ConfigError, from_config_dict
 from asyppo_jax.models.config import ModelError
@@ -67,8 +68,9 @@ def _files(workdir):
 
 
 def test_the_page_of_metrics_lists_those_that_a_run_writes(finished):
-    page = Path(__file__).parents[1] / "docs" / "metrics.md"
-    listed = re.findall(r"^\| `(\w+/\w+)` \| \S", page.read_text(), re.M)
+    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+    page, _, _ = page.partition("## Of options")  # see test_dynamic_sampling.py
+    listed = re.findall(r"^\| `(\w+/\w+)` \| \S", page, re.M)
     assert len(listed) == len(set(listed))
     written = {name for row in read_metrics(finished / "metrics.jsonl") for name in row} - {"step"}
     written = {re.sub(r"(explained_variance)_\d+$", r"\1_k", name) for name in written}
@@ -96,16 +98,16 @@ def _saved(workdir, step):
     return restored["state"], restored["data"]
 
 
-def _press_while(monkeypatch, name, when):
-    """Ctrl-C while `train` calls its function `name` for the `when`-th time."""
-    function, calls = getattr(asyppo_jax.train, name), itertools.count(1)
+def _press_while(monkeypatch, name, when, module=asyppo_jax.train):
+    """Ctrl-C while `module` calls its function `name` for the `when`-th time."""
+    function, calls = getattr(module, name), itertools.count(1)
 
     def pressing(*arguments, **options):
         if next(calls) == when:
             signal.raise_signal(signal.SIGINT)
         return function(*arguments, **options)
 
-    monkeypatch.setattr(asyppo_jax.train, name, pressing)
+    monkeypatch.setattr(module, name, pressing)
 
 
 def test_more_steps_go_on_and_ctrl_c_keeps_the_step_and_every_bit(
@@ -116,7 +118,7 @@ def test_more_steps_go_on_and_ctrl_c_keeps_the_step_and_every_bit(
     assert train(config, straight)["steps"] == 5
     assert [row["step"] for row in _without_times(straight)] == [0, 1, 2, 3, 4, 5]
     with monkeypatch.context() as patched:
-        _press_while(patched, "_score", when=2)  # in step 4
+        _press_while(patched, "_score", when=2, module=asyppo_jax.runs.collect)  # in step 4
         with pytest.raises(KeyboardInterrupt, match=r"the last checkpoint is of step 4, and the"):
             train(config, stopped)
     printed = capsys.readouterr().out

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from asyppo_jax.algorithm.batching.layout import lay_out
 from asyppo_jax.algorithm.batching.microbatches import actor_minibatches
@@ -41,6 +41,9 @@ def update_actor(
     rows = update_rows(experience, algorithm.loss_aggregation, experience.actor_mask)
     if algorithm.old_log_probs == "recompute":
         rows = rows.replace(old_log_probs=frozen_log_probs(params, rows, networks, config))
+    if algorithm.positive_nll_coef:
+        positive = positive_tokens(experience.rollout.rewards, rows.mask)
+        rows = rows.replace(positive_weights=positive.astype(jnp.float32))
 
     def loss(params: Params, rows: UpdateRows, denominator: Array):
         return actor_loss(params, rows, denominator, networks, config, policy_loss)
@@ -48,6 +51,9 @@ def update_actor(
     def read_minibatch(index: Array) -> Minibatch:  # index [m]
         sequences = jax.tree.map(lambda x: x[index], rows)
         denominator = loss_denominator(sequences.mask, algorithm.loss_aggregation)
+        if sequences.positive_weights is not None:
+            count = jnp.maximum(jnp.sum(sequences.positive_weights), 1)
+            sequences = sequences.replace(positive_weights=sequences.positive_weights / count)
         laid_out, num_rows, _ = lay_out(sequences, batching, group)
         return Minibatch(laid_out, num_rows, denominator)
 
@@ -70,6 +76,15 @@ def update_actor(
     return params, opt_state, _metrics(sums, maxima, norm)
 
 
+def positive_tokens(rewards: Float[Array, " B"], mask: Bool[Array, "B C"]) -> Bool[Array, "B C"]:
+    """The tokens of right answers: of those with the task's reward 1, the highest, to rounding.
+
+    The reward is that without a penalty for length. `mask` [B, C] has the tokens of the actor's
+    loss, so answers that it leaves out are left out here.
+    """
+    return mask & (rewards > 1 - 1e-5)[:, None]
+
+
 def actor_loss(
     params: Params,
     rows: UpdateRows,
@@ -80,8 +95,9 @@ def actor_loss(
 ) -> tuple[Array, tuple[Metrics, Metrics]]:
     """A microbatch's share of the loss of its minibatch, and (sums, maxima) of metrics.
 
-    L = (1/d) Σ n_t · (loss_t + kl_coef · KL_t), with n and d of `ops.aggregation` and KL_t of
-    `ops.losses.kl_penalty`.
+    L = (1/d) Σ n_t · (loss_t + kl_coef · KL_t) − μ/|T| Σ_{t in T} log π_t, with n and d of
+    `ops.aggregation`, KL_t of `ops.losses.kl_penalty`, μ = `positive_nll_coef` and T the tokens of
+    right answers in the minibatch (VAPO, arXiv 2504.05118; `positive_tokens`).
     """
     algorithm = config.algorithm
     log_probs, entropy = completion_log_probs(params, rows, networks, config.batching)
@@ -91,6 +107,10 @@ def actor_loss(
         per_token += algorithm.kl_coef * kl
     loss = masked_sum(rows.length_normalizer * per_token, rows.mask) / denominator
     sums, maxima = _sums_and_maxima(log_probs, entropy, rows, algorithm)
+    if rows.positive_weights is not None:
+        nll = -masked_sum(rows.positive_weights * log_probs, rows.mask)
+        loss += algorithm.positive_nll_coef * nll
+        sums |= {"nll": nll, "positive": masked_sum(rows.positive_weights, rows.mask)}
     return loss, jax.lax.stop_gradient((sums | {"loss": loss}, maxima))
 
 
@@ -149,6 +169,9 @@ def _metrics(sums: Metrics, maxima: Metrics, norm: Array) -> Metrics:
     }
     if "low_overlap" in sums:
         metrics |= mask_metrics(sums)
+    if "nll" in sums:  # per minibatch; `positive` is 1, or 0 in those without a right answer
+        positive = jnp.maximum(jnp.sum(sums["positive"]), 1.0)
+        metrics["actor/positive_nll"] = jnp.sum(sums["nll"]) / positive
     if "kl_to_reference" in sums:
         metrics["actor/kl_to_reference"] = jnp.mean(sums["kl_to_reference"] / tokens)
     return metrics

@@ -108,7 +108,7 @@ def _with_overlong_penalty(rollout: Rollout, config: AlgorithmConfig) -> Rollout
 def _actor_mask(
     rollout: Rollout, mask: Bool[Array, "B C"], group_size: int, config: AlgorithmConfig
 ) -> Bool[Array, "B C"]:
-    """The tokens of the actor's loss; "drop" leaves out the groups whose rewards are all equal.
+    """The tokens of the actor's loss, without the groups whose rewards are all equal unless "keep".
 
     With `config.overlong_filter` truncated answers are left out, too (EasyPPO, arXiv 2609.36802).
     The task's own rewards decide, as in DAPO: a penalty for long answers would give groups without

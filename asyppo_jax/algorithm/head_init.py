@@ -4,7 +4,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from asyppo_jax.algorithm.forward import ensemble_outputs, value_anchor
+from asyppo_jax.algorithm.batching.layout import lay_out
+from asyppo_jax.algorithm.batching.microbatches import in_microbatches
+from asyppo_jax.algorithm.batching.rows import Rows, sequence_segments
+from asyppo_jax.algorithm.forward import (
+    completion_outputs,
+    ensemble_outputs,
+    per_critic,
+    value_anchor,
+)
+from asyppo_jax.algorithm.placement import critic_placement
 from asyppo_jax.config import Config, ValueConfig
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.ops.masked import masked_mean, masked_variance
@@ -28,9 +37,11 @@ def init_heads_from_rollout(
     with m the mean of w·h. With an anchor a, whose mean over tokens is ā, it is
     z = s (w·h − m) + z₀ − V⁻¹(ā): long answers may be better ones, which a mean of answers does not
     know. For "bins", z₀ is the log of the mean target distribution, and V'(z₀) is the gradient of
-    the mean of a softmax.
+    the mean of a softmax; no array has the outputs of all bins at all tokens.
     """
     mask = rollout.completion_mask & rollout.reward_valid[:, None]
+    if networks.value_head.kind == "bins":
+        return _rescale_bins(params, rollout, mask, networks, config)
     mean_reward = _mean_over_tokens(rollout.rewards, mask)
     anchor = value_anchor(rollout, config.sampling.group_size, config.value.anchor)
     mean_anchor = None if anchor is None else _mean_over_tokens(anchor, mask)
@@ -38,10 +49,7 @@ def init_heads_from_rollout(
     head, kernel, bias = networks.value_head, params["value_kernel"], params["value_bias"]
 
     def of_critic(outputs, kernel, bias):
-        raw = outputs - bias.reshape(1, 1, *bias.shape)
-        if head.kind == "bins":
-            return _rescale_bins(raw, kernel, rollout, mask, head, config.value)
-        kernel, bias = _rescale(raw, kernel, mean_reward, mask, head, config.value)
+        kernel, bias = _rescale(outputs - bias, kernel, mean_reward, mask, head, config.value)
         return kernel, bias if mean_anchor is None else bias - head.inverse(mean_anchor)
 
     kernel, bias = jax.vmap(of_critic)(outputs, kernel, bias)
@@ -68,26 +76,56 @@ def _rescale(
 
 
 def _rescale_bins(
-    raw: Float[Array, "B C M"],
-    kernel: Float[Array, "D M"],
-    rollout: Rollout,
-    mask: Bool[Array, "B C"],
-    head: ValueHead,
-    config: ValueConfig,
-) -> tuple[Float[Array, "D M"], Float[Array, " M"]]:
-    if config.loss == "two_hot":
+    params: Params, rollout: Rollout, mask: Bool[Array, "B C"], networks: Networks, config: Config
+) -> Params:
+    """`init_heads_from_rollout` for "bins", from two statistics of the outputs w·h."""
+    head, value = networks.value_head, config.value
+    if value.loss == "two_hot":
         targets = two_hot(rollout.rewards, head)
     else:
-        targets = hl_gauss(rollout.rewards, head, std=config.hl_gauss_std)
-    weights = jnp.sum(mask, axis=1, keepdims=True) / jnp.maximum(jnp.sum(mask), 1)
+        targets = hl_gauss(rollout.rewards, head, std=value.hl_gauss_std)
+    tokens = jnp.maximum(jnp.sum(mask), 1)
+    weights = jnp.sum(mask, axis=1, keepdims=True) / tokens
     # A bin without a target keeps a small probability.
     start = jnp.log(jnp.sum(weights * targets, axis=0) + 1e-4)
     slope = jax.grad(head.value)(start)
-    scale = _scale(raw @ slope, mask, config)
-    mean = jnp.sum(jnp.where(mask[..., None], raw, 0.0), axis=(0, 1)) / jnp.maximum(
-        jnp.sum(mask), 1
-    )
-    return scale * kernel, start - scale * mean
+    first_order, totals = _bins_statistics(params, slope, rollout, mask, networks, config)
+
+    def of_critic(first_order, total, kernel):
+        scale = _scale(first_order, mask, value)
+        return scale * kernel, start - scale * total / tokens
+
+    kernel, bias = jax.vmap(of_critic)(first_order, totals, params["value_kernel"])
+    return {**params, "value_kernel": kernel, "value_bias": bias}
+
+
+def _bins_statistics(
+    params: Params,
+    slope: Float[Array, " M"],
+    rollout: Rollout,
+    mask: Bool[Array, "B C"],
+    networks: Networks,
+    config: Config,
+) -> tuple[Float[Array, "K B C"], Float[Array, "K M"]]:
+    """Of each critic's w·h [M]: `slope`·w·h at every real token, and the sum over real tokens."""
+    batching = config.batching
+    rows = Rows(rollout.tokens, sequence_segments(rollout), mask)
+    laid_out, num_rows, restore = lay_out(rows, batching, config.sampling.group_size)
+    num_critics = params["value_bias"].shape[0]
+    stack = critic_placement(networks, config, num_critics).for_compute(params)
+    biases = params["value_bias"]
+
+    def of_microbatch(rows: Rows) -> tuple[Array, Array]:
+        def of_critic(critic: Params, bias: Array) -> Array:
+            return completion_outputs(critic, rows, networks) - bias.reshape(1, 1, -1)
+
+        raw = per_critic(of_critic)(stack, biases)  # [K, R, n, M]
+        totals = jnp.sum(jnp.where(rows.mask[..., None], raw, 0.0), axis=2)
+        return jnp.moveaxis(raw @ slope, 0, 2), jnp.moveaxis(totals, 0, 1)
+
+    size = batching.rows_of(batching.microbatch_size)
+    first_order, totals = in_microbatches(of_microbatch, laid_out, size, num_rows)
+    return jnp.moveaxis(restore(first_order), 2, 0), jnp.sum(totals, axis=0)
 
 
 def _scale(

@@ -23,13 +23,14 @@ from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.types import Experience, Metrics, Params, Rollout, TrainState
 
-KeyPurpose = Literal["sample", "experience", "critics", "actor", "evaluate"]
+KeyPurpose = Literal["sample", "experience", "critics", "actor", "evaluate", "resample"]
 _PURPOSE_INDEX: dict[KeyPurpose, int] = {
     "sample": 0,
     "experience": 1,
     "critics": 2,
     "actor": 3,
     "evaluate": 4,
+    "resample": 5,
 }
 
 

@@ -18,9 +18,10 @@ class AlgorithmConfig:
     # "grpo": advantages of a group are divided by its standard deviation ("std"), or not ("none",
     # Dr.GRPO, arXiv 2503.20783).
     group_scale: Literal["std", "none"] = "std"
-    # Prompts whose answers all have the same reward: "keep"; or "drop" them from the actor's loss
-    # and its denominators (DAPO, arXiv 2503.14476, without its resampling).
-    zero_spread_groups: Literal["keep", "drop"] = "keep"
+    # Prompts whose answers all have the same reward: "keep"; "drop" them from the actor's loss and
+    # its denominators; "resample": in steps that update the actor, sample more prompts to replace
+    # them, and drop those that are left (DAPO, arXiv 2503.14476, equation 11).
+    zero_spread_groups: Literal["keep", "drop", "resample"] = "keep"
     # DAPO's soft overlong punishment: over the last n tokens before the maximum length the reward
     # falls linearly by up to `overlong_penalty`; 0: off. Logged rewards stay the task's own.
     overlong_buffer: int = 0
@@ -64,6 +65,9 @@ class AlgorithmConfig:
     # arXiv 1912.09729, which has 3); 0: off.
     dual_clip: float = 0.0
     entropy_coef: float = 1e-3  # [D] ROLL's default is 0
+    # The factor of a language-model loss on right answers, those with the reward 1: minus the mean
+    # log-prob of their tokens (VAPO, arXiv 2504.05118, which has 0.1); 0: off.
+    positive_nll_coef: float = 0.0
     # The factor of the KL divergence to the reference, the actor's starting weights, which each
     # token's loss contains (GRPO, arXiv 2402.03300, equation 4). [P] 0: none, and no reference is
     # loaded. Above 0, each start of the run loads the weights of config.actor.path, so keep them.
@@ -99,14 +103,17 @@ class AlgorithmConfig:
             details.append(
                 {"token": "loss per token", "constant": "loss over C"}[self.loss_aggregation]
             )
-        if self.zero_spread_groups == "drop":
-            details.append("groups without spread dropped")
+        if self.zero_spread_groups != "keep":
+            what = {"drop": "dropped", "resample": "resampled"}[self.zero_spread_groups]
+            details.append(f"groups without spread {what}")
         if self.overlong_buffer:
             details.append(f"overlong buffer {self.overlong_buffer}")
         if self.dual_clip:
             details.append(f"dual clip {self.dual_clip:g}")
         if self.loss != "asyppo":
             details.append(f"loss {self.loss}")
+        if self.positive_nll_coef:
+            details.append(f"NLL of right answers {self.positive_nll_coef:g}")
         if self.kl_coef:
             details.append(f"KL {self.kl_coef:g} by {self.kl_estimator}")
         return f"{self._name} ({', '.join(details)})"
@@ -116,7 +123,7 @@ class AlgorithmConfig:
         if self.advantages == "grpo":
             if self.group_scale == "none":
                 return "Dr.GRPO"
-            drops = (self.zero_spread_groups, self.loss_aggregation) == ("drop", "token")
+            drops = self.zero_spread_groups != "keep" and self.loss_aggregation == "token"
             return "DAPO" if drops and self.clip_eps_high > self.clip_eps_low else "GRPO"
         return {
             "gae": "AsyPPO" if self.num_critics > 1 else "PPO",

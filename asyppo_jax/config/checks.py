@@ -26,11 +26,12 @@ def check_config(config: Config) -> None:
         value = getattr(algorithm, name)
         if not 0 <= value <= 1:
             raise ConfigError(f"config.algorithm.{name} is {value}; it must be in [0, 1]")
-    if not 0 <= algorithm.kl_coef < math.inf:
-        raise ConfigError(
-            f"config.algorithm.kl_coef is {algorithm.kl_coef}; it must be 0 (no KL) or a positive "
-            "number"
-        )
+    for name in ("kl_coef", "positive_nll_coef"):
+        value = getattr(algorithm, name)
+        if not 0 <= value < math.inf:
+            raise ConfigError(
+                f"config.algorithm.{name} is {value}; it must be 0 (off) or a positive number"
+            )
     check_truncation("config.sampling.", sampling)
     check_truncation("config.evaluation.", config.evaluation)
     _check_sampling(sampling)
@@ -93,10 +94,18 @@ def _check_estimator(algorithm: AlgorithmConfig) -> None:
 
 
 def _check_actor_loss(algorithm: AlgorithmConfig, sampling: SamplingConfig) -> None:
-    if algorithm.zero_spread_groups == "drop" and sampling.group_size == 1:
+    zero_spread = algorithm.zero_spread_groups
+    if zero_spread != "keep" and sampling.group_size == 1:
         raise ConfigError(
-            "config.algorithm.zero_spread_groups is 'drop', but config.sampling.group_size is 1, "
-            "so every group would be dropped; set zero_spread_groups to 'keep', or sample groups"
+            f"config.algorithm.zero_spread_groups is {zero_spread!r}, but config.sampling."
+            "group_size is 1, so every group would be dropped; set zero_spread_groups to 'keep', "
+            "or sample groups"
+        )
+    if zero_spread == "resample" and sampling.max_rounds < 2:
+        raise ConfigError(
+            f"config.sampling.max_rounds is {sampling.max_rounds}, so config.algorithm."
+            "zero_spread_groups = 'resample' samples nothing again; make it 2 or more, or set "
+            "zero_spread_groups to 'drop'"
         )
     longest, buffer = sampling.max_completion_length, algorithm.overlong_buffer
     if not 0 <= buffer <= longest:

@@ -116,6 +116,9 @@ class SamplingConfig(Truncation):
     # A rollout is sampled in this many chunks, one after the other; each is scored while the next
     # is being sampled. Useful where scoring is slow. A chunk waits for its longest answers.
     chunks: int = 1
+    # With config.algorithm.zero_spread_groups = "resample": at most this many rounds of N groups
+    # per step, the first one included. 10 is `max_num_gen_batches` of verl's recipes for DAPO.
+    max_rounds: int = 10
     max_completion_length: int = 8192  # C, tokens [P]
     stop_tokens: tuple[str, ...] = ()  # in addition to the tokenizer's end-of-sequence tokens
     stop_strings: tuple[str, ...] = ()  # a completion ends with the token that completes one

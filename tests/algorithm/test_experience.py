@@ -144,12 +144,12 @@ def _rollout_with_one_group_without_spread():
     return make_rollout(config).replace(rewards=rewards)
 
 
-@pytest.mark.parametrize("num_critics", [0, 2])
-def test_groups_without_spread_are_dropped_from_the_actors_mask_alone(num_critics):
+@pytest.mark.parametrize(("num_critics", "choice"), [(0, "drop"), (2, "drop"), (2, "resample")])
+def test_groups_without_spread_are_dropped_from_the_actors_mask_alone(num_critics, choice):
     rollout = _rollout_with_one_group_without_spread()
     kept, dropped = (
         _experience(num_critics, rollout=rollout, algorithm__zero_spread_groups=name)
-        for name in ("keep", "drop")
+        for name in ("keep", choice)
     )
     np.testing.assert_array_equal(kept.actor_mask, kept.loss_mask)
     of_group = (np.arange(32) // 8 == 1)[:, None]

@@ -49,12 +49,20 @@ from tests.config.test_settings import with_changes
             "DAPO (no critics, loss per token, groups without spread dropped, overlong buffer 64)",
         ),
         (
+            {"algorithm__zero_spread_groups": "resample"},
+            "AsyPPO (2 critics, masks 20% and 20%, groups without spread resampled)",
+        ),
+        (
             {"algorithm__dual_clip": 3.0, "algorithm__num_critics": 1},
             "PPO (1 critic, dual clip 3)",
         ),
         (
             {"algorithm__kl_coef": 1e-3, "algorithm__num_critics": 1},
             "PPO (1 critic, KL 0.001 by k3)",
+        ),
+        (
+            {"algorithm__positive_nll_coef": 0.1, "algorithm__num_critics": 1},
+            "PPO (1 critic, NLL of right answers 0.1)",
         ),
         ({"algorithm__loss": "my:f", "algorithm__num_critics": 1}, "PPO (1 critic, loss my:f)"),
     ],

@@ -16,8 +16,9 @@ from tests.tiny import make_config
             r"advantage_mask_fraction is 1\.0; .*\[0, 1\)",
         ),
         ({"algorithm__entropy_mask_fraction": -0.1}, r"entropy_mask_fraction is -0\.1"),
-        ({"algorithm__kl_coef": -0.1}, r"kl_coef is -0\.1; it must be 0 \(no KL\) or a pos"),
+        ({"algorithm__kl_coef": -0.1}, r"kl_coef is -0\.1; it must be 0 \(off\) or a positive"),
         ({"algorithm__kl_coef": float("nan")}, r"kl_coef is nan; it must be 0"),
+        ({"algorithm__positive_nll_coef": -0.1}, r"positive_nll_coef is -0\.1; it must be 0 \(off"),
         ({"algorithm__kl_estimator": "k4"}, r"kl_estimator is 'k4'; choose one of 'k1', 'k2'"),
         ({"algorithm__gamma": 1.5}, r"config\.algorithm\.gamma is 1\.5"),
         ({"algorithm__num_critics": 3}, "group_size is 32, which 3 critics cannot share evenly"),
@@ -86,6 +87,10 @@ from tests.tiny import make_config
                 "sampling__group_size": 1,
             },
             "zero_spread_groups is 'drop', but config.sampling.group_size is 1",
+        ),
+        (
+            {"algorithm__zero_spread_groups": "resample", "sampling__max_rounds": 1},
+            "max_rounds is 1, so .*'resample' samples nothing again; make it 2 or more, or set",
         ),
         (
             {"algorithm__overlong_buffer": 8193},

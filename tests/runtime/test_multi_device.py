@@ -60,6 +60,14 @@ def test_eight_devices_equal_one_with_a_reference(tmp_path):
     assert one["metrics"]["actor/kl_to_reference"] > 1e-6
 
 
+@pytest.mark.slow
+def test_eight_devices_equal_one_with_other_values_and_losses(tmp_path):
+    one, eight = _run(1, 1, "options", tmp_path), _run(8, 2, "options", tmp_path)
+    _assert_equal(one, eight)
+    assert one["metrics"]["actor/positive_nll"] > 0
+    assert one["metrics"]["actor/kl_to_reference"] > 1e-6
+
+
 def _assert_equal(one: dict, eight: dict) -> None:
     assert eight["devices"] == 8 and one["devices"] == 1
     assert eight["tokens"] == one["tokens"]

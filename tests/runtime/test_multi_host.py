@@ -146,12 +146,13 @@ def test_two_processes_give_the_same_tokens_masks_and_step_as_one(tmp_path, sett
         np.testing.assert_allclose(left, right, atol=1e-5)
 
 
-def _train(workdir: Path, processes: int) -> list[list[str]]:
+def _train(workdir: Path, processes: int, **more: object) -> list[list[str]]:
     """The commands of a tiny run: three steps with a checkpoint after each."""
     changes = {"num_steps": 3, "checkpoint.every": 1, "log.tensorboard": False}
     changes |= {"log.heldout_prompts": 3}
     # The first steps of Adam are close to sign(gradient), which would amplify rounding errors.
     changes |= {"actor_optimizer.eps": 1e-3, "critic_optimizer.eps": 1e-3}
+    changes |= {name.replace("__", "."): value for name, value in more.items()}
     command = ["experiments.train", "--config=configs/tiny_test.py", f"--workdir={workdir}"]
     command += [f"--config.{name}={value}" for name, value in changes.items()]
     if processes == 1:
@@ -184,11 +185,7 @@ def test_a_run_of_two_processes_equals_a_run_of_one(pair, tmp_path):
     assert json.loads((workdir / "summary.json").read_text())["steps"] == 3
     assert (workdir / "plots.png").is_file()
     _succeed(_train(tmp_path, 1), devices=2)
-    assert _data_position(workdir) == _data_position(tmp_path)
-    for left, right in zip(_results(workdir), _results(tmp_path), strict=True):
-        assert left.keys() == right.keys()
-        for name, value in left.items():
-            np.testing.assert_allclose(value, right[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    _assert_same_results(workdir, tmp_path)
     for step in (0, 2, 3):
         file = f"rollouts/heldout_{step:08}.jsonl"
         ours, theirs = (read_rollout_file(path / file) for path in (workdir, tmp_path))
@@ -196,6 +193,26 @@ def test_a_run_of_two_processes_equals_a_run_of_one(pair, tmp_path):
         for left, right in zip(ours, theirs, strict=True):
             values = np.array(left.values, float), np.array(right.values, float)
             np.testing.assert_allclose(*values, rtol=1e-3, atol=1e-4)
+
+
+def _assert_same_results(left_dir: Path, right_dir: Path) -> None:
+    assert _data_position(left_dir) == _data_position(right_dir)
+    for left, right in zip(_results(left_dir), _results(right_dir), strict=True):
+        assert left.keys() == right.keys()
+        for name, value in left.items():
+            np.testing.assert_allclose(value, right[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_two_processes_replace_the_same_groups_as_one(tmp_path):
+    """Sequences of a new group may belong to the other process than those that they replace."""
+    resample = {"algorithm__zero_spread_groups": "resample", "sampling__max_rounds": 4}
+    resample |= {"log__samples_every": 1, "reward__function": "tests.graders:odd_letters"}
+    two, one = tmp_path / "two", tmp_path / "one"
+    _succeed(_train(two, HOSTS, **resample), devices=1)
+    _succeed(_train(one, 1, **resample), devices=2)
+    _assert_same_results(two, one)
+    assert all(row["rollout/rounds"] > 1 for row in _results(one)[2:])  # after the warm-up
 
 
 @pytest.mark.slow

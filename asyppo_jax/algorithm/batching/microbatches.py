@@ -102,23 +102,26 @@ def _reduced_over_shards(loop: Callable[..., Any], size: int, axis: int) -> Call
 
 
 def in_microbatches(
-    function: Callable[[Any], Array], rows: Any, size: int, num_rows: Array | int
-) -> Array:
+    function: Callable[[Any], Any], rows: Any, size: int, num_rows: Array | int
+) -> Any:
     """The outputs of `function` on microbatches of `size` rows, concatenated along axis 0.
 
-    Microbatches that begin at or after `num_rows` are skipped; their outputs are 0.
+    An output is an array with one entry per row, or a tree of them. Microbatches that begin at or
+    after `num_rows` are skipped; their outputs are 0.
     """
     microbatches, function = _split(rows, size, 0), traced_once(function)
     batch = jax.tree.leaves(rows)[0].shape[0]
-    shape = jax.eval_shape(function, _microbatch(microbatches, 0))
-    outputs = constrain_batch(jnp.zeros((batch // size, *shape.shape), shape.dtype), axis=1)
+    shapes = jax.eval_shape(function, _microbatch(microbatches, 0))
+    zeros = jax.tree.map(lambda x: jnp.zeros((batch // size, *x.shape), x.dtype), shapes)
+    outputs = constrain_batch(zeros, axis=1)
 
     def compute(i, outputs):
-        return outputs.at[i].set(function(_microbatch(microbatches, i)))
+        new = function(_microbatch(microbatches, i))
+        return jax.tree.map(lambda x, y: x.at[i].set(y), outputs, new)
 
     with jax.named_scope("forward_microbatches"):
         outputs = jax.lax.fori_loop(0, _num_microbatches(num_rows, size), compute, outputs)
-    return outputs.reshape(batch, *shape.shape[1:])
+    return jax.tree.map(lambda x: x.reshape(batch, *x.shape[2:]), outputs)
 
 
 def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -41,6 +41,9 @@ class UpdateRows(Rows):
     advantage_mask: Array  # [R, n]
     entropy_mask: Array  # [R, n]
     reference_log_probs: Array | None = None  # [R, n]; None with `kl_coef` = 0
+    # [R, n], 1 / (number of tokens of right answers in the minibatch) on those tokens, 0 on others;
+    # None with `positive_nll_coef` = 0
+    positive_weights: Array | None = None
     # For the critics, where an option of `config.value` needs them; all [R, n].
     anchor: Array | None = None  # added to a critic's output: head⁻¹ of the anchor
     value_weights: Array | None = None  # of the loss per token
