@@ -244,9 +244,9 @@ def _check_scored(metrics: dict[str, float], run: Run, pool: RewardPool) -> None
     total = len(run.eval_prompts) * run.config.evaluation.num_samples
     if metrics["evaluate/invalid"] == total:
         raise ConfigError(
-            f"none of the {total} answers to the held-out problems got a reward "
-            f"({pool.failure or 'see the messages above'}); correct "
-            f"config.reward.function = {run.config.reward.function!r} or raise its time_limit"
+            f"none of the {total} answers to the held-out problems got a reward from "
+            f"{run.config.reward.function}: {pool.failure or 'see the messages above'}; "
+            f"{pool.fix or 'correct the function'}"
         )
 
 

@@ -272,7 +272,10 @@ def _half_of_length(problem, completion, answer):
 def test_a_reward_that_scores_no_held_out_answer_ends_the_run_before_the_first_step(
     model, tmp_path
 ):
-    message = r"none of the 16 answers to the held-out problems got a reward \(ValueError: could"
+    message = (
+        r"none of the 16 answers to the held-out problems got a reward from tests.test_train:"
+        r"_no_score: ValueError: could .*test_train.py:\d+\); correct the function"
+    )
     with pytest.raises(ConfigError, match=message):
         train(_config(model), tmp_path, reward=_no_score)
     assert not (tmp_path / "checkpoints").exists() or not list((tmp_path / "checkpoints").iterdir())
