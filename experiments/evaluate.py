@@ -134,13 +134,15 @@ def _targets() -> tuple[str, list[str]]:
 
 def evaluate(checkpoint: str, names: list[str]) -> list[dict]:
     # Imported late, so that a wrong flag is reported before the slow imports.
-    from asyppo_jax.evaluation.benchmark import evaluate_benchmark, table
+    from asyppo_jax.evaluation.benchmark import check_grader, evaluate_benchmark, table
     from asyppo_jax.runs.load import load_actor
 
     data_dir = _DATA_DIR.value or data_directory()
     benchmarks = [_benchmark(name, checkpoint) for name in names]
-    for benchmark in benchmarks:  # a missing file is reported before the weights are loaded
+    settings, grader = _settings(), "--grader" if _GRADER.value else "the grader"
+    for benchmark in benchmarks:  # a mistake is reported before the weights are loaded
         load_problems(benchmark, data_dir)
+        check_grader(benchmark, settings, grader)
     dtype: Any = _DTYPE.value
     actor = load_actor(checkpoint, step=read_step(_STEP.value), base=_BASE.value, dtype=dtype)
     output = _OUTPUT.value or _default_output(checkpoint, actor.step)
@@ -148,7 +150,7 @@ def evaluate(checkpoint: str, names: list[str]) -> list[dict]:
     for benchmark in benchmarks:
         directory = f"{output}/{benchmark.name}"
         summaries.append(
-            evaluate_benchmark(actor, benchmark, directory, data_dir=data_dir, settings=_settings())
+            evaluate_benchmark(actor, benchmark, directory, data_dir=data_dir, settings=settings)
         )
         print(f"{benchmark.title}: {directory}/answers.jsonl", file=sys.stderr)
     print(table(summaries))
@@ -189,7 +191,7 @@ def _benchmark(name: str, checkpoint: str) -> Benchmark:
 def _settings() -> BenchmarkSettings:
     template = _TEMPLATE.value
     return BenchmarkSettings(
-        num_samples=_SAMPLES.value or (1 if _TEMPERATURE.value == 0 else DEFAULT.num_samples),
+        num_samples=_num_samples(),
         temperature=_TEMPERATURE.value,
         top_k=_TOP_K.value,
         top_p=_TOP_P.value,
@@ -204,6 +206,12 @@ def _settings() -> BenchmarkSettings:
         time_limit=_TIME_LIMIT.value,
         num_workers=_WORKERS.value,
     )
+
+
+def _num_samples() -> int:
+    if _SAMPLES.value is not None:
+        return _SAMPLES.value
+    return 1 if _TEMPERATURE.value == 0 else DEFAULT.num_samples
 
 
 def _default_output(checkpoint: str, step: int | None) -> str:
