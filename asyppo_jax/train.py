@@ -150,6 +150,7 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
         if step == 0:
             writer.write_text(step, "config", json.dumps(dataclasses.asdict(config), indent=2))
             metrics = _evaluate(run, state, pool, progress, save_heldout)
+            interrupt.check()
             _check_scored(metrics, run, pool)
             write(metrics)
         while step < config.num_steps:
@@ -177,8 +178,7 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
                 checkpoints.save(manager, state, data.get_state(), accuracy)
             if last:
                 break
-            if interrupt.requested:
-                raise KeyboardInterrupt
+            interrupt.check()
 
 
 def _one_step(

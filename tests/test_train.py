@@ -1,5 +1,6 @@
 """The loop's ways to stop: each one sentence, and nothing overwritten."""
 
+import contextlib
 import dataclasses
 import itertools
 import re
@@ -140,6 +141,23 @@ def test_ctrl_c_while_it_compiles_or_evaluates_stops_at_once(
     with pytest.raises(KeyboardInterrupt, match="stopped before the first checkpoint"):
         train(_config(model), tmp_path)
     assert "finishing" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("function", "step"), [("_evaluate", 0), ("_score", 1)])
+def test_ctrl_c_that_is_swallowed_while_it_compiles_ends_the_run_after_that_work(
+    model, tmp_path, monkeypatch, function, step
+):
+    swallowing = getattr(asyppo_jax.train, function)
+
+    def press_and_swallow(*arguments, **options):
+        with contextlib.suppress(KeyboardInterrupt):  # as a callback of JAX does
+            signal.raise_signal(signal.SIGINT)
+        return swallowing(*arguments, **options)
+
+    monkeypatch.setattr(asyppo_jax.train, function, press_and_swallow)
+    with pytest.raises(KeyboardInterrupt):
+        train(_config(model), tmp_path)
+    assert saved_steps(str(tmp_path)) == ([step] if step else [])
 
 
 def test_a_finished_run_says_that_it_is_finished(finished, model, capsys):
