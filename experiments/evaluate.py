@@ -31,7 +31,7 @@ from asyppo_jax.tasks.benchmarks import (
     load_problems,
     own_benchmark,
 )
-from experiments.command_line import parse_flags, read_step
+from experiments.command_line import parse_flags, read_step, stop
 
 DEFAULT = BenchmarkSettings()
 PAPER = "aime24,aime25,math500,olympiadbench,minerva_math,amc23"
@@ -114,7 +114,7 @@ def main(argv: list[str]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped; run the same command again to continue after the last batch")
+        stop("stopped; run the same command again to continue after the last batch")
     if _JSON.value:
         print(json.dumps(summaries))
 
