@@ -31,6 +31,7 @@ from asyppo_jax.tasks.benchmarks import (
     load_problems,
     own_benchmark,
 )
+from asyppo_jax.tasks.records import nearest_file
 from experiments.command_line import parse_flags, read_step, stop
 
 DEFAULT = BenchmarkSettings()
@@ -178,7 +179,8 @@ def _benchmark(name: str, checkpoint: str) -> Benchmark:
     if not name.endswith(tuple(FILE_SOURCES)):
         return find_benchmark(name)
     if not epath.Path(name).is_file():
-        raise ConfigError(f"--benchmark={name} does not exist; give the path of a file of problems")
+        fix = nearest_file(name, "give the path of a file of problems")
+        raise ConfigError(f"--benchmark={name} does not exist; {fix}")
     return own_benchmark(
         name,
         problem_field=_PROBLEM_FIELD.value,
