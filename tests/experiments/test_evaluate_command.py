@@ -27,6 +27,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("evaluate",), "--checkpoint is missing"),
         (("evaluate", "--checkpoint=x"), "--benchmark is missing; give one or more of aime24"),
         (("evaluate", "--checkpoint=x", "--benchmark=maths"), "no benchmark 'maths'; choose among"),
+        (
+            ("evaluate", "--checkpoint=x", "--benchmark=tests/fixtures/golden_step.jsonl"),
+            "golden_step.jsonl does not exist; did you mean golden_step.json?",
+        ),
         (("evaluate", "--checkpoint=x", "--samples=many"), "--samples"),
         (("export", "--workdir=x"), "--output=DIR is missing"),
     ],
