@@ -17,6 +17,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` has the same names at run time
+    from asyppo_jax.algorithm.batching.layout import sequence_mean as sequence_mean
     from asyppo_jax.algorithm.experience import make_experience as make_experience
     from asyppo_jax.config import Config as Config
     from asyppo_jax.config import PromptConfig as PromptConfig
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` has the same name
     from asyppo_jax.evaluation.statistics import powers_of_two as powers_of_two
     from asyppo_jax.evaluation.true_values import States as States
     from asyppo_jax.evaluation.true_values import sample_states as sample_states
+    from asyppo_jax.evaluation.value_errors import PositionErrors as PositionErrors
     from asyppo_jax.evaluation.value_errors import value_errors as value_errors
     from asyppo_jax.evaluation.value_errors import values_at as values_at
     from asyppo_jax.ops.aggregation import length_normalizer as length_normalizer
@@ -75,12 +77,13 @@ if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` has the same name
 __version__ = "0.1.0"
 
 _MODULES = {
+    "algorithm.batching.layout": "sequence_mean",
     "algorithm.experience": "make_experience",
     "config": "Config PromptConfig UserError default_config from_config_dict",
     "evaluation.benchmark": "evaluate_benchmark",
     "evaluation.statistics": "average_at_k average_interval pass_at_k powers_of_two",
     "evaluation.true_values": "States sample_states",
-    "evaluation.value_errors": "value_errors values_at",
+    "evaluation.value_errors": "PositionErrors value_errors values_at",
     "ops.aggregation": "length_normalizer loss_denominator",
     "ops.baselines": "group_mean_of_others shrunken_group_mean",
     "ops.ensemble": "critic_shards disagreement_masks value_mean_and_std",

@@ -149,6 +149,7 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
         if step == 0:
             writer.write_text(step, "config", json.dumps(dataclasses.asdict(config), indent=2))
             metrics = _evaluate(run, state, pool, progress, save_heldout)
+            interrupt.check()
             _check_scored(metrics, run, pool)
             write(metrics)
         while step < config.num_steps:
@@ -176,8 +177,7 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
                 checkpoints.save(manager, state, data.get_state(), accuracy)
             if last:
                 break
-            if interrupt.requested:
-                raise KeyboardInterrupt
+            interrupt.check()
 
 
 def _one_step(
@@ -225,9 +225,9 @@ def _check_scored(metrics: dict[str, float], run: Run, pool: RewardPool) -> None
     total = len(run.eval_prompts) * run.config.evaluation.num_samples
     if metrics["evaluate/invalid"] == total:
         raise ConfigError(
-            f"none of the {total} answers to the held-out problems got a reward "
-            f"({pool.failure or 'see the messages above'}); correct "
-            f"config.reward.function = {run.config.reward.function!r} or raise its time_limit"
+            f"none of the {total} answers to the held-out problems got a reward from "
+            f"{run.config.reward.function}: {pool.failure or 'see the messages above'}; "
+            f"{pool.fix or 'correct the function'}"
         )
 
 

@@ -8,13 +8,22 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from absl import flags
 
 from asyppo_jax.config import Config, ConfigError, from_config_dict
 from asyppo_jax.config.reading import setting_names, unknown_setting
 from experiments.main import config_names, config_path, with_config_paths
+
+# The exit status of a program that Ctrl-C ended, as in a shell: 128 + SIGINT.
+INTERRUPTED = 130
+
+
+def stop(text: str) -> NoReturn:
+    """Ends a command after Ctrl-C with a sentence."""
+    print(text, file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

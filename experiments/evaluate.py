@@ -31,7 +31,8 @@ from asyppo_jax.tasks.benchmarks import (
     load_problems,
     own_benchmark,
 )
-from experiments.command_line import parse_flags, read_step
+from asyppo_jax.tasks.records import nearest_file
+from experiments.command_line import parse_flags, read_step, stop
 
 DEFAULT = BenchmarkSettings()
 PAPER = "aime24,aime25,math500,olympiadbench,minerva_math,amc23"
@@ -114,7 +115,7 @@ def main(argv: list[str]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped; run the same command again to continue after the last batch")
+        stop("stopped; run the same command again to continue after the last batch")
     if _JSON.value:
         print(json.dumps(summaries))
 
@@ -134,13 +135,15 @@ def _targets() -> tuple[str, list[str]]:
 
 def evaluate(checkpoint: str, names: list[str]) -> list[dict]:
     # Imported late, so that a wrong flag is reported before the slow imports.
-    from asyppo_jax.evaluation.benchmark import evaluate_benchmark, table
+    from asyppo_jax.evaluation.benchmark import check_grader, evaluate_benchmark, table
     from asyppo_jax.runs.load import load_actor
 
     data_dir = _DATA_DIR.value or data_directory()
     benchmarks = [_benchmark(name, checkpoint) for name in names]
-    for benchmark in benchmarks:  # a missing file is reported before the weights are loaded
+    settings, grader = _settings(), "--grader" if _GRADER.value else "the grader"
+    for benchmark in benchmarks:  # a mistake is reported before the weights are loaded
         load_problems(benchmark, data_dir)
+        check_grader(benchmark, settings, grader)
     dtype: Any = _DTYPE.value
     actor = load_actor(checkpoint, step=read_step(_STEP.value), base=_BASE.value, dtype=dtype)
     output = _OUTPUT.value or _default_output(checkpoint, actor.step)
@@ -148,7 +151,7 @@ def evaluate(checkpoint: str, names: list[str]) -> list[dict]:
     for benchmark in benchmarks:
         directory = f"{output}/{benchmark.name}"
         summaries.append(
-            evaluate_benchmark(actor, benchmark, directory, data_dir=data_dir, settings=_settings())
+            evaluate_benchmark(actor, benchmark, directory, data_dir=data_dir, settings=settings)
         )
         print(f"{benchmark.title}: {directory}/answers.jsonl", file=sys.stderr)
     print(table(summaries))
@@ -176,7 +179,8 @@ def _benchmark(name: str, checkpoint: str) -> Benchmark:
     if not name.endswith(tuple(FILE_SOURCES)):
         return find_benchmark(name)
     if not epath.Path(name).is_file():
-        raise ConfigError(f"--benchmark={name} does not exist; give the path of a file of problems")
+        fix = nearest_file(name, "give the path of a file of problems")
+        raise ConfigError(f"--benchmark={name} does not exist; {fix}")
     return own_benchmark(
         name,
         problem_field=_PROBLEM_FIELD.value,
@@ -189,7 +193,7 @@ def _benchmark(name: str, checkpoint: str) -> Benchmark:
 def _settings() -> BenchmarkSettings:
     template = _TEMPLATE.value
     return BenchmarkSettings(
-        num_samples=_SAMPLES.value or (1 if _TEMPERATURE.value == 0 else DEFAULT.num_samples),
+        num_samples=_num_samples(),
         temperature=_TEMPERATURE.value,
         top_k=_TOP_K.value,
         top_p=_TOP_P.value,
@@ -204,6 +208,12 @@ def _settings() -> BenchmarkSettings:
         time_limit=_TIME_LIMIT.value,
         num_workers=_WORKERS.value,
     )
+
+
+def _num_samples() -> int:
+    if _SAMPLES.value is not None:
+        return _SAMPLES.value
+    return 1 if _TEMPERATURE.value == 0 else DEFAULT.num_samples
 
 
 def _default_output(checkpoint: str, step: int | None) -> str:

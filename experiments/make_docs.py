@@ -20,7 +20,7 @@ PACKAGE = ROOT / "asyppo_jax"
 # Purpose -> the modules whose exported names serve it, in the order of the page.
 PURPOSES = {
     "Losses and advantages": "ops.returns ops.ensemble ops.losses ops.logits ops.aggregation "
-    "ops.masked ops.baselines algorithm.experience",
+    "ops.masked ops.baselines algorithm.experience algorithm.batching.layout",
     "Training": "train types",
     "Load and generate": "runs.load sampling.loaded sampling.sampler runs.checkpoint",
     "Evaluate": "evaluation.benchmark evaluation.statistics evaluation.true_values "
@@ -31,7 +31,7 @@ PURPOSES = {
     "Planning": "planning.plan",
 }
 # Names that users import from their modules.
-_ALSO = {"train": "train", "tasks.rewards": "exact math last_boxed"}
+_ALSO = {"train": "train", "tasks.rewards": "RewardPool exact math last_boxed"}
 _MADE = "<!-- Made by `python -m experiments.make_docs`; change the code and run that again. -->"
 
 

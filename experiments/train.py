@@ -13,7 +13,13 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from asyppo_jax.config import Config, ConfigError, UserError
-from experiments.command_line import parse_flags, read_config, use_compile_cache
+from experiments.command_line import (
+    INTERRUPTED,
+    parse_flags,
+    read_config,
+    stop,
+    use_compile_cache,
+)
 from experiments.main import command_line
 
 
@@ -110,10 +116,10 @@ def _stop(workdir: str) -> NoReturn:
 
     text = f"\n{describe_kept(workdir)}"
     if jax.process_count() > 1:
-        sys.exit(text)
+        stop(text)
     print(text, file=sys.stderr, flush=True)
     sys.stdout.flush()
-    os._exit(1)  # jaxlib may crash in an ordinary exit after an interrupted compilation
+    os._exit(INTERRUPTED)  # jaxlib may crash in an ordinary exit after an interrupted compilation
 
 
 def closing_lines(workdir: str, num_critics: int) -> str:

@@ -21,7 +21,7 @@ from etils import epath
 
 from asyppo_jax.config import Config, ConfigError, RewardConfig, UserError
 from asyppo_jax.config.functions import names_a_module
-from experiments.command_line import parse_flags, read_step, use_compile_cache
+from experiments.command_line import parse_flags, read_step, stop, use_compile_cache
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
 _STEP = flags.DEFINE_string("step", "latest", "The checkpoint: a step, latest, or best.")
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped; nothing was written")
+        stop("stopped; nothing was written")
     print(table(result))
     print(f"written to {result['output']}/value_truth.json and value_truth.png")
     if _JSON.value:

@@ -1,18 +1,15 @@
 """The loop's ways to stop: each one sentence, and nothing overwritten."""
 
 import dataclasses
-import itertools
 import re
 import shutil
-import signal
 from pathlib import Path
 
 import orbax.checkpoint as ocp
 import pytest
 
 import asyppo_jax.runs.collect
-import asyppo_jax.train
-from asyppo_jax.config import CheckpointConfig, ConfigError, from_config_dict
+from asyppo_jax.config import CheckpointConfig, ConfigError
 from asyppo_jax.models.config import ModelError
 from asyppo_jax.runs.checkpoint import (
     CheckpointError,
@@ -27,23 +24,8 @@ from asyppo_jax.tasks.records import DataError
 from asyppo_jax.tasks.rewards import exact
 from asyppo_jax.train import train
 from asyppo_jax.types import TrainState
-from configs import tiny_test
+from tests.short_run import press_while, short_run
 from tests.tiny import QWEN3, VOCABULARY_OF_TEXT, assert_trees_equal, save_model_directory
-
-
-def _config(model: str, **changes):
-    values = tiny_test.get_config()
-    values.actor.path = model
-    values.num_steps = 2
-    values.checkpoint.every = 1
-    values.evaluation.every = 0
-    values.algorithm.critic_warmup_steps = 0
-    values.log.tensorboard = False
-    for name, value in changes.items():
-        section, _, field = name.rpartition("__")
-        target = values[section] if section else values
-        target[field] = value
-    return from_config_dict(values)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +36,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(model, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished")
-    train(_config(model), str(workdir))
+    train(short_run(model), str(workdir))
     return workdir
 
 
@@ -81,7 +63,7 @@ def test_the_page_of_metrics_lists_those_that_a_run_writes(finished):
 def test_a_directory_of_another_run_is_refused_and_left_as_it_is(finished, model):
     before = _files(finished)
     with pytest.raises(CheckpointError, match=r"config\.algorithm\.gamma = 1\.0.*has 0\.5"):
-        train(_config(model, algorithm__gamma=0.5), str(finished))
+        train(short_run(model, algorithm__gamma=0.5), str(finished))
     assert _files(finished) == before
 
 
@@ -98,27 +80,15 @@ def _saved(workdir, step):
     return restored["state"], restored["data"]
 
 
-def _press_while(monkeypatch, name, when, module=asyppo_jax.train):
-    """Ctrl-C while `module` calls its function `name` for the `when`-th time."""
-    function, calls = getattr(module, name), itertools.count(1)
-
-    def pressing(*arguments, **options):
-        if next(calls) == when:
-            signal.raise_signal(signal.SIGINT)
-        return function(*arguments, **options)
-
-    monkeypatch.setattr(module, name, pressing)
-
-
 def test_more_steps_go_on_and_ctrl_c_keeps_the_step_and_every_bit(
     finished, model, tmp_path, monkeypatch, capsys
 ):
     straight, stopped = (shutil.copytree(finished, tmp_path / name) for name in ("a", "b"))
-    config = _config(model, num_steps=5, checkpoint__every=0)
+    config = short_run(model, num_steps=5, checkpoint__every=0)
     assert train(config, straight)["steps"] == 5
     assert [row["step"] for row in _without_times(straight)] == [0, 1, 2, 3, 4, 5]
     with monkeypatch.context() as patched:
-        _press_while(patched, "_score", when=2, module=asyppo_jax.runs.collect)  # in step 4
+        press_while(patched, "_score", when=2, module=asyppo_jax.runs.collect)  # in step 4
         with pytest.raises(KeyboardInterrupt, match=r"the last checkpoint is of step 4, and the"):
             train(config, stopped)
     printed = capsys.readouterr().out
@@ -130,23 +100,9 @@ def test_more_steps_go_on_and_ctrl_c_keeps_the_step_and_every_bit(
     assert_trees_equal(_saved(straight, 5), _saved(stopped, 5))
 
 
-@pytest.mark.parametrize(("function", "when"), [("_one_step", 1), ("_evaluate", 1)])
-def test_ctrl_c_while_it_compiles_or_evaluates_stops_at_once(
-    model, tmp_path, monkeypatch, capsys, function, when
-):
-    monkeypatch.setattr(asyppo_jax.train, "_one_step", pytest.fail)
-    _press_while(monkeypatch, function, when)
-    monkeypatch.setattr(asyppo_jax.train, "_check_scored", lambda *_: None)
-    if function == "_one_step":
-        monkeypatch.setattr(asyppo_jax.train, "_evaluate", lambda *_: {"evaluate/accuracy": 0.5})
-    with pytest.raises(KeyboardInterrupt, match="stopped before the first checkpoint"):
-        train(_config(model), tmp_path)
-    assert "finishing" not in capsys.readouterr().out
-
-
 def test_a_finished_run_says_that_it_is_finished(finished, model, capsys):
     before = _files(finished / "checkpoints")
-    assert train(_config(model), finished)["steps"] == 2
+    assert train(short_run(model), finished)["steps"] == 2
     printed = capsys.readouterr().out
     assert "the run is finished: config.num_steps is 2, and the last checkpoint is of step 2; " in (
         printed
@@ -160,7 +116,7 @@ def test_a_run_with_kl_that_resumes_equals_one_that_was_not_interrupted(model, t
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     kl = {"algorithm__kl_coef": 0.5, "algorithm__num_critics": 0, "algorithm__advantages": "grpo"}
     for workdir, num_steps in ((whole, 3), (resumed, 2), (resumed, 3)):
-        config = _config(model, num_steps=num_steps, evaluation__every=1, **kl)
+        config = short_run(model, num_steps=num_steps, evaluation__every=1, **kl)
         train(config, workdir, reward=_share_of_digits)
     states = []
     for workdir in (whole, resumed):
@@ -177,18 +133,18 @@ def test_a_run_with_kl_that_resumes_equals_one_that_was_not_interrupted(model, t
 def test_a_run_with_kl_whose_starting_weights_are_gone_is_refused_in_one_sentence(tmp_path):
     base, workdir = save_model_directory(tmp_path / "base"), tmp_path / "run"
     kl = {"algorithm__kl_coef": 0.5, "algorithm__num_critics": 0, "algorithm__advantages": "grpo"}
-    train(_config(base, num_steps=1, **kl), workdir)
+    train(short_run(base, num_steps=1, **kl), workdir)
     (tmp_path / "base" / "model.safetensors").unlink()
     message = r"kl_coef is 0\.5, so each start of the run loads the reference .*put the weights"
     with pytest.raises(ModelError, match=message):
-        train(_config(base, **kl), workdir)
+        train(short_run(base, **kl), workdir)
     shutil.rmtree(base)
     with pytest.raises(ModelError, match=r"model directory .*base' does not exist"):
-        train(_config(base, **kl), workdir)
+        train(short_run(base, **kl), workdir)
 
 
 def test_saving_held_out_answers_changes_no_number_of_the_run(finished, model, tmp_path):
-    train(_config(model, log__heldout_prompts=2), str(tmp_path))
+    train(short_run(model, log__heldout_prompts=2), str(tmp_path))
     rows, expected = (read_metrics(path / "metrics.jsonl") for path in (tmp_path, finished))
     assert _untimed(rows) == _untimed(expected)
     for step in (0, 2):
@@ -199,7 +155,7 @@ def test_saving_held_out_answers_changes_no_number_of_the_run(finished, model, t
 @pytest.mark.slow
 def test_a_rollout_that_is_scored_in_parts_trains_the_same(finished, model, tmp_path):
     """Same tokens, same rewards; the sums of the first update are added up in another order."""
-    train(_config(model, num_steps=1, sampling__chunks=2), str(tmp_path))
+    train(short_run(model, num_steps=1, sampling__chunks=2), str(tmp_path))
     row, whole = (read_metrics(path / "metrics.jsonl")[1] for path in (tmp_path, finished))
     for name in [x for x in whole if x.startswith(("rollout/", "critic/", "actor/"))]:
         if name != "rollout/tokens_per_s":
@@ -215,13 +171,13 @@ def test_a_torn_checkpoint_is_named_and_left_as_it_is(finished, model, tmp_path)
         file.write_bytes(file.read_bytes()[:20])
     before = _files(workdir / "checkpoints")
     with pytest.raises(CheckpointError, match=r"checkpoints/2 cannot be read.*remove that folder"):
-        train(_config(model, num_steps=3), str(workdir))
+        train(short_run(model, num_steps=3), str(workdir))
     assert _files(workdir / "checkpoints") == before
 
 
 def test_a_nan_stops_the_run_before_anything_of_the_step_is_saved(model, tmp_path):
     with pytest.raises(NonFiniteError, match=r"step 1: actor/.*earlier checkpoints are intact"):
-        train(_config(model, actor_optimizer__learning_rate=1e38), str(tmp_path))
+        train(short_run(model, actor_optimizer__learning_rate=1e38), str(tmp_path))
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [0]
     assert not list((tmp_path / "checkpoints").iterdir())
 
@@ -230,12 +186,12 @@ def test_another_vocabulary_or_tokenizer_is_refused_with_the_difference(model, t
     larger = dataclasses.replace(QWEN3, vocab_size=len(VOCABULARY_OF_TEXT) + 3)
     other = save_model_directory(tmp_path / "other", larger)
     with pytest.raises(ModelError, match=r"has a vocabulary of .* take both from one model"):
-        train(_config(model, critic__path=other), str(tmp_path / "run"))
+        train(short_run(model, critic__path=other), str(tmp_path / "run"))
     same_size = save_model_directory(tmp_path / "swapped")
     file = tmp_path / "swapped" / "tokenizer.json"
     file.write_text(file.read_text().replace('"q"', '"Q"'))
     with pytest.raises(ConfigError, match="token 'Q' is absent for the actor"):
-        train(_config(model, critic__path=same_size), str(tmp_path / "run"))
+        train(short_run(model, critic__path=same_size), str(tmp_path / "run"))
 
 
 def test_data_that_cannot_be_read_is_named_with_its_line(model, tmp_path):
@@ -243,16 +199,16 @@ def test_data_that_cannot_be_read_is_named_with_its_line(model, tmp_path):
     changes = {"train_data__source": "jsonl", "train_data__path": str(file)}
     file.write_text('{"problem": "1+1", "answer": "2"}\n{"problem": \n')
     with pytest.raises(DataError, match=r"data\.jsonl, line 2: not JSON"):
-        train(_config(model, **changes), str(tmp_path / "run"))
+        train(short_run(model, **changes), str(tmp_path / "run"))
     file.write_text("")
     with pytest.raises(DataError, match=r"data\.jsonl"):
-        train(_config(model, **changes), str(tmp_path / "run"))
+        train(short_run(model, **changes), str(tmp_path / "run"))
 
 
 def test_a_model_directory_without_config_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"has no config\.json"):
-        train(_config(str(tmp_path / "empty")), str(tmp_path / "run"))
+        train(short_run(str(tmp_path / "empty")), str(tmp_path / "run"))
 
 
 def _no_score(problem, completion, answer):
@@ -274,16 +230,19 @@ def _half_of_length(problem, completion, answer):
 def test_a_reward_that_scores_no_held_out_answer_ends_the_run_before_the_first_step(
     model, tmp_path
 ):
-    message = r"none of the 16 answers to the held-out problems got a reward \(ValueError: could"
+    message = (
+        r"none of the 16 answers to the held-out problems got a reward from tests.test_train:"
+        r"_no_score: ValueError: could .*test_train.py:\d+\); correct the function"
+    )
     with pytest.raises(ConfigError, match=message):
-        train(_config(model), tmp_path, reward=_no_score)
+        train(short_run(model), tmp_path, reward=_no_score)
     assert not (tmp_path / "checkpoints").exists() or not list((tmp_path / "checkpoints").iterdir())
     assert (tmp_path / "config.json").is_file()
-    check_same_run(str(tmp_path), dataclasses.asdict(_config(model)))  # takes a corrected reward
+    check_same_run(str(tmp_path), dataclasses.asdict(short_run(model)))  # takes a corrected reward
 
 
 def test_rewards_that_are_all_equal_are_said_once_with_the_page_that_helps(model, tmp_path, capsys):
-    train(_config(model), tmp_path, reward=_tenth)
+    train(short_run(model), tmp_path, reward=_tenth)
     lines = [line for line in capsys.readouterr().out.splitlines() if "can be learnt" in line]
     assert len(lines) == 1 and lines[0].startswith("step 1: every reward is 0.1, so nothing can be")
     assert "docs/troubleshooting.md" in lines[0]
@@ -295,7 +254,7 @@ def test_functions_are_recorded_in_the_config_and_several_rewards_have_their_met
     def loss(log_probs, entropy, rows, config):
         return -rows.advantages * log_probs
 
-    train(_config(model), tmp_path, loss=loss, reward=[exact, _half_of_length])
+    train(short_run(model), tmp_path, loss=loss, reward=[exact, _half_of_length])
     settings = read_settings(str(tmp_path))
     assert settings.algorithm.loss.endswith("<locals>.loss")
     assert settings.reward.function.startswith("asyppo_jax.tasks.rewards.graders:exact,")
@@ -304,14 +263,14 @@ def test_functions_are_recorded_in_the_config_and_several_rewards_have_their_met
     mean = (row["rollout/reward_exact"] + 0.5) / 2
     assert row["rollout/reward_mean"] == pytest.approx(mean, abs=1e-6)
     with pytest.raises(CheckpointError, match=r"config\.algorithm\.loss = .*this one has 'asyppo'"):
-        train(_config(model), tmp_path)
+        train(short_run(model), tmp_path)
 
 
 def test_a_reward_that_is_refused_leaves_nothing_behind(model, tmp_path):
     def two(completion, answer): ...
 
     with pytest.raises(ConfigError, match=r"cannot be called as function\(problem, completion"):
-        train(_config(model), tmp_path, reward=two)  # pyright: ignore[reportArgumentType]
+        train(short_run(model), tmp_path, reward=two)  # pyright: ignore[reportArgumentType]
     assert not list(tmp_path.iterdir())
 
 
@@ -324,7 +283,7 @@ def test_a_run_of_the_critics_ends_at_its_bar_and_another_one_starts_with_them(
         "value__loss": "bce",
     }
     # Any explained variance passes this bar, so the run ends after its first step.
-    critics_only = _config(
+    critics_only = short_run(
         model,
         num_steps=4,
         algorithm__critic_warmup_steps=4,
@@ -334,7 +293,7 @@ def test_a_run_of_the_critics_ends_at_its_bar_and_another_one_starts_with_them(
     assert train(critics_only, tmp_path / "critics", reward=_share_of_digits)["steps"] == 1
     assert train(critics_only, tmp_path / "critics", reward=_share_of_digits)["steps"] == 1
     assert "the run is finished: its explained variance reached" in capsys.readouterr().out
-    started = _config(model, critic__path=str(tmp_path / "critics"), **recipe)
+    started = short_run(model, critic__path=str(tmp_path / "critics"), **recipe)
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     train(started, whole, reward=_share_of_digits)
     for num_steps in (1, 2):

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from asyppo_jax.config import AlgorithmConfig
+from asyppo_jax.config import AlgorithmConfig, ConfigError
 from asyppo_jax.ops.returns import (
     gae,
     group_advantages,
@@ -132,6 +132,17 @@ ESTIMATORS: dict[str, Estimator] = {
     "reinforce_plus_plus": reinforce_plus_plus_advantages,
     "reinforce_plus_plus_baseline": reinforce_plus_plus_baseline_advantages,
 }
+
+
+def find_estimator(config: AlgorithmConfig) -> Estimator:
+    """The estimator that `config.advantages` names; raises `ConfigError` if there is none."""
+    if config.advantages not in ESTIMATORS:
+        raise ConfigError(
+            f"config.algorithm.advantages is {config.advantages!r}, which is not one of "
+            f"{', '.join(ESTIMATORS)}; correct it, or add your function to ESTIMATORS in "
+            "asyppo_jax/algorithm/advantages.py"
+        )
+    return ESTIMATORS[config.advantages]
 
 
 def _at_every_token(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from asyppo_jax.algorithm.advantages import ESTIMATORS, critic_targets, discounted_rewards
+from asyppo_jax.algorithm.advantages import critic_targets, discounted_rewards, find_estimator
 from asyppo_jax.config import AlgorithmConfig
 from asyppo_jax.ops.baselines import group_mean_of_others
 from asyppo_jax.ops.ensemble import critic_shards, disagreement_masks, value_mean_and_std
@@ -59,7 +59,7 @@ def make_experience(
     baseline = value_mean
     if config.explained_variance_gate:
         baseline = gated_values(rollout, value_mean, mask, group_size, config)
-    estimate = ESTIMATORS[config.advantages]
+    estimate = find_estimator(config)
     advantages = estimate(rollout, baseline, mask, group_size, config)
     return Experience(
         rollout=task_rollout,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from asyppo_jax.algorithm.actor_update import update_actor
+from asyppo_jax.algorithm.advantages import find_estimator
 from asyppo_jax.algorithm.batching.microbatches import traced_once
 from asyppo_jax.algorithm.batching.rows import Rows, sequence_segments
 from asyppo_jax.algorithm.critic_update import update_critics
@@ -122,6 +123,7 @@ def phase_functions(
     """The phases as pure functions of arrays; None: the loss that the config names."""
     static = {"networks": networks, "config": config}
     policy_loss = policy_loss or resolve_loss(config.algorithm)
+    find_estimator(config.algorithm)  # a wrong name is refused before anything is loaded
     return Phases(
         values=partial(score_rollout, **static),
         critics=partial(step_critics, **static),

@@ -125,9 +125,11 @@ class AlgorithmConfig:
                 return "Dr.GRPO"
             drops = self.zero_spread_groups != "keep" and self.loss_aggregation == "token"
             return "DAPO" if drops and self.clip_eps_high > self.clip_eps_low else "GRPO"
-        return {
+        names = {
             "gae": "AsyPPO" if self.num_critics > 1 else "PPO",
             "rloo": "RLOO",
             "reinforce_plus_plus": "REINFORCE++",
             "reinforce_plus_plus_baseline": "REINFORCE++ with baseline",
-        }[self.advantages]
+        }
+        # An estimator of the user's is called by its name in `algorithm.advantages.ESTIMATORS`.
+        return names.get(self.advantages, self.advantages)

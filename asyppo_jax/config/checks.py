@@ -118,6 +118,11 @@ def _check_actor_loss(algorithm: AlgorithmConfig, sampling: SamplingConfig) -> N
             f"config.algorithm.overlong_penalty is {algorithm.overlong_penalty}; it must be in "
             "(0, 1]; config.algorithm.overlong_buffer = 0 turns it off"
         )
+    for name in ("clip_eps_low", "clip_eps_high"):
+        if not getattr(algorithm, name) >= 0:
+            raise ConfigError(
+                f"config.algorithm.{name} is {getattr(algorithm, name)}; it must be 0 or more"
+            )
     if algorithm.dual_clip != 0 and not algorithm.dual_clip > 1:
         raise ConfigError(
             f"config.algorithm.dual_clip is {algorithm.dual_clip}; it bounds the ratio from above "

@@ -34,6 +34,8 @@ from asyppo_jax.tasks.benchmarks import Benchmark, BenchmarkSettings, load_probl
 from asyppo_jax.tasks.prompts import Prompt, tokenize_problem
 from asyppo_jax.tasks.records import Record
 from asyppo_jax.tasks.rewards import RewardPool
+from asyppo_jax.tasks.rewards.functions import find_rewards
+from asyppo_jax.tasks.rewards.pool import check_limits
 from asyppo_jax.tasks.tokenizers import pad_token_id, stop_token_ids
 
 
@@ -56,6 +58,7 @@ def evaluate_benchmark(
     """
     s = BenchmarkSettings() if settings is None else settings
     _check(s, actor)
+    check_grader(benchmark, s)  # before anything is written
     records = load_problems(benchmark, data_dir)[: s.num_problems]
     prompt = choose_prompt(actor, benchmark, s)
     prompts = [Prompt(tokenize_problem(r.problem, actor.tokenizer, prompt), r) for r in records]
@@ -89,9 +92,10 @@ def evaluate_benchmark(
 
 
 def _check(s: BenchmarkSettings, actor: LoadedActor) -> None:
-    for name in ("num_samples", "batch_size"):
-        if getattr(s, name) < 1:
-            raise ConfigError(f"{name} is {getattr(s, name)}; it must be 1 or more")
+    for name in ("num_samples", "batch_size", "max_completion_length", "num_problems"):
+        value = getattr(s, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}; it must be 1 or more")
     check_truncation("", s)
     if s.temperature == 0 and s.num_samples > 1:
         raise ConfigError(
@@ -103,13 +107,26 @@ def _check(s: BenchmarkSettings, actor: LoadedActor) -> None:
         raise ConfigError(
             f"batch_size is {s.batch_size}; make it a multiple of the data axis, {data} devices"
         )
-    if s.slots and (s.slots % s.num_samples or s.batch_size * s.num_samples % s.slots):
+    if s.slots and (
+        s.slots < 0 or s.slots % s.num_samples or s.batch_size * s.num_samples % s.slots
+    ):
         raise ConfigError(
             f"slots is {s.slots}; make it a multiple of num_samples = {s.num_samples} that divides "
             f"batch_size * num_samples = {s.batch_size * s.num_samples}"
         )
     if jax.process_count() > 1:
         raise ConfigError("a benchmark runs in a single process; start it without --distributed")
+
+
+def check_grader(benchmark: Benchmark, s: BenchmarkSettings, setting: str = "the grader") -> None:
+    """Raises `ConfigError` if the benchmark's graders cannot be used; `setting` is their name."""
+    config = _reward_config(benchmark, s)
+    check_limits(config)
+    find_rewards(config, setting=setting)
+
+
+def _reward_config(benchmark: Benchmark, s: BenchmarkSettings) -> RewardConfig:
+    return RewardConfig(benchmark.grader, s.time_limit, s.num_workers, benchmark.weights)
 
 
 def choose_prompt(
@@ -177,7 +194,7 @@ def _sample_missing(
         file.rewrite(file.answers[:num_before])
     elif all(a["verdict"] != "ungraded" for a in file.answers):
         return total
-    grader_config = RewardConfig(benchmark.grader, s.time_limit, s.num_workers, benchmark.weights)
+    grader_config = _reward_config(benchmark, s)
     answer_config = RewardConfig("asyppo_jax.tasks.rewards.graders:has_answer", s.time_limit, 1)
     interactive = sys.stderr.isatty()
     with (

@@ -43,6 +43,14 @@ class States:
     values: Float[np.ndarray, "F B"]  # mean reward of the continuations; NaN: fewer than 2 scored
     squared_errors: Float[np.ndarray, "F B"]  # s² / m
 
+    def __repr__(self) -> str:
+        fractions = ", ".join(f"{fraction:g}" for fraction in self.fractions)
+        prompts = self.index.shape[1] // self.group_size
+        return (
+            f"States({np.unique(self.index).size} states: {prompts} prompts x {self.group_size} "
+            f"answers, prefixes of {fractions}, {self.continuations} continuations each)"
+        )
+
 
 class _Prefix(NamedTuple):
     prompt: int

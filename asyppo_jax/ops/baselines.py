@@ -55,6 +55,12 @@ def _groups(
     rewards: Float[Array, " B"], valid: Bool[Array, " B"], group_size: int
 ) -> tuple[Float[Array, "N G"], Bool[Array, "N G"], Float[Array, " N"]]:
     """Rewards (0 where invalid) and validity by group, and the mean reward of all other groups."""
+    fits = group_size > 0 and rewards.ndim == 1 and rewards.size % group_size == 0
+    if not fits or rewards.shape != valid.shape:
+        raise ValueError(
+            f"rewards have shape {rewards.shape} and valid {valid.shape}, but group_size is "
+            f"{group_size}; give both as [N * group_size], all answers of each prompt in a row"
+        )
     valid = valid.reshape(-1, group_size)
     rewards = jnp.where(valid, rewards.reshape(-1, group_size), 0.0)
     count = _without_own(jnp.sum(valid, axis=1).astype(jnp.float32))

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from asyppo_jax.ops.checks import check_fraction
+
 
 def value_mean_and_std(
     values: Float[Array, "K B C"],
@@ -40,7 +42,12 @@ def disagreement_masks(
     the tokens with equal σ. `key` breaks ties at random, because breaking them by position would
     always drop tokens of the first sequences. If max σ = 0 there is nothing to rank, and both masks
     keep every real token.
+
+    Raises:
+        ValueError: a fraction is a Python number outside [0, 1).
     """
+    check_fraction("advantage_mask_fraction", advantage_mask_fraction, below_one=True)
+    check_fraction("entropy_mask_fraction", entropy_mask_fraction, below_one=True)
     count = jnp.sum(mask)
     rank = masked_rank(value_std, mask, key)
     num_lowest = jnp.round(advantage_mask_fraction * count).astype(jnp.int32)

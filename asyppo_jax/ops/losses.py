@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from asyppo_jax.ops.checks import check_not_negative
+
 KLEstimator = Literal["k1", "k2", "k3"]
 
 
@@ -30,12 +32,17 @@ def clipped_surrogate(
     that has become more than c times as likely gets no gradient, instead of one that grows with ρ.
     0: off.
 
-    Returns `(surrogate, ratio)`.
+    Returns `(surrogate, ratio)`. Raises `ValueError` if a clip range is a Python number below 0, or
+    dual_clip is one that is neither 0 nor above 1.
     """
+    check_not_negative("clip_eps_low", clip_eps_low)
+    check_not_negative("clip_eps_high", clip_eps_high)
     ratio = jnp.exp(log_probs - old_log_probs)
     clipped = jnp.clip(ratio, 1.0 - clip_eps_low, 1.0 + clip_eps_high)
     surrogate = jnp.minimum(ratio * advantages, clipped * advantages)
     if dual_clip:
+        if not dual_clip > 1:
+            raise ValueError(f"dual_clip is {dual_clip}; it must be above 1, or 0 for off")
         lowest = jnp.where(advantages < 0, dual_clip * advantages, -jnp.inf)
         surrogate = jnp.maximum(surrogate, lowest)
     return surrogate, ratio

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from asyppo_jax.ops.checks import check_fraction
+
 
 def masked_sum(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:
     """Sum of `x` where `mask` is true; masked-out entries are ignored, even if they are NaN."""
@@ -101,6 +103,7 @@ def variance_parts(
 
 def masked_quantile(x: Float[Array, "..."], mask: Bool[Array, "..."], q: float) -> Float[Array, ""]:
     """The q-quantile (nearest rank) of `x` where `mask` is true; 0 if `mask` is all false."""
+    check_fraction("q", q)
     count = jnp.sum(mask)
     ordered = jnp.sort(jnp.where(mask, x, jnp.inf).ravel())
     index = jnp.round(q * jnp.maximum(count - 1, 0)).astype(jnp.int32)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from asyppo_jax.ops.checks import check_fraction, check_positive
 from asyppo_jax.ops.masked import masked_mean, masked_variance
 
 
@@ -34,8 +35,11 @@ def gae(
 
     δ_t = r_t + γ V(s_{t+1}) − V(s_t);  A_t = Σ_l (γλ)^l δ_{t+l}
 
-    The value after the last real token is 0. Values and rewards of padding are ignored.
+    The value after the last real token is 0. Values and rewards of padding are ignored. Raises
+    `ValueError` if gamma or gae_lambda is a Python number outside [0, 1].
     """
+    check_fraction("gamma", gamma)
+    check_fraction("gae_lambda", gae_lambda)
     real_values = jnp.where(mask, values, 0.0)
     next_values = jnp.append(real_values[1:], 0.0)
     deltas = jnp.where(mask, token_rewards, 0.0) + gamma * next_values - real_values
@@ -45,8 +49,10 @@ def gae(
 def length_adaptive_lambda(mask: Bool[Array, " C"], alpha: float) -> Float[Array, ""]:
     """λ = max(0, 1 − 1 / (α L)) for an answer of L real tokens (VAPO, arXiv 2504.05118).
 
-    The first token keeps about e^(−1/α) of the reward, whatever the length.
+    The first token keeps about e^(−1/α) of the reward, whatever the length. Raises `ValueError` if
+    alpha is a Python number that is not above 0.
     """
+    check_positive("alpha", alpha)
     return jnp.maximum(0.0, 1.0 - 1.0 / (alpha * jnp.maximum(jnp.sum(mask), 1)))
 
 
@@ -60,7 +66,11 @@ def lambda_returns(
 def monte_carlo_returns(
     token_rewards: Float[Array, " C"], mask: Bool[Array, " C"], *, gamma: float
 ) -> Float[Array, " C"]:
-    """Discounted reward sums R_t = Σ_l γ^l r_{t+l} on real tokens, 0 on padding."""
+    """Discounted reward sums R_t = Σ_l γ^l r_{t+l} on real tokens, 0 on padding.
+
+    Raises `ValueError` if gamma is a Python number outside [0, 1].
+    """
+    check_fraction("gamma", gamma)
     return discounted_sum(jnp.where(mask, token_rewards, 0.0), mask, gamma)
 
 

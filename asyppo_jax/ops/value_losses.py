@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from asyppo_jax.ops.checks import check_fraction, check_not_negative, check_positive
 from asyppo_jax.ops.value_heads import ValueHead
 
 
@@ -22,6 +23,7 @@ def clipped_squared_error(
 
     Engstrom et al., arXiv 2005.12729, section 3.
     """
+    check_not_negative("clip_eps", clip_eps)
     clipped = jnp.clip(values, old_values - clip_eps, old_values + clip_eps)
     return jnp.maximum(jnp.square(values - returns), jnp.square(clipped - returns))
 
@@ -56,6 +58,7 @@ def hl_gauss(returns: Float[Array, "..."], head: ValueHead, *, std: float) -> Fl
 
     R is clipped to the range of the bins.
     """
+    check_positive("std", std)
     width = (head.high - head.low) / (head.bins - 1)
     edges = np.append(head.centers - width / 2, head.centers[-1] + width / 2)
     returns = jnp.clip(returns, head.low, head.high)
@@ -76,6 +79,7 @@ def sparse_positions(mask: Bool[Array, "B C"], fractions: tuple[float, ...]) -> 
     chosen = jnp.zeros(mask.shape, bool)
     column = jnp.arange(mask.shape[1])[None]
     for fraction in fractions:
+        check_fraction("a fraction", fraction)
         at = jnp.minimum(jnp.round(fraction * (lengths - 1)).astype(jnp.int32), last)
         chosen |= column == at[:, None]
     return chosen & mask

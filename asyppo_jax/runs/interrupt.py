@@ -18,9 +18,12 @@ _DELAY = 0.2  # seconds that the watching thread may read a signal after it was 
 
 
 class Interrupt:
-    """While entered, SIGINT during the work named by `wait_for` sets `requested`.
+    """While entered, SIGINT sets `requested`.
 
-    Otherwise, or at the second signal, it raises `KeyboardInterrupt` as usual. Nothing changes if
+    Outside the work named by `wait_for`, or at the second signal, it also raises
+    `KeyboardInterrupt`. Python code that native code calls may swallow the exception (callbacks of
+    JAX during a compilation do), so look at `requested` after each piece of work, too: `check`
+    raises the exception again. Nothing changes if
     the signal has a handler of the user's, in other threads than the main one, which receive no
     signals, or in a run of several processes, where the others would wait for the one that stops.
     """
@@ -53,11 +56,17 @@ class Interrupt:
             signal.set_wakeup_fd(-1)
             os.close(self._pipe)  # ends the thread
 
+    def check(self) -> None:
+        """Raises `KeyboardInterrupt` if a signal has arrived."""
+        if self.requested:
+            raise KeyboardInterrupt
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._handled_at = time.monotonic()
-        if self.requested or not self.wait_for:
+        # Set first, because a callback of native code may swallow the exception.
+        again, self.requested = self.requested, True
+        if again or not self.wait_for:
             signal.default_int_handler(number, frame)
-        self.requested = True
         self._report(f"finishing {self.wait_for}, then saving; Ctrl-C again stops at once")
 
     def _start_watching(self, on_stuck: Callable[[], None]) -> None:

@@ -11,7 +11,6 @@ from asyppo_jax.config import Config
 from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics, write_summary
 from asyppo_jax.runs.plots import plot_run
 from asyppo_jax.runs.setup import run_origin
-from asyppo_jax.runtime.paths import in_bucket
 
 
 def summarize_run(config: Config, workdir: str) -> dict[str, Any]:
@@ -42,9 +41,13 @@ def summarize_run(config: Config, workdir: str) -> dict[str, Any]:
 
 
 def describe_result(summary: dict[str, Any], workdir: str) -> str:
-    """Some lines: the held-out results before and after, the plots, and the other files."""
+    """Some lines: the held-out results before and after, the plots, and the other files.
+
+    Their paths begin with `workdir` as the user gave it, so they can be opened from where it is.
+    """
     before, after = (_percent(summary[name]) for name in ("accuracy_before", "accuracy_after"))
-    plots = [plot if in_bucket(plot) else os.path.relpath(plot) for plot in summary["plots"]]
+    workdir = workdir.rstrip("/")
+    plots = [f"{workdir}/{os.path.basename(plot)}" for plot in summary["plots"]]
     files = [METRICS_FILE, "summary.json"]
     if (epath.Path(workdir) / "tensorboard").is_dir():
         files.append("tensorboard/")

@@ -1,6 +1,8 @@
 """An actor, or a stack of critics, ready to be called from Python: logits, completions, values."""
 
+import dataclasses
 import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from asyppo_jax.config import Config, ConfigError, PromptConfig, Truncation
 from asyppo_jax.config.checks import check_truncation
+from asyppo_jax.config.errors import did_you_mean
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.sampling import DecodingOptions
 from asyppo_jax.sampling.sampler import Sampler, make_sampler, read_answers
@@ -80,9 +83,11 @@ class LoadedActor:
 
         Raises:
             ConfigError: a template that does not suit the tokenizer, or an option out of range.
+            TypeError: an option that does not exist; the message names the nearest one.
         """
         if isinstance(problems, str):
             raise ConfigError(f"problems is one text; give a list of texts: [{problems[:40]!r}]")
+        _check_names(truncation)
         chosen = Truncation(**cast(Any, truncation))
         check_truncation("", chosen)
         prompt = self.config.prompt if prompt is None else prompt
@@ -161,6 +166,15 @@ class LoadedCritics:
         anchor = None if anchor is None else jnp.asarray(anchor, jnp.float32)
         with jax.set_mesh(self.mesh):
             return _values(self.params, tokens, mask, anchor, networks=self.networks)
+
+
+def _check_names(truncation: Mapping[str, Any]) -> None:
+    """Raises `TypeError` on a keyword of `generate` that is not an option."""
+    fields = [field.name for field in dataclasses.fields(Truncation)]
+    known = [*inspect.signature(LoadedActor.generate).parameters][2:-1] + fields
+    for name in truncation.keys() - set(fields):
+        hint = did_you_mean(name, known, f"the options are {', '.join(known)}")
+        raise TypeError(f"generate() has no option {name!r}; {hint}")
 
 
 def _describe(kind: str, path: str, step: int | None, network: Any, mesh: Mesh) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from etils import epath
 
 from asyppo_jax.config import ConfigError, DataConfig, UserError
+from asyppo_jax.config.errors import did_you_mean
 from asyppo_jax.config.functions import named_function
 
 Rows = Iterator[tuple[str, Any]]  # (location for error messages, fields)
@@ -172,8 +173,16 @@ def _existing_file(path: str) -> epath.Path:
     file = epath.Path(path)
     if not file.is_file():
         state = "is a directory" if file.is_dir() else "does not exist"
-        raise DataError(f"data file {path} {state}; set path in {_SECTIONS} to a file")
+        fix = f"set path in {_SECTIONS} to a file"
+        raise DataError(f"data file {path} {state}; {nearest_file(path, fix)}")
     return file
+
+
+def nearest_file(path: str, otherwise: str) -> str:
+    """`did_you_mean` for the names of the files in the folder of a path that does not exist."""
+    file = epath.Path(path)
+    entries = file.parent.iterdir() if file.parent.is_dir() else ()
+    return did_you_mean(file.name, [p.name for p in entries if p.is_file()], otherwise)
 
 
 def _jsonl_rows(path: epath.Path) -> Rows:

@@ -18,7 +18,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from asyppo_jax.config import Config, ConfigError, UserError
-from experiments.command_line import parse_flags, read_config_file, use_compile_cache
+from experiments.command_line import parse_flags, read_config_file, stop, use_compile_cache
 from experiments.critics.results import Results, table
 from experiments.critics.variants import FACTORS, VARIANTS
 
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on after the last finished variant")
+        stop("stopped; the same command goes on after the last finished variant")
 
 
 def compare(file: str, workdir: Path) -> None:

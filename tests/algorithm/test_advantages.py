@@ -7,6 +7,7 @@ import pytest
 from asyppo_jax.algorithm.advantages import (
     ESTIMATORS,
     critic_targets,
+    find_estimator,
     gae_advantages,
     grpo_advantages,
     reinforce_plus_plus_advantages,
@@ -14,6 +15,7 @@ from asyppo_jax.algorithm.advantages import (
     rloo_advantages,
 )
 from asyppo_jax.algorithm.experience import make_experience
+from asyppo_jax.config import AlgorithmConfig, ConfigError
 from asyppo_jax.ops.returns import whiten
 from tests.tiny import make_config, make_rollout
 
@@ -132,3 +134,12 @@ def test_lambda_targets_are_the_final_reward_at_gamma_and_lambda_one(batch):
     targets = np.asarray(critic_targets(rollout, values.mean(axis=0), mask, config))
     expected = np.where(mask, np.asarray(rollout.rewards)[:, None], 0.0)
     np.testing.assert_allclose(targets, expected, atol=1e-5)
+
+
+def test_a_name_without_an_estimator_is_refused_and_a_new_one_is_found(monkeypatch):
+    config = AlgorithmConfig(advantages="opo")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="advantages is 'opo', which is not one of gae, grpo, "):
+        find_estimator(config)
+    monkeypatch.setitem(ESTIMATORS, "opo", ESTIMATORS["grpo"])
+    assert find_estimator(config) is ESTIMATORS["grpo"]
+    assert config.method == "opo (2 critics, masks 20% and 20%)"  # what a run prints at its start

@@ -1,8 +1,10 @@
 """Policy losses by name or as a function: values, gradients, and what is refused."""
 
+import re
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +12,14 @@ import numpy as np
 import pytest
 
 from asyppo_jax.algorithm.actor_update import actor_loss
+from asyppo_jax.algorithm.batching.layout import lay_out
 from asyppo_jax.algorithm.batching.rows import update_rows
 from asyppo_jax.algorithm.forward import completion_log_probs
 from asyppo_jax.algorithm.policy_losses import asyppo, check_loss, resolve_loss
 from asyppo_jax.algorithm.train_step import step_actor, train_step
-from asyppo_jax.config import AlgorithmConfig, ConfigError
+from asyppo_jax.config import AlgorithmConfig, BatchingConfig, ConfigError
+from asyppo_jax.ops.masked import inverse_length
+from tests.algorithm.batching.test_layout import GROUP, LAYOUTS, grouped, update_rows_of
 
 
 def reinforce(log_probs, entropy, rows, config):
@@ -103,6 +108,47 @@ def test_an_update_takes_a_function_or_its_name_and_metrics_do_not_depend_on_it(
     # The first minibatch's log-probs are those of the same parameters under any loss.
     assert by_name[2]["rollout/log_prob_gap"] == default[2]["rollout/log_prob_gap"]
     np.testing.assert_allclose(twice[2]["actor/grad_norm"], 2 * default[2]["actor/grad_norm"], 0.1)
+
+
+def _gspo_of_the_page():
+    page = (Path(__file__).parents[2] / "docs" / "your_own.md").read_text()
+    snippet = re.search(r"^```python\n(# my_gspo\.py\n.*?)^```", page, re.M | re.S)
+    assert snippet
+    scope: dict = {}
+    exec(snippet[1], scope)
+    return scope["gspo"]
+
+
+@pytest.mark.parametrize("name", list(LAYOUTS))
+def test_gspo_of_the_page_has_value_and_gradient_of_its_formula_in_every_layout(name):
+    """J_i = min(s_i A_i, clip(s_i) A_i), arXiv 2507.18071, for answers with one advantage each."""
+    config, batching = AlgorithmConfig(), replace(BatchingConfig(), **LAYOUTS[name])
+    gspo, plain = check_loss(_gspo_of_the_page(), config), update_rows_of(grouped(longest=4))
+    size, keys = plain.mask.shape, jax.random.split(jax.random.key(0), 2)
+    log_ratio = 0.3 * jax.random.normal(keys[0], size)  # some s_i are clipped, some are not
+    advantage = jax.random.normal(keys[1], (size[0], 1))
+    plain = plain.replace(
+        advantages=jnp.where(plain.mask, advantage, 0.0),
+        length_normalizer=inverse_length(plain.mask),
+    )
+
+    def own(log_probs):
+        rows, _, _ = lay_out(plain.replace(returns=log_probs), batching, GROUP)
+        loss = gspo(rows.returns, jnp.zeros_like(rows.returns), rows, config)
+        return jnp.sum(jnp.where(rows.mask, rows.length_normalizer * loss, 0.0))
+
+    def formula(log_probs):
+        length = jnp.maximum(plain.mask.sum(axis=1), 1)
+        s = jnp.exp(jnp.where(plain.mask, log_probs, 0.0).sum(axis=1) / length)
+        clipped = jnp.clip(s, 1 - config.clip_eps_low, 1 + config.clip_eps_high)
+        terms = jnp.minimum(s * advantage[:, 0], clipped * advantage[:, 0])
+        return -jnp.sum(jnp.where(plain.mask.any(axis=1), terms, 0.0))
+
+    ours, expected = (jax.jit(jax.value_and_grad(f))(log_ratio) for f in (own, formula))
+    np.testing.assert_allclose(ours[0], expected[0], rtol=1e-5)
+    np.testing.assert_allclose(ours[1], expected[1], rtol=1e-4, atol=1e-6)
+    gradients = np.abs(np.asarray(expected[1])).sum(axis=1)[np.asarray(plain.mask.any(axis=1))]
+    assert (gradients == 0).any() and (gradients > 0).any()
 
 
 def test_a_loss_without_a_gradient_or_with_numpy_is_refused():

@@ -98,6 +98,8 @@ from tests.tiny import make_config
         ),
         ({"algorithm__overlong_buffer": -1}, "overlong_buffer is -1; it must be between 0"),
         ({"algorithm__overlong_penalty": 0.0}, r"overlong_penalty is 0\.0; it must be in \(0, 1\]"),
+        ({"algorithm__clip_eps_low": -0.2}, "clip_eps_low is -0.2; it must be 0 or more"),
+        ({"algorithm__clip_eps_high": float("nan")}, "clip_eps_high is nan; it must be 0 or more"),
         ({"algorithm__dual_clip": 1.0}, r"dual_clip is 1\.0; .* more than 1, or 0 for off"),
         ({"algorithm__dual_clip": -3.0}, r"dual_clip is -3\.0; .* more than 1, or 0 for off"),
         (

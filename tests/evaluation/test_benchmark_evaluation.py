@@ -148,6 +148,11 @@ def test_a_summary_worked_by_hand():
         ({"temperature": -1.0}, "temperature is -1.0; it must be 0"),
         ({"min_p": 1.5}, r"min_p is 1.5; it must be in \[0, 1\]"),
         ({"top_p": 0.0}, r"top_p is 0.0; it must be in \(0, 1\]"),
+        ({"slots": -3}, "slots is -3; make it a multiple of num_samples = 3"),
+        ({"max_completion_length": -1}, "max_completion_length is -1; it must be 1 or more"),
+        ({"num_problems": 0}, "num_problems is 0; it must be 1 or more"),
+        ({"time_limit": 0.0}, "time_limit is 0.0; it must be above 0"),
+        ({"num_workers": 0}, "num_workers is 0; it must be 1 or more"),
         ({"slots": 4}, "slots is 4; make it a multiple of num_samples = 3"),
         ({"template": "no problem"}, "does not contain {problem}"),
     ],
@@ -156,6 +161,13 @@ def test_invalid_settings_are_refused(actor, data, tmp_path, changes, sentence):
     wrong = dataclasses.replace(SETTINGS, **changes)
     with pytest.raises(ConfigError, match=sentence):
         evaluate_benchmark(actor, sums(), str(tmp_path), data_dir=data, settings=wrong)
+    assert list(tmp_path.iterdir()) == []  # a corrected command is not another evaluation
+
+
+def test_a_wrong_grader_is_refused_before_anything_is_written(actor, data, tmp_path):
+    with pytest.raises(ConfigError, match='the grader is \'exat\'; give "math", "exact" or'):
+        evaluate_benchmark(actor, sums("exat"), str(tmp_path), data_dir=data, settings=SETTINGS)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_prompt_comes_from_the_settings_then_the_run_then_the_benchmark(actor):

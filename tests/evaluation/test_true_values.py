@@ -67,6 +67,10 @@ def with_length(actor, length):
 def test_the_value_of_a_prompt_is_what_the_logits_give(actor, prompts):
     """With answers of one token, V*(prompt) is the probability of a digit."""
     states = states_with(with_length(actor, 1), prompts, first_is_a_digit)
+    assert repr(states) == (
+        f"States(4 states: 4 prompts x {GROUP} answers, prefixes of 0, 0.15, 0.3, 0.5, 0.7, 0.9, "
+        f"{CONTINUATIONS} continuations each)"
+    )
     digits = [actor.tokenizer.convert_tokens_to_ids(str(d)) for d in range(10)]
     for row, prompt in enumerate(prompts):
         logits = actor.logits([list(prompt.tokens)])[0, -1]

@@ -27,6 +27,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("evaluate",), "--checkpoint is missing"),
         (("evaluate", "--checkpoint=x"), "--benchmark is missing; give one or more of aime24"),
         (("evaluate", "--checkpoint=x", "--benchmark=maths"), "no benchmark 'maths'; choose among"),
+        (
+            ("evaluate", "--checkpoint=x", "--benchmark=tests/fixtures/golden_step.jsonl"),
+            "golden_step.jsonl does not exist; did you mean golden_step.json?",
+        ),
         (("evaluate", "--checkpoint=x", "--samples=many"), "--samples"),
         (("export", "--workdir=x"), "--output=DIR is missing"),
     ],
@@ -47,18 +51,21 @@ def test_the_command_writes_answers_and_prints_a_table_and_a_line_of_json(tmp_pa
     model = save_model_directory(tmp_path / "model")
     rows = [{"question": f"{n}+{n}", "answer": float(2 * n)} for n in range(4)]
     (tmp_path / "amc23.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    done = run(
-        "experiments.evaluate",
+    arguments = (
         f"--checkpoint={model}",
-        "--benchmark=amc23",
         "--samples=2",
         "--max_tokens=4",
         "--batch_size=2",
         "--template={problem}=",
         f"--data_dir={tmp_path}",
         f"--output={tmp_path}/out",
-        "--json",
     )
+    own = tmp_path / "amc23.jsonl"
+    fields = ("--problem_field=question", "--grader=exat")
+    wrong = run("experiments.evaluate", *arguments, f"--benchmark={own}", *fields)
+    assert 'error: --grader is \'exat\'; give "math", "exact" or' in wrong.stderr
+    assert not (tmp_path / "out").exists()  # so the corrected command is not another evaluation
+    done = run("experiments.evaluate", *arguments, "--benchmark=amc23", "--json")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     (summary,) = json.loads(lines[-1])

@@ -6,6 +6,7 @@ import sys
 import jax
 import pytest
 
+import experiments.evaluate
 from experiments.train import _stop, closing_lines
 
 
@@ -21,9 +22,22 @@ def test_the_last_lines_propose_commands_one_per_line():
 
 def test_after_ctrl_c_it_says_what_is_kept_and_ends_at_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(os, "_exit", lambda status: sys.exit(f"at once: {status}"))
-    with pytest.raises(SystemExit, match="at once: 1"):
+    with pytest.raises(SystemExit, match="at once: 130"):
         _stop(str(tmp_path))
     assert capsys.readouterr().err.startswith("\nstopped before the first checkpoint")
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(SystemExit, match="stopped before the first checkpoint"):
+    with pytest.raises(SystemExit) as ended:
         _stop(str(tmp_path))
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith("\nstopped before the first checkpoint")
+
+
+def test_another_command_ends_with_the_status_of_an_interrupted_program(monkeypatch, capsys):
+    def press():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiments.evaluate, "_targets", press)
+    with pytest.raises(SystemExit) as ended:
+        experiments.evaluate.main(["evaluate"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith("stopped; run the same command again")

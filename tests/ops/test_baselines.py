@@ -83,3 +83,11 @@ def test_one_group_has_only_its_own_answers(baseline):
     np.testing.assert_allclose(
         baseline(rewards, valid, GROUP), [0.0, 1 / 3, 1 / 3, 1 / 3], atol=1e-6
     )
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize("group_size", [0, 5])
+def test_rewards_that_are_not_whole_groups_are_refused_with_their_shapes(baseline, group_size):
+    message = rf"rewards have shape \(24,\) and valid \(24,\), but group_size is {group_size}; give"
+    with pytest.raises(ValueError, match=message):
+        baseline(*random_rewards(0), group_size)

@@ -1,5 +1,6 @@
 """The first Ctrl-C waits for the work that is named, the second does not."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -33,9 +34,23 @@ def test_the_first_waits_and_says_so_and_the_second_stops():
 
 
 def test_where_nothing_is_named_the_first_stops():
-    with Interrupt(print) as interrupt, pytest.raises(KeyboardInterrupt):
+    with Interrupt(print), pytest.raises(KeyboardInterrupt):
         _press()
-    assert not interrupt.requested
+
+
+def test_a_signal_whose_exception_is_swallowed_ends_the_run_at_the_next_check():
+    lines = []
+    with Interrupt(lines.append) as interrupt:
+        interrupt.check()
+        with contextlib.suppress(KeyboardInterrupt):  # as a callback of JAX does
+            _press()
+        assert interrupt.requested
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.check()
+        interrupt.wait_for = "step 3"
+        with pytest.raises(KeyboardInterrupt):  # this is the second signal
+            _press()
+    assert lines == []
 
 
 def test_a_handler_of_the_users_own_stays(monkeypatch):

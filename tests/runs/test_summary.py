@@ -1,6 +1,8 @@
 """The lines that a run prints at its end."""
 
 import json
+import re
+from pathlib import Path
 
 from asyppo_jax.config import Config, RewardConfig
 from asyppo_jax.runs.summary import describe_result, summarize_run
@@ -18,14 +20,13 @@ def _summary(workdir, *held_out, function="math"):
     return summarize_run(Config(reward=RewardConfig(function)), str(workdir))
 
 
-def test_the_results_before_and_after_and_all_files_are_named(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_results_before_and_after_and_all_files_are_named(tmp_path):
     summary = _summary(tmp_path, 0.25, 0.75, 0.5)
     assert (summary["accuracy_best"], summary["best_step"]) == (0.75, 20)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert describe_result(summary, str(tmp_path)).splitlines() == [
         "held-out accuracy 25.0% -> 50.0% [50.0%, 87.5%] in 40 steps, 12 s (seed 0)",
-        "plots    plots.png, accuracy.png",
+        f"plots    {tmp_path}/plots.png, {tmp_path}/accuracy.png",
         f"metrics  {tmp_path}/metrics.jsonl, summary.json",
     ]
     (tmp_path / "tensorboard").mkdir()
@@ -38,11 +39,15 @@ def test_a_result_that_is_not_known_is_no_error(tmp_path):
     assert line.startswith("held-out mean reward 25.0% -> no reward in 20 steps")
 
 
-def test_a_plot_in_a_bucket_keeps_its_address():
-    summary = {"accuracy_before": 0.0, "accuracy_after": 1.0, "measure": "accuracy", "steps": 1}
-    summary |= {"seconds": 1, "seed": 0, "plots": ["gs://bucket/run/plots.png"]}
-    summary |= {"actor_updated": True, "interval_after": [None, None]}
-    assert "plots    gs://bucket/run/plots.png\n" in describe_result(summary, "runs/x")
+def test_the_printed_paths_can_be_opened_from_where_the_user_is(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    summary = _summary(tmp_path / "runs" / "x", 0.25, 0.75)
+    monkeypatch.chdir(tmp_path)
+    for workdir in ("runs/x", "runs/x/", str(tmp_path / "runs" / "x")):
+        printed = describe_result(summary, workdir)
+        assert "//" not in printed
+        assert all(Path(path).is_file() for path in re.findall(r"\S+\.(?:png|jsonl)\b", printed))
+        assert f"plots    {workdir.rstrip('/')}/plots.png" in printed
 
 
 def test_steps_that_updated_the_critics_only_are_said_to_be_no_training_of_the_actor(tmp_path):

@@ -1,6 +1,7 @@
 """Generating with an actor that was loaded."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -83,3 +84,18 @@ def test_one_text_in_place_of_a_list_is_refused(run):
         ConfigError, match=r"problems is one text; give a list of texts: \['1\+2'\]"
     ):
         load_actor(run[0]).generate("1+2")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("temp", "did you mean temperature?"),
+        ("num_sample", "did you mean num_samples?"),
+        ("n", "the options are num_samples, max_completion_length, seed, prompt, temperature, "),
+    ],
+)
+def test_an_option_that_does_not_exist_is_refused_with_the_nearest_one(run, name, hint):
+    options: dict[str, Any] = {name: 0.5}
+    with pytest.raises(TypeError) as refused:
+        load_actor(run[0]).generate(["1+2"], **options)
+    assert str(refused.value).startswith(f"generate() has no option {name!r}; {hint}")

@@ -114,6 +114,10 @@ def test_a_broken_parquet_file_gives_a_one_sentence_error(tmp_path):
 
 @pytest.mark.parametrize("source", ["jsonl", "parquet"])
 def test_a_missing_file_or_a_directory_gives_a_one_sentence_error(tmp_path, source):
+    (tmp_path / "problems.jsonl").write_text("{}")
+    typo = DataConfig(source="jsonl", path=str(tmp_path / "problem.jsonl"))
+    with pytest.raises(DataError, match=r"problem.jsonl does not exist; did you mean problems.js"):
+        load_records(typo)
     with pytest.raises(DataError, match=r"data file .*none does not exist; set path in config"):
         load_records(DataConfig(source=source, path=str(tmp_path / "none")))
     with pytest.raises(DataError, match="is a directory; set path in config"):

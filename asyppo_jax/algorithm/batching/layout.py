@@ -6,10 +6,11 @@ No layout changes a result beyond rounding.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from asyppo_jax.algorithm.batching.packing import pack, plan_rows, unpack
 from asyppo_jax.algorithm.batching.rows import AnyRows, Rows
@@ -46,6 +47,30 @@ def before_completions(x: Array, rows: Rows) -> Array:
     if isinstance(rows.segments, SharedPrompts):
         return rows.segments.before(x)
     return x[:, -rows.mask.shape[1] - 1 : -1]
+
+
+def sequence_mean(x: Float[Array, "R n"], rows: Rows) -> Float[Array, "R n"]:
+    """The mean of x over the real tokens of each token's own sequence, at each of them; else 0.
+
+    m_t = (1/|o|) Σ_{t' ∈ o} x_{t'} for the sequence o of token t and its tokens in `rows.mask`. It
+    works in every layout of `config.batching`: one sequence per row, `packing`, `rows_per_prompt`,
+    and both. The gradient flows through the mean.
+    """
+    width = x.shape[1]
+    if isinstance(rows.segments, SharedPrompts):
+        segments, count = rows.segments.segments[:, -width:], rows.segments.count
+    else:
+        segments, count = rows.segments[:, -width:], 1
+    # A sequence begins where the segment changes, and at the start of each continuation. Its tokens
+    # get the number of beginnings up to them.
+    begins = segments != jnp.pad(segments[:, :-1], ((0, 0), (1, 0)))
+    begins |= jnp.arange(width)[None] % (width // count) == 0
+    sequence = jnp.cumsum(begins, axis=1) - 1
+    totals = jax.vmap(partial(jax.ops.segment_sum, num_segments=width, indices_are_sorted=True))
+    total = totals(jnp.where(rows.mask, x, 0.0), sequence)
+    length = totals(rows.mask.astype(x.dtype), sequence)
+    mean = jnp.take_along_axis(total / jnp.maximum(length, 1), sequence, axis=1)
+    return jnp.where(rows.mask, mean, 0.0)
 
 
 def _completions(rows: AnyRows) -> AnyRows:

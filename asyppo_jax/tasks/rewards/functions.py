@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from asyppo_jax.config import ConfigError, RewardConfig
-from asyppo_jax.config.functions import function_name, named_function
+from asyppo_jax.config.functions import function_name, named_function, names_a_module
 from asyppo_jax.tasks.rewards import graders
 
 # (problem, completion, answer) -> [0, 1]; with a parameter `record` also the record's columns
 RewardFunction = Callable[..., float]
 _BUILTIN = {"math": graders.math, "exact": graders.exact}
+_GIVE_THE_FUNCTION = (
+    "give the function itself as train(..., reward=function) or RewardPool(config, function)"
+)
 
 
 class Reward(NamedTuple):
@@ -27,17 +30,26 @@ class Reward(NamedTuple):
 
 
 def find_rewards(
-    config: RewardConfig, given: RewardFunction | Sequence[RewardFunction] | None = None
+    config: RewardConfig,
+    given: RewardFunction | Sequence[RewardFunction] | None = None,
+    *,
+    setting: str = "config.reward.function",
 ) -> list[Reward]:
     """The rewards that a config names, separated by commas, or the functions given instead.
+
+    `setting` is what the messages call the names.
 
     Raises:
         ConfigError: a name has no function, a function does not take the arguments of a reward, or
             the weights do not fit.
     """
     if given is None:
+        if not isinstance(config.function, str):
+            raise ConfigError(
+                f"{setting} is {config.function!r}, but takes a name; {_GIVE_THE_FUNCTION}"
+            )
         names = [name.strip() for name in config.function.split(",")]
-        functions = [resolve_reward(name) for name in names]
+        functions = [resolve_reward(name, setting) for name in names]
         workers = [_by_name(name) for name in names]
     else:
         functions = reward_functions(given)
@@ -64,16 +76,17 @@ def reward_functions(given: Any) -> list[RewardFunction]:
     return functions
 
 
-def resolve_reward(name: str) -> RewardFunction:
+def resolve_reward(name: str, setting: str = "config.reward.function") -> RewardFunction:
     """The function for "math", "exact" or "module:function"; a wrong name raises `ConfigError`."""
     if name in _BUILTIN:
         return _BUILTIN[name]
-    if name.startswith("__main__:"):
+    if not names_a_module(name):
         raise ConfigError(
-            f"config.reward.function is {name!r}, but worker processes cannot import the main "
-            "script; move the function to a module of its own, or give it as train(reward=...)"
+            f"{setting} is {name!r}, but worker processes cannot import functions of the main "
+            "script, of a notebook or inside another function; move the function to a module of "
+            f"its own, or {_GIVE_THE_FUNCTION}"
         )
-    return named_function(name, "config.reward.function", '"math", "exact"')
+    return named_function(name, setting, '"math", "exact"')
 
 
 def _by_name(name: str) -> dict[str, Any]:

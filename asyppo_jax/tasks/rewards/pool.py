@@ -14,9 +14,14 @@ from asyppo_jax.tasks.rewards import graders
 from asyppo_jax.tasks.rewards.functions import RewardFunction, find_rewards
 from asyppo_jax.tasks.rewards.process import WorkerProcess, start_worker, wait_for_workers
 
-# Why an answer has no valid reward: it ran over its time limit; the grader raised an error or its
-# process died; the score is not a number in [0, 1].
-REASONS = ("timeout", "crashed", "bad_score")
+# Why an answer has no valid reward -> what to do. It ran over its time limit; the grader raised an
+# error or its process died; the score is not a number in [0, 1].
+FIXES = {
+    "timeout": "make the function faster, or raise config.reward.time_limit",
+    "crashed": "correct the function, or let it return 0 for an answer that it cannot read",
+    "bad_score": "let the function return a number in [0, 1]",
+}
+REASONS = tuple(FIXES)
 MAX_TIME_LIMIT = 86400.0  # seconds; system timers do not accept infinity
 START_LIMIT = 120.0  # seconds for a worker to import the reward function; allows a busy machine
 
@@ -39,6 +44,19 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
     counts = {reason: sum(of_call[reason] for of_call in reasons) for reason in REASONS}
     columns = {name: np.concatenate([x[name] for x in by_function]) for name in by_function[0]}
     return Scores(np.concatenate(rewards), np.concatenate(valid), counts, columns)
+
+
+def check_limits(config: RewardConfig) -> None:
+    """Raises `ConfigError` on a time limit or a number of workers that cannot work."""
+    if not 0 < config.time_limit <= MAX_TIME_LIMIT:
+        raise ConfigError(
+            f"config.reward.time_limit is {config.time_limit}; "
+            f"it must be above 0 and at most {MAX_TIME_LIMIT:g} seconds"
+        )
+    if config.num_workers < 1:
+        raise ConfigError(
+            f"config.reward.num_workers is {config.num_workers}; it must be 1 or more"
+        )
 
 
 class _Outcome(NamedTuple):
@@ -69,15 +87,7 @@ class RewardPool:
         `functions` replaces those that `config.function` names. They are sent to the workers with
         cloudpickle, so they may be defined in a notebook.
         """
-        if not 0 < config.time_limit <= MAX_TIME_LIMIT:
-            raise ConfigError(
-                f"config.reward.time_limit is {config.time_limit}; "
-                f"it must be above 0 and at most {MAX_TIME_LIMIT:g} seconds"
-            )
-        if config.num_workers < 1:
-            raise ConfigError(
-                f"config.reward.num_workers is {config.num_workers}; it must be 1 or more"
-            )
+        check_limits(config)
         self._rewards = find_rewards(config, functions)
         self._in_process = [reward.function for reward in self._rewards] == [graders.exact]
         self._config = config
@@ -86,7 +96,9 @@ class RewardPool:
         self._scoring = threading.RLock()  # held while `score` runs
         self._membership = threading.RLock()  # held to start a worker, or to kill all of them
         self._failed_starts = 0  # since the last reply
-        self.failure = ""  # why an answer of the latest `score` has no reward; "" if all have
+        # Of the first answer without a reward in the latest `score`: what happened, and what to do
+        # (one of `FIXES`); "" if all have one.
+        self.failure = self.fix = ""
         self._fill()
 
     def __enter__(self) -> "RewardPool":
@@ -227,6 +239,13 @@ class RewardPool:
         worker.reap()
 
     def _cannot_start(self, detail: str) -> str:
+        if any("pickle" in reward.worker for reward in self._rewards):
+            names = ", ".join(reward.name for reward in self._rewards)
+            return (
+                f"no worker can load the reward {names} ({detail}); a worker is a new Python "
+                "process: import what the function uses inside of it, or move the function to a "
+                "module of its own"
+            )
         return (
             f"no worker can run config.reward.function = {self._config.function!r} ({detail}); "
             "check that its module can be imported in a new Python process"
@@ -235,10 +254,10 @@ class RewardPool:
     def _collect(self, outcomes: list[_Outcome]) -> Scores:
         """The outcomes as arrays; logs one line if any answer has no valid reward."""
         counts = Counter(o.reason for o in outcomes if o.reason)
-        self.failure = ""
+        self.failure = self.fix = ""
         if counts:
             row = next(i for i, o in enumerate(outcomes) if o.reason)
-            self.failure = outcomes[row].detail
+            self.failure, self.fix = outcomes[row].detail, FIXES[outcomes[row].reason]
             logger.warning(
                 "%d of %d answers have no valid reward (%s); the first, row %d: %s",
                 counts.total(),

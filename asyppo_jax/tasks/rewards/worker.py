@@ -16,10 +16,14 @@ import os
 import pickle
 import signal
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-MAX_DETAIL = 300  # characters of an error, so that a reply fits into the pipe in one write
+# Characters of an error without its place, so that a reply fits into the pipe in one write.
+MAX_DETAIL = 300
 
 
 def serve() -> None:
@@ -116,7 +120,16 @@ def _prefer_as_oom_victim() -> None:
 
 
 def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:MAX_DETAIL]
+    """The exception and, where its traceback has one, the last line of the user's own code."""
+    text = f"{type(error).__name__}: {error}"[:MAX_DETAIL]
+    package = f"{Path(__file__).parents[2]}{os.sep}"
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [f for f in frames if not f.filename.startswith((package, "<frozen "))]
+    libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    own = [f for f in outside if not f.filename.startswith(libraries)]
+    for frame in (own or outside)[-1:]:
+        text += f" ({frame.filename}:{frame.lineno})"
+    return text
 
 
 def _send(replies: int, message: dict[str, Any]) -> None:

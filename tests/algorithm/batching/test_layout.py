@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asyppo_jax.algorithm.batching.layout import before_completions, lay_out
+from asyppo_jax.algorithm.batching.layout import before_completions, lay_out, sequence_mean
+from asyppo_jax.algorithm.batching.rows import UpdateRows
 from asyppo_jax.config import BatchingConfig
 from asyppo_jax.models.attention.segments import SharedPrompts, positions_of
 from tests.algorithm.batching.test_packing import make_rows
@@ -53,6 +54,44 @@ def test_tokens_positions_and_neighbours_come_back_as_they_were(name):
         np.testing.assert_array_equal(back[..., i][at], np.asarray(expected[:, PROMPT:])[at])
     if "packing" in LAYOUTS[name]:
         assert not np.asarray(back)[~at].any()
+
+
+@pytest.mark.parametrize("name", list(LAYOUTS))
+def test_the_mean_of_a_sequence_and_its_gradient_are_the_same_in_every_layout(name):
+    rows, batching = grouped(longest=4), replace(BatchingConfig(), **LAYOUTS[name])
+    x = jax.random.normal(jax.random.key(3), rows.mask.shape)
+    weights = jax.random.normal(jax.random.key(4), rows.mask.shape)
+
+    @jax.jit
+    @jax.grad
+    def through_layout(x, restored):
+        # `returns` and `advantages` travel with the tokens.
+        carried = update_rows_of(rows).replace(returns=x, advantages=weights)
+        laid, _, back = lay_out(carried, batching, GROUP)
+        mean = sequence_mean(laid.returns, laid)
+        loss = jnp.sum(jnp.where(laid.mask, laid.advantages * jnp.square(mean), 0.0))
+        return loss + jnp.sum(jnp.where(rows.mask, restored * back(mean), 0.0))
+
+    expected = np.zeros(x.shape)
+    for i, mask in enumerate(np.asarray(rows.mask)):
+        if mask.any():
+            mean, total = x[i][mask].mean(), weights[i][mask].sum()
+            expected[i][mask] = (2 * mean * total + weights[i][mask].sum()) / mask.sum()
+    np.testing.assert_allclose(through_layout(x, weights), expected, rtol=1e-4, atol=1e-5)
+
+
+def update_rows_of(rows):
+    """The rows with all that an update knows of them, as zeros."""
+    zeros = jnp.zeros(rows.mask.shape)
+    names = ("old_log_probs", "advantages", "returns", "length_normalizer")
+    return UpdateRows(
+        tokens=rows.tokens,
+        segments=rows.segments,
+        mask=rows.mask,
+        **dict.fromkeys(names, zeros),
+        advantage_mask=rows.mask,
+        entropy_mask=rows.mask,
+    )
 
 
 def test_short_completions_share_continuations_and_rows_in_use_come_first():

@@ -53,6 +53,17 @@ def test_a_function_with_other_arguments_is_refused_before_anything_is_sampled(f
         find_rewards(CONFIG, function)
 
 
+def test_a_function_in_the_place_of_its_name_is_refused_with_what_to_do():
+    with pytest.raises(ConfigError, match=r"takes a name; give .* RewardPool\(config, "):
+        find_rewards(replace(CONFIG, function=exact))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", ["__main__:reward", "my_module:make.<locals>.reward"])
+def test_a_name_that_no_worker_can_import_is_refused_with_what_to_do(name):
+    with pytest.raises(ConfigError, match=r"move the function .* train\(\.\.\., reward="):
+        find_rewards(replace(CONFIG, function=name))
+
+
 def test_a_function_defined_here_is_sent_to_the_workers_with_what_it_closes_over():
     bonus = 0.25
 
@@ -93,7 +104,7 @@ def test_an_answer_that_one_of_several_functions_cannot_score_is_invalid():
     with RewardPool(CONFIG, [exact, fails]) as pool:
         scores = pool.score([""], ["7"], ["7"])
         assert not scores.valid.any() and scores.reasons["crashed"] == 1
-        assert pool.failure == "ValueError: not 7"
+        assert pool.failure.startswith("ValueError: not 7 (")
 
 
 def test_a_function_that_cannot_be_pickled_is_refused_in_one_sentence():

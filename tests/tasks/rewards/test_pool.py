@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import pytest
 from asyppo_jax.config import ConfigError, RewardConfig
 from asyppo_jax.tasks.rewards import RewardPool, Scores, exact, join_scores, math, resolve_reward
 from asyppo_jax.tasks.rewards.pool import REASONS
+from tests.tasks.rewards.conftest import GRADER
 
 
 def score(pool: RewardPool, completions: list[str], problem: str = "", answer: str = "") -> Scores:
@@ -231,13 +233,64 @@ def test_no_answers_give_empty_arrays(grader: str):
     assert scores.rewards.dtype == np.float32
 
 
-def test_invalid_answers_are_logged_in_one_line(grader: str, caplog: pytest.LogCaptureFixture):
+def test_invalid_answers_are_logged_in_one_line_with_the_place_in_the_users_code(
+    grader: str, module_path: Path, caplog: pytest.LogCaptureFixture
+):
+    line = GRADER.splitlines().index('            raise ValueError("not today")') + 1
     with RewardPool(reward_config(grader)) as pool:
         score(pool, ["0.5", "raise", "nan", "raise"])
     assert caplog.messages == [
         "3 of 4 answers have no valid reward (2 crashed, 1 bad_score); "
-        "the first, row 1: ValueError: not today"
+        f"the first, row 1: ValueError: not today ({module_path}/grader_of_the_tests.py:{line})"
     ]
+
+
+@pytest.mark.parametrize(
+    ("completion", "fix"),
+    [
+        ("raise", "correct the function"),
+        ("exit", "correct the function"),
+        ("loop", "raise config.reward.time_limit"),
+        ("nan", r"return a number in \[0, 1\]"),
+        ("0.5", "^$"),
+    ],
+)
+def test_the_advice_fits_what_happened(grader: str, completion: str, fix: str):
+    with RewardPool(reward_config(grader, time_limit=2.0, num_workers=1)) as pool:
+        score(pool, ["raise"])  # what an earlier call left does not stay
+        score(pool, [completion])
+    assert re.search(fix, pool.fix)
+
+
+def test_an_error_in_a_library_names_the_line_of_the_users_code_that_called_it(module_path: Path):
+    (module_path / "calls_json.py").write_text(
+        "import json\n\ndef grade(problem, completion, answer):\n"
+        "    return json.loads(completion)\n"
+    )
+    with RewardPool(reward_config("calls_json:grade", num_workers=1)) as pool:
+        score(pool, ["{"])
+    assert re.fullmatch(r"JSONDecodeError: .*calls_json\.py:4\)", pool.failure), pool.failure
+
+
+def test_a_function_of_a_notebook_that_no_worker_can_load_says_what_to_do():
+    class OnlyHere:
+        def __reduce__(self):
+            return (__import__, ("no_such_module",))
+
+    only_here = OnlyHere()
+
+    def own(problem, completion, answer):
+        return float(only_here is not None)
+
+    with (
+        RewardPool(reward_config("math", num_workers=1), own) as pool,
+        pytest.raises(
+            RuntimeError,
+            match=r"no worker can load the reward own .*No module.*"
+            "import what the function uses inside of it",
+        ),
+    ):
+        score(pool, ["a"])
 
 
 def test_names_resolve_to_functions(grader: str):
