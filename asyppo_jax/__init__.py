@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` has the same name
     from asyppo_jax.ops.logits import log_probs_and_entropy as log_probs_and_entropy
     from asyppo_jax.ops.losses import asyppo_loss as asyppo_loss
     from asyppo_jax.ops.losses import clipped_surrogate as clipped_surrogate
+    from asyppo_jax.ops.losses import kl_penalty as kl_penalty
     from asyppo_jax.ops.losses import squared_error as squared_error
     from asyppo_jax.ops.masked import explained_variance as explained_variance
     from asyppo_jax.ops.masked import sequence_mean_sum as sequence_mean_sum
@@ -88,7 +89,7 @@ _MODULES = {
     "ops.baselines": "group_mean_of_others shrunken_group_mean",
     "ops.ensemble": "critic_shards disagreement_masks value_mean_and_std",
     "ops.logits": "log_probs_and_entropy",
-    "ops.losses": "asyppo_loss clipped_surrogate squared_error",
+    "ops.losses": "asyppo_loss clipped_surrogate kl_penalty squared_error",
     "ops.masked": "explained_variance sequence_mean_sum token_sum",
     "ops.returns": "gae group_advantages lambda_returns monte_carlo_returns place_reward whiten",
     "planning.plan": "plan",

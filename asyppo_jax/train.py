@@ -56,7 +56,8 @@ def train(
     A run that was killed and is started again gives a result that is bitwise identical to that of
     an uninterrupted run. If several processes share the run (see `multi_host.initialize`), all must
     call this with the same arguments. All write checkpoints; the first one writes all other files,
-    and the others return an empty summary.
+    and the others return an empty summary. The summary is that of `summary.json`: accuracy before,
+    after and best, steps, seconds, seed, device, version, and the paths of the plots.
 
     The first Ctrl-C lets the current step finish and saves it; a second one, or one during the
     first step or an evaluation, stops at once. Both end in `KeyboardInterrupt`, which says what is

@@ -32,6 +32,16 @@ PURPOSES = {
 }
 # Names that users import from their modules.
 _ALSO = {"train": "train", "tasks.rewards": "RewardPool exact math last_boxed"}
+# What these take and return.
+_TYPES = {
+    "tasks.benchmarks": "Benchmark BenchmarkSettings",
+    "evaluation.statistics": "Interval",
+    "sampling.draw": "DecodingOptions",
+    "sampling.sampler": "Sampler Answers",
+    "runs.rollout_files": "SavedAnswer",
+    "tasks.prompts": "PromptReport",
+    "models.actor_critic": "Networks",
+}
 _MADE = "<!-- Made by `python -m experiments.make_docs`; change the code and run that again. -->"
 
 
@@ -159,17 +169,19 @@ def _names_by_purpose() -> dict[str, dict[str, str]]:
     modules = asyppo_jax._MODULES | _ALSO
     if missing := modules.keys() - " ".join(PURPOSES.values()).split():
         raise LookupError(f"{sorted(missing)} are in no purpose; add them to PURPOSES")
-    return {
+    names = {
         purpose: {name: module for module in listed.split() for name in modules[module].split()}
         for purpose, listed in PURPOSES.items()
     }
+    types = {name: module for module, listed in _TYPES.items() for name in listed.split()}
+    return names | {"Types": types}
 
 
 def _entry(name: str, module: str) -> str:
     path = PACKAGE / (module.replace(".", "/") + ".py")
     node, source = _definition(name, path)
     lines = [f"### {name}", ""]
-    if module in _ALSO:
+    if module in _ALSO or name not in asyppo_jax.__all__:
         lines += [f"`from asyppo_jax.{module} import {name}`", ""]
     lines += ["```python", _signature(node, source), "```", "", _markdown(node)]
     for method in node.body if isinstance(node, ast.ClassDef) else ():

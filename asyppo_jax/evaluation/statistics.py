@@ -12,6 +12,8 @@ Z95 = 1.959963984540054  # the 97.5% quantile of the normal distribution
 
 
 class Interval(NamedTuple):
+    """The two ends of a 95% interval."""
+
     low: float
     high: float
 

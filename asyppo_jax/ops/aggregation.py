@@ -22,9 +22,10 @@ Aggregation = Literal["sequence", "token", "constant"]
 def length_normalizer(
     mask: Bool[Array, "B C"], aggregation: Aggregation = "sequence"
 ) -> Float[Array, "B C"]:
-    """n_{i,t}: the factor of each real token, 0 on padding.
+    """n_{i,t}, the factor of each real token: 1/|o_i|, 1 or 1/C; 0 on padding.
 
-    A token keeps its factor when it is packed into another row or falls into another microbatch.
+    "sequence" (arXiv 2510.01656), "token" (DAPO, 2503.14476) and "constant" (Dr.GRPO, 2503.20783)
+    in this order. |o_i| is the number of real tokens of sequence i, C that of positions. A token keeps its factor when it is packed into another row or falls into another microbatch.
     """
     if aggregation == "sequence":
         return inverse_length(mask)
@@ -35,6 +36,6 @@ def length_normalizer(
 def loss_denominator(
     mask: Bool[Array, "B C"], aggregation: Aggregation = "sequence"
 ) -> Float[Array, ""]:
-    """d: sequences with a real token, or real tokens; at least 1."""
+    """d: the number of real tokens with "token", else of sequences that have one; at least 1."""
     counted = mask if aggregation == "token" else jnp.any(mask, axis=-1)
     return jnp.maximum(jnp.sum(counted), 1).astype(jnp.float32)

@@ -22,6 +22,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "head, atan": {**_ROLLOUT, "value.head": "atan"},
     "head, bce": _BCE,
     "head, shrunken anchor, bce": {**_ANCHOR, **_BCE},
+    "head, shrunken anchor, bce, lr x 1/3": {
+        **_ANCHOR,
+        **_BCE,
+        "critic_optimizer.learning_rate": 1 / 3,
+    },
     # With four epochs as well.
     "head, 4 epochs": {**_ROLLOUT, **_FOUR},
     "head, 8 epochs": {**_ROLLOUT, "algorithm.critic_epochs": 8},
