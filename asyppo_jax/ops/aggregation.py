@@ -25,8 +25,8 @@ def length_normalizer(
     """n_{i,t}, the factor of each real token: 1/|o_i|, 1 or 1/C; 0 on padding.
 
     In this order "sequence" (arXiv 2510.01656), "token" (DAPO, 2503.14476) and "constant" (Dr.GRPO,
-    2503.20783). |o_i| is the number of real tokens of sequence i, C that of positions. A token keeps
-    its factor when it is packed into another row or falls into another microbatch.
+    2503.20783). |o_i| is the number of real tokens of sequence i, C that of positions. A token has
+    the same factor in another row or microbatch.
     """
     if aggregation == "sequence":
         return inverse_length(mask)
