@@ -11,7 +11,7 @@ line per run, step and metric; see experiments/report. --list shows how far each
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def run_study(study: Study, runs: Sequence[StudyRun], workdir: Path, jobs: int) 
     return failures
 
 
-def summary(states: Any) -> str:
+def summary(states: Iterable[Status]) -> str:
     """How many runs are in which state."""
     counts = Counter(status.state for status in states)
     parts = [f"{counts[s]} {s}" for s in ("finished", "diverged", "failed", "left") if counts[s]]
@@ -119,12 +119,9 @@ def listing(runs: Sequence[StudyRun], workdir: Path) -> str:
     states = {run: read_status(run, workdir) for run in runs}
     lines = []
     for run, status in states.items():
-        file = workdir / run.folder / "metrics.jsonl"
-        state, steps = (
-            status.state,
-            max(0, file.read_bytes().count(b"\n") - 1) if file.is_file() else 0,
-        )
-        if state == "left" and steps:
+        file, state = workdir / run.folder / "metrics.jsonl", status.state
+        if state == "left" and file.is_file():
+            steps = file.read_bytes().count(b"\n") - 1  # without step 0
             state = f"step {steps} of {run.config.num_steps}"
         lines.append(f"{state:>16}  {run.name}{f': {status.message}' if status.message else ''}")
     return "\n".join([*lines, summary(states.values())])

@@ -178,20 +178,16 @@ def read_results(file: Path, study: str = "") -> list[Row]:
         reader = csv.reader(lines)
         columns = next(reader, [])
         if tuple(columns) != COLUMNS:
-            odd = [c for c in columns if c not in COLUMNS] or [
-                c for c in COLUMNS if c not in columns
-            ]
-            raise ResultsError(
-                f"{file} has the columns {', '.join(columns)}, where {odd[0] if odd else 'the order'} "
-                f"is wrong; it must have {', '.join(COLUMNS)}"
-            )
+            unknown = [column for column in columns if column not in COLUMNS]
+            what = f"the unknown column {unknown[0]!r}" if unknown else "other columns"
+            raise ResultsError(f"{file} has {what}; it must have {', '.join(COLUMNS)}")
         rows = [_row(file, reader.line_num, cells) for cells in reader]
     study = study or (rows[0].study if rows else "")
     for number, row in enumerate(rows, start=2):
         if row.study != study:
             raise ResultsError(
-                f"{file}, line {number}, is of the study {row.study!r}, not of {study!r}; give each "
-                "study a directory of its own"
+                f"{file}, line {number}, is of the study {row.study!r}, not of {study!r}; give "
+                "each study a directory of its own"
             )
     if twice := [key for key, count in Counter(row[:-1] for row in rows).items() if count > 1]:
         raise ResultsError(f"{file} has two rows of {' / '.join(map(str, twice[0]))}; remove one")
@@ -207,8 +203,8 @@ def _row(file: Path, number: int, cells: list[str]) -> Row:
             raise ValueError("infinite")
     except ValueError:
         raise ResultsError(
-            f"{file}, line {number}, is {','.join(cells)!r}; it must have {', '.join(COLUMNS)}, with "
-            "numbers in seed, step and value"
+            f"{file}, line {number}, is {','.join(cells)!r}; it must have {', '.join(COLUMNS)}, "
+            "with numbers in seed, step and value"
         ) from None
     return row
 
