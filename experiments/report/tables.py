@@ -91,9 +91,9 @@ def _table(results: Results, setting: Setting, final: Score, area: Score) -> str
 
 
 def difference(values: dict[int, float], reference: dict[int, float]) -> str:
-    """The mean difference by seed, with the number of seeds if some are missing."""
+    """The mean difference by seed, with the number n of seeds if some are missing."""
     differences = paired_differences(values, reference)
-    count = "" if len(differences) == len(values) else f", {len(differences)} seeds"
+    count = "" if len(differences) == len(values) else f", n = {len(differences)}"
     return f"{text(mean(differences), sign=True)}{count}" if len(differences) else ""
 
 
