@@ -34,7 +34,7 @@ STUDY = Study(
 FINISHED = Status("finished", seconds=3.5)
 
 
-def write_run(run, workdir, accuracies, status=FINISHED):
+def write_run(run, workdir, accuracies, status: Status | None = FINISHED):
     folder = workdir / run.folder
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(run.config)))
