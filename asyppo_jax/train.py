@@ -8,7 +8,7 @@ import sys
 import time
 import types
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from typing import Any
 
@@ -50,6 +50,7 @@ def train(
     *,
     loss: PolicyLoss | None = None,
     reward: RewardFunction | Sequence[RewardFunction] | None = None,
+    pool: RewardPool | None = None,
 ) -> dict[str, Any]:
     """Trains from the last checkpoint in `workdir`, or from the start; returns the summary.
 
@@ -69,6 +70,7 @@ def train(
         loss: replaces the loss that `config.algorithm.loss` names; see `algorithm.policy_losses`.
         reward: replaces the functions that `config.reward.function` names. May be defined in a
             notebook.
+        pool: an open pool of these rewards, which several runs in a process share; it stays open.
 
     Raises:
         ConfigError, ModelError, DataError, CheckpointError, NonFiniteError: each with a
@@ -79,13 +81,20 @@ def train(
     config = with_functions(config, loss, reward, workdir)
     check_packages(workdir)
     checkpoints.check_same_run(workdir, dataclasses.asdict(config))
+    if pool is not None and pool.config != config.reward:
+        raise ConfigError(
+            f"the given pool scores with {pool.config.function!r} and other settings than "
+            f"config.reward, whose function is {config.reward.function!r}; give RewardPool("
+            "config.reward)"
+        )
     try:
-        with RewardPool(config.reward, reward) as pool:  # refuses before the settings are written
+        # Refuses before the settings are written.
+        with nullcontext(pool) if pool else RewardPool(config.reward, reward) as opened:
             run = prepare(config, loss)
             checkpoints.write_settings(workdir, dataclasses.asdict(config))
             keep_base_files(config, workdir)
             with jax.set_mesh(run.mesh):
-                _restore_and_train(run, pool, workdir, started)
+                _restore_and_train(run, opened, workdir, started)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(checkpoints.describe_kept(workdir)) from None
     if not is_first():

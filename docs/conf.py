@@ -50,6 +50,7 @@ NAVIGATION = {
     "Results and plans": {
         "Real models": "experiments/real_model/README",
         "Critics": "experiments/critics/README",
+        "Studies": "experiments/study/README",
         "Benchmark": "experiments/benchmark/README",
         "Plans for TPU slices": "experiments/plan/README",
         "Launch on a TPU slice": "experiments/launch/README",

@@ -22,6 +22,8 @@ COMMANDS = {
     "plan": ("experiments.plan", "memory and time of a config on a TPU slice, without the slice"),
     "value-truth": ("experiments.value_truth", "compare a run's critics with true values"),
     "critics": ("experiments.critics", "compare options of the critics on recorded rollouts"),
+    "study": ("experiments.study", "do the runs of a study: tasks, methods, seeds"),
+    "report": ("experiments.report", "write the tables and figures of a study"),
     "convert": ("experiments.convert", "turn a GGUF file into a Hugging Face directory"),
     "fetch": ("experiments.real_model.fetch", "download the small pretrained models"),
     "benchmark": ("experiments.benchmark", "time sampling and updates"),

@@ -37,6 +37,8 @@ NOT_RUN = {
     "real_model.fetch": "downloads weights",
     "smollm2_arithmetic": "needs downloaded weights",
     "experiments.critics": "takes half an hour; its parts are the library's functions",
+    "studies/quickstart.py": "takes minutes; tests/experiments/test_study_command.py runs one",
+    "--study=runs/study": "needs a study that ended; the same test reports one",
     "--beside": "needs another library's environment",
     "PHASE": "a pattern: the flags of each row are in the table below it",
     "MODULE:FUNCTION": "a pattern",

@@ -70,7 +70,7 @@ def test_train_can_be_called_however_it_was_imported(lines, tmp_path):
     scope: dict = {}
     exec(lines, scope)
     assert list(inspect.signature(scope["train"]).parameters) == [
-        *("config", "workdir", "loss", "reward")
+        *("config", "workdir", "loss", "reward", "pool")
     ]
     with pytest.raises(asyppo_jax.UserError, match="path"):  # from inside of it
         scope["train"](asyppo_jax.default_config(), tmp_path)

@@ -6,14 +6,20 @@ run the phases of `train_step` and give the same numbers. `programs` has the fun
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from asyppo_jax.algorithm.policy_losses import PolicyLoss
-from asyppo_jax.algorithm.state import create_train_state, state_shardings
+from asyppo_jax.algorithm.policy_losses import PolicyLoss, resolve_loss
+from asyppo_jax.algorithm.state import (
+    PROGRAMS_KEPT,
+    create_train_state,
+    programs_config,
+    state_shardings,
+)
 from asyppo_jax.algorithm.train_step import Phases, phase_functions, run_phases
 from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import Networks
@@ -71,11 +77,23 @@ def make_train_step(
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The compiled step of a run: one program, or its phases with `config.mesh.offload`.
 
+    Two runs in a process whose `programs_config` are equal get the same function, which is traced
+    and compiled once.
+
     It is called as step(state, rollout), with `config.algorithm.kl_coef` > 0 as step(state,
     rollout, reference_params); these have the shardings of `reference_shardings`. The state is
     donated. The returned state has the shardings of `resting_shardings`. `policy_loss` replaces the
     loss that `config.algorithm.loss` names.
     """
+    # The loss is an argument as an object: a notebook may have reloaded the module of its name.
+    policy_loss = policy_loss or resolve_loss(config.algorithm)
+    return _compiled_step(networks, programs_config(config), mesh, policy_loss)
+
+
+@lru_cache(maxsize=PROGRAMS_KEPT)
+def _compiled_step(
+    networks: Networks, config: Config, mesh: Mesh, policy_loss: PolicyLoss
+) -> Callable[..., tuple[TrainState, Metrics]]:
     compiled = {
         name: jax.jit(program.function, **program.jit)
         for name, program in programs(networks, config, mesh, policy_loss).items()
@@ -142,16 +160,27 @@ def initial_state(
     config: Config, networks: Networks, mesh: Mesh, actor_params: Params, critic_params: Params
 ) -> TrainState:
     """The state before the first step; the given parameters have `resting_shardings`."""
+    key = np.asarray(jax.random.key_data(jax.random.key(config.seed)))
+    fields = {
+        field: create(key, actor_params, critic_params)
+        for field, create in _field_programs(programs_config(config), networks, mesh).items()
+    }
+    return TrainState(actor_params=actor_params, critic_params=critic_params, **fields)
+
+
+@lru_cache(maxsize=PROGRAMS_KEPT)
+def _field_programs(
+    config: Config, networks: Networks, mesh: Mesh
+) -> dict[str, Callable[..., Any]]:
+    """What creates each field of the first state that is not given, compiled, for any seed."""
     shardings = resting_shardings(config, networks, mesh)
 
-    def create(field: str) -> Any:
-        # One program per field: the others are dead code in it and take no memory.
-        def create_field(actor, critics):
-            params = {"actor_params": actor, "critic_params": critics}
-            return getattr(create_train_state(config, networks, **params), field)
+    # One program per field: the others are dead code in it and take no memory.
+    def create_field(key, actor, critics, field: str) -> Any:
+        params = {"actor_params": actor, "critic_params": critics, "key": key}
+        return getattr(create_train_state(config, networks, **params), field)
 
-        compiled = jax.jit(create_field, out_shardings=getattr(shardings, field))
-        return compiled(actor_params, critic_params)
-
-    fields = {f: create(f) for f in ("step", "key", "actor_opt_state", "critic_opt_state")}
-    return TrainState(actor_params=actor_params, critic_params=critic_params, **fields)
+    return {
+        field: jax.jit(partial(create_field, field=field), out_shardings=getattr(shardings, field))
+        for field in ("step", "key", "actor_opt_state", "critic_opt_state")
+    }

@@ -1,5 +1,6 @@
 """The state of a run before its first step, its shapes, and its shardings."""
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta
 from jax.sharding import Mesh
+from jaxtyping import Array
 
 from asyppo_jax.algorithm.optimizer import critic_optimizer, make_optimizer
 from asyppo_jax.config import Config
@@ -20,17 +22,29 @@ from asyppo_jax.models.actor_critic import (
 from asyppo_jax.runtime.sharding import like_params, param_shardings, replicated
 from asyppo_jax.types import TrainState
 
+PROGRAMS_KEPT = 16  # sets of programs that a process keeps: those used last
+_READ_BY_NO_PROGRAM = (
+    *("seed", "num_steps", "train_data", "eval_data", "reward"),
+    *("evaluation", "checkpoint", "log"),
+)
+
 
 def create_train_state(
-    config: Config, networks: Networks, *, actor_params: Any = None, critic_params: Any = None
+    config: Config,
+    networks: Networks,
+    *,
+    actor_params: Any = None,
+    critic_params: Any = None,
+    key: Array | None = None,
 ) -> TrainState:
     """The state before the first step; parameters that are not given are random, from the seed.
 
     Parameters are unboxed dicts of arrays; those of the critics are stacked. It can be called
-    inside `jax.jit`.
+    inside `jax.jit`. `key` is the data of the seed's key (None: of `config.seed`); as an argument
+    of a compiled program it lets all seeds share the program.
     """
-    key = jax.random.key(config.seed)
-    actor_key, critic_key, run_key = jax.random.split(key, 3)
+    seed_key = jax.random.key(config.seed) if key is None else jax.random.wrap_key_data(key)
+    actor_key, critic_key, run_key = jax.random.split(seed_key, 3)
     num_critics = config.algorithm.num_critics
     if actor_params is None:
         actor_params = meta.unbox(init_actor(networks.actor, actor_key))
@@ -47,9 +61,21 @@ def create_train_state(
     )
 
 
-@lru_cache(maxsize=16)
+def programs_config(config: Config) -> Config:
+    """The config with what no compiled program reads as in `Config()`: seed, data, logs and so on.
+
+    Runs that differ only there share their programs in a process.
+    """
+    return replace(config, **{name: getattr(Config(), name) for name in _READ_BY_NO_PROGRAM})
+
+
 def state_shapes(config: Config, networks: Networks) -> TrainState:
     """The shapes of `create_train_state`, traced once per process; nothing is computed."""
+    return _state_shapes(programs_config(config), networks)
+
+
+@lru_cache(maxsize=PROGRAMS_KEPT)
+def _state_shapes(config: Config, networks: Networks) -> TrainState:
     return jax.eval_shape(lambda: create_train_state(config, networks))
 
 

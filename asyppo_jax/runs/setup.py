@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from asyppo_jax.algorithm.offload import (
     resting_shardings,
 )
 from asyppo_jax.algorithm.policy_losses import PolicyLoss, check_loss, resolve_loss
-from asyppo_jax.algorithm.state import state_shardings
+from asyppo_jax.algorithm.state import PROGRAMS_KEPT, programs_config, state_shardings
 from asyppo_jax.config import Config, Settings, from_config_dict
 from asyppo_jax.config.checks import check_divides_data_axis
 from asyppo_jax.config.functions import function_name
@@ -132,6 +132,13 @@ def _init_heads(
         return None
     if config.value.warm_start or has_value_head(config):
         return None
+    return _compiled_init_heads(networks, programs_config(config), mesh)
+
+
+@lru_cache(maxsize=PROGRAMS_KEPT)
+def _compiled_init_heads(
+    networks: Networks, config: Config, mesh: Mesh
+) -> Callable[[Params, Rollout], Params]:
     on_device = state_shardings(config, networks, mesh).critic_params
     resting = resting_shardings(config, networks, mesh).critic_params
     function = partial(init_heads_from_rollout, networks=networks, config=config)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -82,11 +82,19 @@ def make_sampler(
     max_prompt_length: int,
     stop_strings: Sequence[str] = (),
 ) -> Sampler:
-    """A sampler of rollouts that are sharded over the mesh's `data` axis."""
-    program = partial(sample, networks=networks, options=options)
-    compiled = jax.jit(program, out_shardings=batch_sharding(mesh))
+    """A sampler of rollouts that are sharded over the mesh's `data` axis.
+
+    Two samplers of the same networks, options and mesh share one program in a process.
+    """
+    compiled = _compiled(networks, options, mesh)
     table = make_stop_table(stop_strings, tokenizer) if stop_strings else None
     return Sampler(options, tokenizer, max_prompt_length, compiled, table)
+
+
+@lru_cache(maxsize=32)
+def _compiled(networks: Networks, options: DecodingOptions, mesh: Mesh) -> Callable[..., Rollout]:
+    program = partial(sample, networks=networks, options=options)
+    return jax.jit(program, out_shardings=batch_sharding(mesh))
 
 
 def training_options(config: Config, stop_ids: tuple[int, ...], pad_id: int) -> DecodingOptions:

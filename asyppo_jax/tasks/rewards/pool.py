@@ -90,7 +90,7 @@ class RewardPool:
         check_limits(config)
         self._rewards = find_rewards(config, functions)
         self._in_process = [reward.function for reward in self._rewards] == [graders.exact]
-        self._config = config
+        self.config = config
         self._workers: list[WorkerProcess] = []
         self._closed = False
         self._scoring = threading.RLock()  # held while `score` runs
@@ -174,9 +174,9 @@ class RewardPool:
             return
         setup = {
             "functions": [r.worker | {"takes_record": r.takes_record} for r in self._rewards],
-            "time_limit": self._config.time_limit,
+            "time_limit": self.config.time_limit,
         }
-        while len(self._workers) < self._config.num_workers:
+        while len(self._workers) < self.config.num_workers:
             with self._membership:
                 if self._closed:
                     raise RuntimeError("the reward pool was closed while it scored")
@@ -186,7 +186,7 @@ class RewardPool:
         for worker in [w for w in self._workers if w.idle][: len(waiting)]:
             worker.row = waiting.popleft()
             try:
-                worker.send(rows[worker.row], self._config.time_limit)
+                worker.send(rows[worker.row], self.config.time_limit)
             except OSError:  # it died earlier, not because of this answer
                 waiting.appendleft(worker.row)
                 worker.row = None
@@ -213,7 +213,7 @@ class RewardPool:
     def _end_overdue(self, outcomes: dict[int, _Outcome]) -> None:
         now = time.monotonic()
         for worker in [w for w in self._workers if not w.idle and w.deadline <= now]:
-            limit = self._config.time_limit if worker.ready else START_LIMIT
+            limit = self.config.time_limit if worker.ready else START_LIMIT
             self._lose(worker, "timeout", f"no reply in {limit:g} s", outcomes)
 
     def _lose(
@@ -230,7 +230,7 @@ class RewardPool:
     def _lose_start(self, worker: WorkerProcess, detail: str) -> None:
         self._drop(worker)
         self._failed_starts += 1
-        if self._failed_starts > 2 * self._config.num_workers:
+        if self._failed_starts > 2 * self.config.num_workers:
             raise RuntimeError(self._cannot_start(detail))
 
     def _drop(self, worker: WorkerProcess) -> None:
@@ -247,7 +247,7 @@ class RewardPool:
                 "module of its own"
             )
         return (
-            f"no worker can run config.reward.function = {self._config.function!r} ({detail}); "
+            f"no worker can run config.reward.function = {self.config.function!r} ({detail}); "
             "check that its module can be imported in a new Python process"
         )
 

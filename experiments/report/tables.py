@@ -1,0 +1,149 @@
+"""The tables of a report, in Markdown."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from experiments.report.curves import Curve, Results, Setting
+from experiments.report.statistics import (
+    Estimate,
+    mean,
+    mean_over_settings,
+    paired_differences,
+    probability_of_improvement,
+)
+
+Score = Callable[[Curve], float]
+
+
+def report(results: Results) -> str:
+    """All tables, with what their columns are."""
+    parts = [
+        f"# {results.study}",
+        f"`{results.metric}` of held-out problems. In brackets: 95% bootstrap interval over seeds. "
+        f"Differences are to {results.reference}, paired by seed, over the seeds that both have. "
+        "P is the probability that a run of the method ends higher than one of "
+        f"{results.reference} (arXiv 2108.13264). Diverged runs have no value: they are counted, "
+        "and are in no mean. The area is the mean over steps.",
+    ]
+    for setting in results.settings:
+        last = steps_after_warmup(results, setting)
+        parts += [
+            f"## {' / '.join(setting)}",
+            _table(results, setting, lambda curve: curve.final(), lambda curve: curve.area()),
+            f"Without the critics' warm-up: {last:g} steps of each method, counted from the first "
+            "that updates the actor; between evaluations on a line.",
+            _table(
+                results,
+                setting,
+                lambda curve, last=last: curve.final(curve.warmup + last),
+                lambda curve, last=last: curve.area(curve.warmup, curve.warmup + last),
+            ),
+            "Seconds per step of finished runs, medians over steps, then means over seeds.",
+            seconds_table(results, setting),
+        ]
+    if len(results.settings) > 1:
+        parts += ["## All", overall_table(results)]
+    return "\n\n".join(parts) + "\n"
+
+
+def steps_after_warmup(results: Results, setting: Setting) -> float:
+    """The most steps that every method has after its warm-up."""
+    curves = [
+        curve
+        for method in results.methods(setting)
+        for curve in results.finished(setting, method).values()
+    ]
+    return min((curve.steps[-1] - curve.warmup for curve in curves), default=0)
+
+
+def scores(results: Results, setting: Setting, method: str, score: Score) -> dict[int, float]:
+    """One number per finished run, by seed."""
+    return {seed: score(curve) for seed, curve in results.finished(setting, method).items()}
+
+
+def _table(results: Results, setting: Setting, final: Score, area: Score) -> str:
+    head = ["method", "seeds", "diverged", "final", "difference", "P", "worst seed", "area"]
+    head.append("area, difference")
+    lines = []
+    base = [scores(results, setting, results.reference, score) for score in (final, area)]
+    for method in results.methods(setting):
+        finals, areas = (scores(results, setting, method, score) for score in (final, area))
+        runs = results.curves[setting, method]
+        planned = results.planned[setting, method]
+        diverged = sum(curve.diverged for curve in runs.values())
+        ends = np.array(list(finals.values()))
+        improved = probability_of_improvement(ends, np.array(list(base[0].values())))
+        is_reference = method == results.reference
+        cells = [
+            method,
+            str(len(runs)) if len(runs) == planned else f"{len(runs)} of {planned}",
+            str(diverged),
+            text(mean(ends)),
+            "" if is_reference else difference(finals, base[0]),
+            "" if is_reference else text(improved, digits=2),
+            f"{ends.min():.3f}" if len(ends) else "",
+            text(mean(np.array(list(areas.values())))),
+            "" if is_reference else difference(areas, base[1]),
+        ]
+        lines.append(cells)
+    return markdown(head, lines)
+
+
+def difference(values: dict[int, float], reference: dict[int, float]) -> str:
+    """The mean difference by seed, with the number n of seeds if some are missing."""
+    differences = paired_differences(values, reference)
+    count = "" if len(differences) == len(values) else f", n = {len(differences)}"
+    return f"{text(mean(differences), sign=True)}{count}" if len(differences) else ""
+
+
+def seconds_table(results: Results, setting: Setting) -> str:
+    """What a step of each method costs."""
+    phases = ("sample", "score", "update")
+    lines = []
+    for method in results.methods(setting):
+        curves = results.finished(setting, method).values()
+        if not curves:
+            continue
+        names = [f"time/{phase}_s" for phase in phases]
+        means = [np.mean([np.median(c.seconds.get(n, [0.0])) for c in curves]) for n in names]
+        lines.append([method, *(f"{x:.2f}" for x in [*means, sum(means)])])
+    return markdown(["method", *phases, "all"], lines)
+
+
+def overall_table(results: Results) -> str:
+    """The mean over tasks and actors, of the methods that have a finished run in each."""
+    lines = []
+
+    def finals(setting: Setting, method: str) -> dict[int, float]:
+        return scores(results, setting, method, lambda curve: curve.final())
+
+    for method in dict.fromkeys(method for _, method in results.curves):
+        by_setting = [finals(setting, method) for setting in results.settings]
+        if not all(by_setting):
+            continue
+        paired = [
+            paired_differences(values, finals(setting, results.reference))
+            for setting, values in zip(results.settings, by_setting, strict=True)
+        ]
+        final = mean_over_settings([np.array(list(x.values())) for x in by_setting])
+        better = "" if method == results.reference else text(mean_over_settings(paired), sign=True)
+        lines.append([method, str(sum(map(len, by_setting))), text(final), better])
+    return markdown(["method", "runs", "final", "difference"], lines)
+
+
+def text(estimate: Estimate, *, digits: int = 3, sign: bool = False) -> str:
+    """A value with its interval, if it has one; empty: there is no value."""
+    if np.isnan(estimate.value):
+        return ""
+    spec = f"{'+' if sign else ''}.{digits}f"
+    if np.isnan(estimate.low):
+        return format(estimate.value, spec)
+    value, low, high = (format(x, spec) for x in estimate)
+    return f"{value} [{low}, {high}]"
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
