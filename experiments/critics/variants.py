@@ -49,6 +49,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "head, 4 epochs, clip 0.2": {**_ROLLOUT, **_FOUR, "value.clip_eps": 0.2},
     "head, 4 epochs, frozen attention": {**_ROLLOUT, **_FOUR, "value.frozen": "attention"},
     "head, shrunken anchor, bce, 4 epochs": {**_ANCHOR, **_BCE, **_FOUR},
+    "head, 8 epochs, bce": {**_BCE, "algorithm.critic_epochs": 8},
+    # As deep as the actor, for comparison.
+    "head, 4 epochs, bce, all layers": {**_BCE, **_FOUR, "critic.num_layers": None},
     # K = 4.
     "K = 4": {"algorithm.num_critics": 4},
     "K = 4, head, 4 epochs, bce": {"algorithm.num_critics": 4, **_BCE, **_FOUR},
