@@ -9,6 +9,7 @@ import time
 import types
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -81,11 +82,13 @@ def train(
     config = with_functions(config, loss, reward, workdir)
     check_packages(workdir)
     checkpoints.check_same_run(workdir, dataclasses.asdict(config))
-    if pool is not None and pool.config != config.reward:
+    if pool is not None and pool.config != replace(
+        config.reward, num_workers=pool.config.num_workers
+    ):
         raise ConfigError(
-            f"the given pool scores with {pool.config.function!r} and other settings than "
-            f"config.reward, whose function is {config.reward.function!r}; give RewardPool("
-            "config.reward)"
+            f"the given pool scores with {pool.config.function!r} and its settings, the run with "
+            f"{config.reward.function!r}; give RewardPool(config.reward), or with functions of "
+            "your own RewardPool(config.reward, functions) and the same as reward"
         )
     try:
         # Refuses before the settings are written.
@@ -188,6 +191,7 @@ def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started
             if last:
                 break
             interrupt.check()
+        interrupt.check()  # of the last step: a loop over runs ends, too
 
 
 def _one_step(

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from asyppo_jax.algorithm.policy_losses import PolicyLoss, resolve_loss
+from asyppo_jax.algorithm.advantages import Estimator, find_estimator
+from asyppo_jax.algorithm.policy_losses import LOSSES, PolicyLoss
 from asyppo_jax.algorithm.state import (
     PROGRAMS_KEPT,
     create_train_state,
@@ -78,21 +79,30 @@ def make_train_step(
     """The compiled step of a run: one program, or its phases with `config.mesh.offload`.
 
     Two runs in a process whose `programs_config` are equal get the same function, which is traced
-    and compiled once.
+    and compiled once. A loss of a user's own gets a new one at each call, because what it reads may
+    have changed, as happens in notebooks.
 
     It is called as step(state, rollout), with `config.algorithm.kl_coef` > 0 as step(state,
     rollout, reference_params); these have the shardings of `reference_shardings`. The state is
     donated. The returned state has the shardings of `resting_shardings`. `policy_loss` replaces the
     loss that `config.algorithm.loss` names.
     """
-    # The loss is an argument as an object: a notebook may have reloaded the module of its name.
-    policy_loss = policy_loss or resolve_loss(config.algorithm)
-    return _compiled_step(networks, programs_config(config), mesh, policy_loss)
+    if policy_loss is None and config.algorithm.loss in LOSSES:
+        estimator = find_estimator(config.algorithm)
+        return _shared_step(networks, programs_config(config), mesh, estimator)
+    return _compiled_step(networks, config, mesh, policy_loss)
 
 
 @lru_cache(maxsize=PROGRAMS_KEPT)
+def _shared_step(
+    networks: Networks, config: Config, mesh: Mesh, estimator: Estimator
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    del estimator  # part of the key: a user may have replaced the function of a name
+    return _compiled_step(networks, config, mesh, None)
+
+
 def _compiled_step(
-    networks: Networks, config: Config, mesh: Mesh, policy_loss: PolicyLoss
+    networks: Networks, config: Config, mesh: Mesh, policy_loss: PolicyLoss | None
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     compiled = {
         name: jax.jit(program.function, **program.jit)

@@ -114,8 +114,12 @@ def check_loss(loss: Any, config: AlgorithmConfig) -> PolicyLoss:
 
 
 def _advice(error: Exception, rows: UpdateRows) -> str:
-    if "NoneType" in str(error) and rows.reference_log_probs is None:
-        return "rows.reference_log_probs is None while config.algorithm.kl_coef is 0"
+    if "NoneType" in str(error):
+        absent = [name for name, x in vars(rows).items() if x is None]
+        return (
+            f"these are None: rows.{', rows.'.join(absent)} (reference_log_probs is not with "
+            "config.algorithm.kl_coef above 0)"
+        )
     if isinstance(error, AttributeError) and isinstance(error.obj, UpdateRows):
         return f"rows has {', '.join(vars(rows))}"
     return "it is called as loss(log_probs, entropy, rows, config) with arrays [R, n]"

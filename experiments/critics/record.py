@@ -48,6 +48,11 @@ def record(config: Config, directory: Path, num_steps: int, measure: Measure) ->
             )
         return
     directory.mkdir(parents=True, exist_ok=True)
+    if config.algorithm.zero_spread_groups == "resample":
+        raise ConfigError(
+            "config.algorithm.zero_spread_groups is 'resample', which a record cannot have; set it "
+            "to 'drop'"
+        )
     run = prepare(config)
     data = make_prompt_iterator(
         run.train_prompts, batch_size=config.sampling.num_prompts, seed=config.seed

@@ -130,7 +130,8 @@ def _curves(rows: Sequence[Row], metric: str) -> dict[tuple[Setting, str], dict[
             curve.seconds.setdefault(row.metric, []).append(row.value)
     for (setting, method), seeds in curves.items():
         for seed, curve in seeds.items():
-            if (not curve.diverged and not np.isfinite(curve.values).all()) or not curve.points:
+            known = curve.points and np.isfinite(curve.values).all()
+            if not curve.diverged and not known:
                 where = " / ".join([*setting, method, f"seed {seed}"])
                 raise ReportError(
                     f"the run {where} has no {metric}, or one that is not finite; remove its "

@@ -31,20 +31,29 @@ def report(results: Results) -> str:
         parts += [
             f"## {' / '.join(setting)}",
             _table(results, setting, lambda curve: curve.final(), lambda curve: curve.area()),
-            f"Without the critics' warm-up: {last:g} steps of each method, counted from the first "
-            "that updates the actor; between evaluations on a line.",
-            _table(
-                results,
-                setting,
-                lambda curve, last=last: curve.final(curve.warmup + last),
-                lambda curve, last=last: curve.area(curve.warmup, curve.warmup + last),
-            ),
+            *_without_warmup(results, setting, last),
             "Seconds per step of finished runs, medians over steps, then means over seeds.",
             seconds_table(results, setting),
         ]
     if len(results.settings) > 1:
         parts += ["## All", overall_table(results)]
     return "\n\n".join(parts) + "\n"
+
+
+def _without_warmup(results: Results, setting: Setting, last: float) -> list[str]:
+    """The second table: `last` steps of each method after its warm-up."""
+    if last <= 0:
+        return ["A method has no step after the critics' warm-up, so there is no table without it."]
+    return [
+        f"Without the critics' warm-up: {last:g} steps of each method, counted from the first "
+        "that updates the actor; between evaluations on a line.",
+        _table(
+            results,
+            setting,
+            lambda curve: curve.final(curve.warmup + last),
+            lambda curve: curve.area(curve.warmup, curve.warmup + last),
+        ),
+    ]
 
 
 def steps_after_warmup(results: Results, setting: Setting) -> float:
@@ -106,8 +115,10 @@ def seconds_table(results: Results, setting: Setting) -> str:
         if not curves:
             continue
         names = [f"time/{phase}_s" for phase in phases]
-        means = [np.mean([np.median(c.seconds.get(n, [0.0])) for c in curves]) for n in names]
-        lines.append([method, *(f"{x:.2f}" for x in [*means, sum(means)])])
+        medians = [[np.median(c.seconds[n]) for c in curves if n in c.seconds] for n in names]
+        means = [float(np.mean(x)) for x in medians if x]
+        cells = [f"{np.mean(x):.2f}" if x else "" for x in medians]  # empty: not in the study
+        lines.append([method, *cells, f"{sum(means):.2f}" if means else ""])
     return markdown(["method", *phases, "all"], lines)
 
 

@@ -10,6 +10,7 @@ line per run, step and metric; see experiments/report. --list shows how far each
 
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -80,10 +81,16 @@ def run_study(study: Study, runs: Sequence[StudyRun], workdir: Path, jobs: int) 
     left = [run for run in runs if states[run].state in ("left", "failed")]
     print(f"{summary(states.values())}; {jobs} at a time{_time_left(remaining, left)}", flush=True)
 
+    written = [time.monotonic(), 0.0]  # when results.csv was written, and how long that took
+
     def done(run: StudyRun, status: Status, reply: dict[str, Any]) -> None:
         write_status(run, workdir, status)
-        write_results(study, runs, workdir)
         left.remove(run)
+        began = time.monotonic()
+        # It reads the files of all runs, so in a large study not after each of them.
+        if not left or began - written[0] > 20 * written[1]:
+            write_results(study, runs, workdir)
+            written[:] = time.monotonic(), time.monotonic() - began
         if status.state == "failed":
             failures.append(f"{run.name} failed: {status.message}")
         else:

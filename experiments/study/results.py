@@ -76,13 +76,24 @@ def _check_same(run: StudyRun, folder: Path) -> None:
     file = folder / "config.json"
     if not (file.is_file() and (folder / "metrics.jsonl").is_file()):
         return
-    before, now = flatten(from_dict(json.loads(file.read_text()))), flatten(run.config)
+    from asyppo_jax.runs.metrics import read_metrics
+    from asyppo_jax.runs.warm_start import with_warm_start  # slow imports, and few need them
+
+    # `train` records the config with the base model of critics that start from a run's.
+    config = with_warm_start(run.config, str(folder))
+    before, now = flatten(from_dict(json.loads(file.read_text()))), flatten(config)
     for name in sorted(now.keys() - may_change()):
         if before[name] != now[name]:
             raise ConfigError(
                 f"the run {run.name} in {folder} was made with config.{name} = {before[name]!r}, "
                 f"the study has {now[name]!r}; give another --workdir, or remove that folder"
             )
+    steps = max((row["step"] for row in read_metrics(folder / "metrics.jsonl")), default=0)
+    if steps > run.config.num_steps:
+        raise ConfigError(
+            f"the run {run.name} in {folder} has {steps} steps, the study has config.num_steps = "
+            f"{run.config.num_steps}; give another --workdir, or at least as many steps"
+        )
 
 
 def write_study(study: Study, runs: Sequence[StudyRun], workdir: Path) -> None:

@@ -110,10 +110,10 @@ def serve(
                 selector.unregister(key.fileobj)
                 reply, run = worker.reply(), worker.run
                 assert run is not None
-                done(run, Status(reply["state"], reply["message"], reply["seconds"]), reply)
                 if worker.process.poll() is not None:
                     workers[workers.index(worker)] = worker = start_worker(threads)
-                hand_out(worker)
+                hand_out(worker)  # first, so that it works while the results are written
+                done(run, Status(reply["state"], reply["message"], reply["seconds"]), reply)
 
 
 def take_next(left: list[StudyRun], worker: Worker, workers: Sequence[Worker]) -> StudyRun:

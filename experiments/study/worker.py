@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import queue
+import resource
 import sys
 import threading
 import time
@@ -46,6 +47,7 @@ class Runner:
 
     def __init__(self) -> None:
         self._pool: Any = None
+        self._cpu_seconds = 0.0
 
     def run(self, config: Config, workdir: Path) -> dict[str, Any]:
         """Trains, or resumes, with the output in WORKDIR/log.txt; returns how it ended."""
@@ -53,7 +55,7 @@ class Runner:
         from asyppo_jax.train import train
 
         workdir.mkdir(parents=True, exist_ok=True)
-        started, cpu_started = time.perf_counter(), time.process_time()
+        started = time.perf_counter()
         state, message = "finished", ""
         with (workdir / "log.txt").open("a") as log, _output_to(log):
             try:
@@ -68,8 +70,18 @@ class Runner:
             "state": state,
             "message": message,
             "seconds": time.perf_counter() - started,
-            "cpu_seconds": time.process_time() - cpu_started,
+            "cpu_seconds": self._new_cpu_seconds(),
         }
+
+    def _new_cpu_seconds(self) -> float:
+        """Those since the last call, at first since the process began, with ended children."""
+        before = self._cpu_seconds
+        used = (
+            resource.getrusage(resource.RUSAGE_CHILDREN),
+            resource.getrusage(resource.RUSAGE_SELF),
+        )
+        self._cpu_seconds = sum(x.ru_utime + x.ru_stime for x in used)
+        return self._cpu_seconds - before
 
     def _open_pool(self, config: Config) -> Any:
         from asyppo_jax.tasks.rewards import RewardPool
@@ -77,6 +89,7 @@ class Runner:
         if self._pool is None or self._pool.config != config.reward:
             if self._pool is not None:
                 self._pool.close()
+                self._pool = None  # also if the next one cannot be opened
             self._pool = RewardPool(config.reward)
         return self._pool
 

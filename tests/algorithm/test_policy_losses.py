@@ -189,7 +189,7 @@ def test_a_step_that_is_compiled_finds_a_loss_by_its_name(setting, this_module):
     [
         (
             lambda rows: -rows.reference_log_probs,
-            r"rows\.reference_log_probs is None while .*kl_coef",
+            r"these are None: rows\.reference_log_probs, .*kl_coef above 0",
         ),
         (
             lambda rows: rows.advantage,

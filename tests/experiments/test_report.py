@@ -60,7 +60,7 @@ def test_the_table_has_means_intervals_differences_and_what_is_missing(tmp_path)
     assert cells(text, "PPO")[1][3] == "0.350 [0.300, 0.400]"
     assert after_warmup[7] == "0.500 [0.400, 0.600]"
     assert cells(text, "PPO")[0][1:3] == ["2 of 3", "0"]
-    assert seconds[1:] == ["0.00", "0.00", "2.50", "2.50"]
+    assert seconds[1:] == ["", "", "2.50", "2.50"]  # the others are not in the file
     assert cells(text, "gone") == [["gone", "1 of 3", "1", *[""] * 6]] * 2
 
 
@@ -121,3 +121,19 @@ def test_a_missing_file_is_named(tmp_path):
     (tmp_path / "study.json").unlink()
     with pytest.raises(ReportError, match=r"study.json is missing; the study writes it beside"):
         load(tmp_path)
+
+
+def test_a_run_of_the_critics_only_has_no_steps_after_the_warm_up(tmp_path):
+    only_critics = (SETTING, "AsyPPO", 0, 10, False, {0: 0.1, 5: 0.5})
+    write_study(tmp_path, [only_critics, (SETTING, "PPO", 0, 0, False, {0: 0.1, 5: 0.5})])
+    text = report(load(tmp_path))
+    assert "A method has no step after the critics' warm-up" in text and "-5 steps" not in text
+    assert [line[3] for line in cells(text, "AsyPPO")[:1]] == ["0.500"]
+
+
+def test_a_run_that_diverged_before_its_first_value_is_counted(tmp_path):
+    write_study(tmp_path, [*RUNS[:5], (SETTING, "gone", 0, 0, True, {0: 0.0})], metric="x/y")
+    file = tmp_path / "results.csv"
+    lines = [line.replace("evaluate/accuracy", "x/y") for line in file.read_text().splitlines()]
+    file.write_text("\n".join(x for x in lines if ",gone," not in x or "x/y" not in x) + "\n")
+    assert cells(report(load(tmp_path)), "gone")[0][1:4] == ["1 of 3", "1", ""]

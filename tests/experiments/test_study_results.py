@@ -120,3 +120,11 @@ def test_a_directory_of_another_study_is_refused(tmp_path):
         write_study(dataclasses.replace(STUDY, threads=2), runs, tmp_path)
     with pytest.raises(ResultsError, match=r"does not exist; give the --workdir of a study"):
         read_results(tmp_path / RESULTS)
+
+
+def test_a_run_that_has_more_steps_than_the_study_is_refused(tmp_path):
+    run = runs_of(STUDY)[0]
+    write_run(run, tmp_path, [0.5, 0.25, 0.75])
+    shorter = run._replace(config=dataclasses.replace(run.config, num_steps=1))
+    with pytest.raises(ConfigError, match=r"has 2 steps, the study has config.num_steps = 1"):
+        read_status(shorter, tmp_path)

@@ -67,10 +67,11 @@ def sequence_mean(x: Float[Array, "R n"], rows: Rows) -> Float[Array, "R n"]:
     begins |= jnp.arange(width)[None] % (width // count) == 0
     sequence = jnp.cumsum(begins, axis=1) - 1
     totals = jax.vmap(partial(jax.ops.segment_sum, num_segments=width, indices_are_sorted=True))
-    total = totals(jnp.where(rows.mask, x, 0.0), sequence)
-    length = totals(rows.mask.astype(x.dtype), sequence)
+    # In float32, because bfloat16 counts to 256 only.
+    total = totals(jnp.where(rows.mask, x, 0.0).astype(jnp.float32), sequence)
+    length = totals(rows.mask.astype(jnp.float32), sequence)
     mean = jnp.take_along_axis(total / jnp.maximum(length, 1), sequence, axis=1)
-    return jnp.where(rows.mask, mean, 0.0)
+    return jnp.where(rows.mask, mean, 0.0).astype(x.dtype)
 
 
 def _completions(rows: AnyRows) -> AnyRows:

@@ -5,13 +5,15 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from asyppo_jax.config import ConfigError, RewardConfig
+from asyppo_jax.config.functions import function_name
 from asyppo_jax.tasks.rewards import graders
-from asyppo_jax.tasks.rewards.functions import RewardFunction, find_rewards
+from asyppo_jax.tasks.rewards.functions import RewardFunction, find_rewards, reward_functions
 from asyppo_jax.tasks.rewards.process import WorkerProcess, start_worker, wait_for_workers
 
 # Why an answer has no valid reward -> what to do. It ran over its time limit; the grader raised an
@@ -90,7 +92,11 @@ class RewardPool:
         check_limits(config)
         self._rewards = find_rewards(config, functions)
         self._in_process = [reward.function for reward in self._rewards] == [graders.exact]
+        # With the names of given functions, as `train` records them.
         self.config = config
+        if functions is not None:
+            names = map(function_name, reward_functions(functions))
+            self.config = replace(config, function=",".join(names))
         self._workers: list[WorkerProcess] = []
         self._closed = False
         self._scoring = threading.RLock()  # held while `score` runs

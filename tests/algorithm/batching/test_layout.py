@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from asyppo_jax.algorithm.batching.layout import before_completions, lay_out, sequence_mean
-from asyppo_jax.algorithm.batching.rows import UpdateRows
+from asyppo_jax.algorithm.batching.rows import Rows, UpdateRows
 from asyppo_jax.config import BatchingConfig
 from asyppo_jax.models.attention.segments import SharedPrompts, positions_of
 from tests.algorithm.batching.test_packing import make_rows
@@ -112,3 +112,11 @@ def test_a_long_completion_takes_a_continuation_of_its_own():
     full = rows.replace(segments=rows.segments.at[:, PROMPT:].set(1), mask=jnp.ones_like(rows.mask))
     batching = BatchingConfig(packing=True, rows_per_prompt=2)
     assert jax.jit(lambda r: lay_out(r, batching, GROUP)[1])(full) == 8
+
+
+def test_the_mean_over_a_long_sequence_is_exact_enough_in_bfloat16():
+    length = 2000
+    ones = jnp.ones((1, length), jnp.int32)
+    rows = Rows(tokens=ones, segments=ones, mask=ones.astype(bool))
+    x = jnp.arange(length, dtype=jnp.bfloat16)[None] / length
+    np.testing.assert_allclose(sequence_mean(x, rows)[0, 0].astype(jnp.float32), 0.5, atol=0.01)
