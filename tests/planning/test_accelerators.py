@@ -44,5 +44,5 @@ def test_a_name_that_is_no_type_is_refused_with_those_that_are(name, sentence):
 
 def test_a_type_with_several_shapes_has_chips_but_no_shape():
     assert chips_of_type("v5p-384") == 192
-    with pytest.raises(AcceleratorError, match="192 chips, .* such as v5p:4x4x12"):
+    with pytest.raises(AcceleratorError, match=r"192 chips, .* such as v5p:4x4x12"):
         slice_name("v5p-384")
