@@ -27,13 +27,29 @@ def stop(text: str) -> NoReturn:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """The arguments that are not flags; exits with a one-line error if a flag is wrong."""
+    """The arguments that are not flags; exits with a one-line error if a flag is wrong.
+
+    Every command calls it, so it also turns the missing package of a bucket into one line.
+    """
+    sys.excepthook = _without_bucket_package
     try:
         return read_flags(argv, flags.FLAGS)
     except ConfigError as error:
         sys.exit(f"error: {error}")
     except BrokenPipeError:  # `--help | head`
         sys.exit(1)
+
+
+def _without_bucket_package(kind: type, error: BaseException, trace: Any) -> None:
+    """`sys.excepthook`: one line if fsspec misses the package of gs://, else the traceback."""
+    if isinstance(error, ImportError) and "install gcsfs" in str(error):
+        print(
+            f"error: a gs:// path cannot be read ({error}); run "
+            "`pip install gcsfs google-cloud-storage`",
+            file=sys.stderr,
+        )
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def read_flags(argv: list[str], values: flags.FlagValues, program: str = "") -> list[str]:

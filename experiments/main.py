@@ -1,7 +1,8 @@
 """The command `asyppo`: `asyppo train --config=quickstart --workdir=DIR`, from any directory.
 
-`asyppo NAME ...` is `python -m experiments.NAME ...`. `asyppo configs` lists the config files;
-`--config` takes their names. `eval "$(asyppo completion)"` completes both in bash and zsh.
+`asyppo NAME ...` is `python -m experiments.NAME ...`. `asyppo configs` lists the config files,
+whose names `--config` takes; `asyppo configs NAME` prints all values of one.
+`eval "$(asyppo completion)"` completes both in bash and zsh.
 """
 
 import ast
@@ -11,7 +12,9 @@ import re
 import runpy
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 COMMANDS = {
@@ -60,7 +63,7 @@ def main() -> None:
         _started_as_asyppo = True
         runpy.run_module(COMMANDS[command][0], run_name="__main__", alter_sys=True)
     elif command == "configs":
-        print(list_configs())
+        print(describe_config(rest[0]) if rest else list_configs())
     elif command == "completion":
         names = " ".join([*COMMANDS, "configs", "completion"])
         print(
@@ -81,7 +84,10 @@ def _hint(command: str) -> str:
 def usage() -> str:
     """The list of commands."""
     rows = [(name, about) for name, (_, about) in COMMANDS.items()]
-    rows += [("configs", "list the config files"), ("completion", "print a completion script")]
+    rows += [
+        ("configs", "list the config files; configs NAME: all values of one"),
+        ("completion", "print a completion script"),
+    ]
     lines = [f"  {name:11} {about}" for name, about in rows]
     return "\n".join(["usage: asyppo COMMAND [--flags]; asyppo COMMAND --help lists them", *lines])
 
@@ -98,6 +104,31 @@ def list_configs() -> str:
     names = config_names()
     width = max(map(len, names))
     return "\n".join(f"{name:{width}}  {_about(CONFIGS / f'{name}.py')}" for name in names)
+
+
+def describe_config(name: str) -> str:
+    """All settings of a config file, one per line; those that it changes are marked."""
+    from asyppo_jax.config import UserError, default_config, from_config_dict
+    from experiments.command_line import read_config_file
+
+    try:
+        config = read_config_file(name)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    values, default = (_flat(asdict(c)) for c in (config, from_config_dict(default_config())))
+    lines = [
+        f"config.{setting} = {value!r}{'' if default[setting] == value else '   # changed'}"
+        for setting, value in values.items()
+    ]
+    return "\n".join(lines)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in settings.items():
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
 
 
 def _about(file: Path) -> str:

@@ -216,11 +216,24 @@ def mesh_shape(mesh: MeshConfig, num_devices: int) -> tuple[int, int]:
     """The sizes (data, model) of a mesh over `num_devices`; `ConfigError` if they do not fit."""
     data = num_devices // max(mesh.model, 1) if mesh.data == -1 else mesh.data
     if min(data, mesh.model) < 1 or data * mesh.model != num_devices:
+        there = "is 1 device" if num_devices == 1 else f"are {num_devices} devices"
         raise ConfigError(
-            f"config.mesh is data={mesh.data}, model={mesh.model}, but there are {num_devices} "
-            "devices; make data * model equal to that number, or set data = -1"
+            f"config.mesh is data={mesh.data}, model={mesh.model}, but there {there}; "
+            f"{_mesh_advice(mesh, num_devices)}"
         )
     return data, mesh.model
+
+
+def _mesh_advice(mesh: MeshConfig, num_devices: int) -> str:
+    if mesh.model < 1:
+        return "set config.mesh.model to 1 or more"
+    if num_devices % mesh.model == 0:
+        return "make data * model equal to that number, or set config.mesh.data = -1"
+    divisor = math.gcd(mesh.model, num_devices)
+    return (
+        f"set config.mesh.model to a divisor of {num_devices}, such as {divisor}, with data = -1, "
+        f"or use a slice with a multiple of {mesh.model} chips"
+    )
 
 
 def check_divides_data_axis(config: Config, data: int) -> None:

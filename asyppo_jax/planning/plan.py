@@ -14,10 +14,13 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from asyppo_jax.algorithm.state import state_shapes, state_shardings
 from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.config.checks import check_divides_data_axis
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.models.pretrained import load_networks
+from asyppo_jax.planning.accelerators import slice_name
+from asyppo_jax.planning.early_checks import StateTooLarge, check_state_fits, replicated_axes
 from asyppo_jax.planning.flops import Cost, phase_costs
 from asyppo_jax.planning.hlo import collectives, read_program
 from asyppo_jax.planning.hlo_traffic import moved_bytes
@@ -30,7 +33,7 @@ from asyppo_jax.planning.phases import (
     phases_of,
 )
 from asyppo_jax.planning.topology import Chip, PlanError, chip_of, topology_devices
-from asyppo_jax.runtime.sharding import make_mesh
+from asyppo_jax.runtime.sharding import make_mesh, placed
 
 # Fractions of the peak rates that the time estimate assumes.
 FLOPS_SHARE, BANDWIDTH_SHARE, NETWORK_SHARE = 0.5, 0.8, 0.5
@@ -68,6 +71,7 @@ class Plan:
     peak_bytes: float  # of the largest compiled phase, per chip
     phases: dict[str, PhasePlan]  # those that were compiled
     not_compiled: tuple[str, ...] = ()  # the other phases of the run
+    num_steps: int = 0  # of the run
     # None: all compiled phases fit, but one that was not compiled may not.
     fits: bool | None = field(init=False)
 
@@ -89,6 +93,7 @@ class Preparation:
     config: Config
     mesh: Mesh
     networks: Networks
+    warnings: tuple[str, ...]  # what is allowed but costs memory
     phases: tuple[str, ...]  # to be compiled
     not_compiled: tuple[str, ...]
 
@@ -97,6 +102,7 @@ def prepare(
     config: Config, topology: str, *, name: str, phases: Collection[str] = ()
 ) -> Preparation:
     """What `compile_plan` needs, after all checks that take no compilation; see `plan`."""
+    topology = slice_name(topology)
     unknown = sorted(set(phases) - set(PHASES))
     if unknown:
         raise PlanError(f"{unknown[0]!r} is not a phase; choose from {', '.join(PHASES)}")
@@ -115,28 +121,53 @@ def prepare(
     except ConfigError as error:
         raise ConfigError(f"{name} on {topology}: {error}") from error
     networks = load_networks(config, "tpu")
-    return Preparation(name, topology, config, mesh, networks, to_compile, rest)
+    try:
+        check_state_fits(config, networks, mesh, float(chip_of(topology).hbm_bytes))
+    except StateTooLarge as error:
+        raise StateTooLarge(f"{name} on {topology}: {error}") from error
+    warnings = tuple(replicated_axes(networks, mesh.shape["model"]))
+    return Preparation(name, topology, config, mesh, networks, warnings, to_compile, rest)
 
 
-def compile_plan(prepared: Preparation, report: Callable[[str], None] = print) -> Plan:
-    """The plan, after compiling the phases; `report` gets a line of text before each of them."""
-    mesh, networks = prepared.mesh, prepared.networks
+def compile_plan(
+    prepared: Preparation,
+    report: Callable[[str], None] = print,
+    finished: dict[str, PhasePlan] | None = None,
+) -> Plan:
+    """The plan, after compiling the phases; `report` gets a line of text before each of them.
+
+    Each phase is put into `finished` when it is compiled, for a caller that is interrupted.
+    """
+    mesh, networks, count = prepared.mesh, prepared.networks, len(prepared.phases)
     chip = chip_of(prepared.topology)
     costs = phase_costs(prepared.config, networks, mesh.shape["data"])
-    programs, state = phase_programs(prepared.config, networks, mesh)
-    plans = {}
-    for phase in prepared.phases:
-        report(f"{prepared.name}: compiling {phase} for {prepared.topology}")
+    programs, _ = phase_programs(prepared.config, networks, mesh)
+    plans, last = {} if finished is None else finished, ""
+    for number, phase in enumerate(prepared.phases, start=1):
+        report(
+            f"{prepared.name} on {prepared.topology}, phase {number} of {count}: "
+            f"compiling {phase}{last}"
+        )
         plans[phase] = _plan_phase(programs[phase], costs[phase], chip, mesh)
+        last = f" (the last took {plans[phase].compile_seconds:.0f} s)"
+    return plan_of(prepared, plans)
+
+
+def plan_of(prepared: Preparation, plans: dict[str, PhasePlan]) -> Plan:
+    """The plan of the phases that were compiled."""
+    config, networks, mesh = prepared.config, prepared.networks, prepared.mesh
+    state = placed(state_shapes(config, networks), state_shardings(config, networks, mesh))
+    missing = {*prepared.not_compiled, *prepared.phases} - {*plans}
     return Plan(
         prepared.name,
         prepared.topology,
         mesh.size,
-        chip.hbm_bytes,
+        chip_of(prepared.topology).hbm_bytes,
         bytes_per_chip(state),
         max(p.peak_bytes for p in plans.values()),
         plans,
-        prepared.not_compiled,
+        tuple(phase for phase in PHASES if phase in missing),
+        config.num_steps,
     )
 
 
@@ -155,7 +186,9 @@ def plan(
 
     Raises:
         PlanError: a phase is unknown, or the run has none of them; or see `topology_devices`.
-        ConfigError: the mesh does not fit the slice, or a batch cannot be divided over it.
+        AcceleratorError: the slice is named by a type, such as v5p-32, that does not exist.
+        ConfigError: the mesh does not fit the slice, a batch cannot be divided over it, or the
+            state alone is larger than its memory.
     """
     return compile_plan(prepare(config, topology, name=name, phases=phases), report)
 

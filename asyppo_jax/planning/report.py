@@ -13,23 +13,24 @@ def table(planned: Plan) -> str:
         f"{planned.config} on {planned.topology} ({planned.chips} chips of "
         f"{planned.hbm_bytes / GIB:.0f} GiB): {verdict(planned)}; "
         f"the state is {planned.state_bytes / GIB:.2f} GiB per chip",
-        f"{'phase':9}{'peak':>8}{'args':>8}{'temps':>8}{'resident':>10}{'PFLOP':>10}"
-        f"{'TB moved':>10}{'est. s':>8}{'compile s':>10}  collectives (count, GB sent per chip)",
+        f"{'phase':9}{'peak':>8}{'args':>8}{'temps':>8}{'resident':>10}{'FLOPs':>14}"
+        f"{'moved':>12}{'est. s':>9}{'compile s':>10}  collectives (count, sent per chip)",
     ]
     for name, p in planned.phases.items():
         sent = ", ".join(
-            f"{kind} {t['count']:.0f} x, {t['bytes'] / 1e9:.1f}"
+            f"{kind} {t['count']:.0f} x, {quantity(t['bytes'], 'B')}"
             for kind, t in p.collectives.items()
         )
         lines.append(
             f"{name:9}{p.peak_bytes / GIB:8.2f}{p.argument_bytes / GIB:8.2f}"
-            f"{p.temp_bytes / GIB:8.2f}{p.resident_bytes / GIB:10.2f}{p.flops / 1e15:10.2f}"
-            f"{p.moved_bytes / 1e12:10.2f}{p.seconds:8.1f}{p.compile_seconds:10.0f}  {sent}"
+            f"{p.temp_bytes / GIB:8.2f}{p.resident_bytes / GIB:10.2f}"
+            f"{quantity(p.flops, 'FLOP'):>14}{quantity(p.moved_bytes, 'B'):>12}"
+            f"{p.seconds:9{'.1f' if p.seconds >= 1 else '.2g'}}{p.compile_seconds:10.0f}  {sent}"
         )
     for name, p in planned.phases.items():
         if p.compiled_bytes:
             lines.append(
-                f"{name} as compiled moves {p.compiled_bytes / 1e12:.1f} TB, "
+                f"{name} as compiled moves {quantity(p.compiled_bytes, 'B')}, "
                 f"{p.compiled_bytes / p.moved_bytes:.2f} times the least possible"
             )
     on_host = max(p.host_bytes for p in planned.phases.values())
@@ -40,7 +41,30 @@ def table(planned: Plan) -> str:
         f"{FLOPS_SHARE:.0%} of the chip's rate) and bytes (at {BANDWIDTH_SHARE:.0%}), plus the "
         f"time for collectives (at {NETWORK_SHARE:.0%}), not overlapped."
     )
+    lines.append(total(planned))
     return "\n".join(lines)
+
+
+def total(planned: Plan) -> str:
+    """The estimated seconds per step of the compiled phases, and the hours of the run."""
+    seconds, steps = step_seconds(planned), planned.num_steps
+    of = f" of {', '.join(planned.phases)} alone" if planned.not_compiled else ""
+    hours = seconds * steps / 3600
+    return (
+        f"estimate{of}: {_short(seconds)} s per step; the {steps} steps of the run take "
+        f"{_short(hours)} hours, {_short(hours * planned.chips)} chip-hours. It assumes that every "
+        "answer has its maximum length, and leaves out evaluations, checkpoints and slow rewards."
+    )
+
+
+def quantity(value: float, unit: str) -> str:
+    """A number with the prefix that fits: 1.5e15 FLOP is "1.50 PFLOP"."""
+    power = max(0, min(6, (len(f"{value:.0f}") - 1) // 3))
+    return f"{value / 1000**power:.2f} {' kMGTPE'[power].strip()}{unit}"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def verdict(planned: Plan) -> str:

@@ -31,13 +31,16 @@ CHIPS = {
     "v5p": Chip(95 * 2**30, 459e12, 2765e9, 600e9, 3),
     "v6e": Chip(32 * 2**30, 918e12, 1640e9, 448e9, 2),
 }
-# Slices for the error message, small to large; any other that the compiler knows works too.
+# Slices for error messages, small to large; any other that the compiler knows works too.
 TOPOLOGIES = (
     *("v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16"),
     *("v6e:2x2", "v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8", "v6e:8x16", "v6e:16x16"),
     *("v5p:2x2x1", "v5p:2x2x2", "v5p:2x2x4", "v5p:2x4x4", "v5p:4x4x4", "v5p:4x4x8", "v5p:4x8x8"),
 )
-_KNOWN = f"choose from {', '.join(CHIPS)} with sizes such as {', '.join(TOPOLOGIES)}"
+_KNOWN = (
+    "give a chip and sizes, such as v5e:4x8, v6e:4x4 or v5p:2x2x4, or an accelerator type, such as "
+    "v5p-32"
+)
 
 
 def chip_of(topology: str) -> Chip:

@@ -1,8 +1,6 @@
 """Functions of both launchers: check a run, build a worker's command, and run or print commands."""
 
-import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,13 +10,17 @@ from absl import flags, logging
 
 from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.config.checks import check_divides_data_axis, mesh_shape
+from asyppo_jax.planning.accelerators import chips_of_type
 from experiments import train
 from experiments.command_line import read_flags
+from experiments.launch.worker_files import (
+    check_reachable,
+    differs_from_commit,
+    environment_of_workers,
+)
 
-# Extra packages for a bucket: one for its files, one for Orbax checkpoints and TensorBoard there.
-BUCKET_PACKAGES = ("gcsfs", "google-cloud-storage")
-# Chips per unit of the number in a slice's type: v5p counts the two cores of each chip.
-_CHIPS_PER_UNIT = {"v5litepod": 1.0, "v5p": 0.5, "v6e": 1.0}
+# The extras of pyproject.toml that the workers install.
+EXTRAS = "tpu,gcs,parquet,tasks"
 
 
 def parse_launcher_flags(argv: list[str]) -> list[str]:
@@ -52,30 +54,43 @@ def _training_flags(config: str, workdir: str, extra: Sequence[str]) -> list[str
     return ["--distributed", f"--config={config}", f"--workdir={workdir}", *extra]
 
 
-def check_run(config: str, workdir: str, extra: Sequence[str]) -> Config:
+def check_run(
+    config: str,
+    workdir: str,
+    extra: Sequence[str],
+    *,
+    env_file: str | None = None,
+    committed: bool = True,
+) -> Config:
     """The config that the workers will read, parsed here as experiments.train does there.
+
+    `env_file` has environment variables of the workers, `committed` is that of `check_reachable`.
 
     Raises:
         ConfigError: the file does not exist or is not in this repository, a setting or a flag is
-            wrong, or `workdir` is not in a bucket, so the workers would not share it.
+            wrong, `workdir` is not in a bucket, so the workers would not share it, or the run reads
+            what the workers do not have.
     """
-    values = flags.FlagValues()
-    train.define_flags(values)
-    for flag in flags.FLAGS.flags_by_module_dict()[logging.__name__]:  # --verbosity and others
-        values[flag.name] = flag
-    argv = ["experiments.train", *_training_flags(config, workdir, extra)]
-    rest = read_flags(argv, values, program="python -m experiments.train")
-    settings = train.read_run(rest, values)
-    if not values.workdir.startswith("gs://"):
-        raise ConfigError(
-            f"--workdir is {values.workdir!r}; give one that all workers share: gs://BUCKET/RUN"
-        )
+    check_env_file(env_file)
     path = Path(config_file(config))
     if path.is_absolute() or ".." in path.parts:
         raise ConfigError(
             f"--config is {config!r}, but the workers read their copy of this repository; give the "
             "path from its top, such as configs/NAME.py"
         )
+    values = flags.FlagValues()
+    train.define_flags(values)
+    for flag in flags.FLAGS.flags_by_module_dict()[logging.__name__]:  # --verbosity and others
+        values[flag.name] = flag
+    argv = ["experiments.train", *_training_flags(config, workdir, extra)]
+    with environment_of_workers(env_file):
+        rest = read_flags(argv, values, program="python -m experiments.train")
+        settings = train.read_run(rest, values)
+    if not values.workdir.startswith("gs://"):
+        raise ConfigError(
+            f"--workdir is {values.workdir!r}; give one that all workers share: gs://BUCKET/RUN"
+        )
+    check_reachable(settings, committed=committed)
     return settings
 
 
@@ -85,39 +100,27 @@ def config_file(config: str) -> str:
 
 
 def check_committed(file: str) -> None:
-    """Raises `ConfigError` if git knows that the last commit, which the workers have, differs.
-
-    Without git, or outside a git checkout, this cannot be known.
-    """
-    if shutil.which("git") is None:
-        return
-    command = ["git", "status", "--porcelain", "--ignored", "--", file]
-    status = subprocess.run(command, capture_output=True, text=True)
-    if status.returncode == 0 and status.stdout:
+    """Raises `ConfigError` if git knows that the last commit, which the workers have, differs."""
+    if differs_from_commit(file):
         raise ConfigError(
             f"{file} differs from the last commit, which setup gives to the workers; commit it and "
             "run setup again"
         )
 
 
-def check_mesh(config: Config, tpu_type: str) -> None:
-    """Raises `ConfigError` if the mesh does not fit a slice such as "v5litepod-16".
+def check_mesh(config: Config, accelerator_type: str) -> None:
+    """Raises if the mesh does not fit a slice such as "v5litepod-16".
 
-    A type that this launcher does not know is not checked.
+    Raises:
+        AcceleratorError: there is no such accelerator type.
+        ConfigError: the mesh does not fit its chips.
     """
-    match = re.fullmatch(r"(\w+)-(\d+)", tpu_type)
-    if match is None:
-        raise ConfigError(
-            f"--tpu_type is {tpu_type!r}; give a type with its number of chips or cores, such as "
-            "v5litepod-16"
-        )
-    if match[1] not in _CHIPS_PER_UNIT:
-        return
+    chips = chips_of_type(accelerator_type)
     try:
-        data, _ = mesh_shape(config.mesh, int(int(match[2]) * _CHIPS_PER_UNIT[match[1]]))
+        data, _ = mesh_shape(config.mesh, chips)
         check_divides_data_axis(config, data)
     except ConfigError as error:
-        raise ConfigError(f"the config does not fit {tpu_type}: {error}") from error
+        raise ConfigError(f"the config does not fit {accelerator_type}: {error}") from error
 
 
 def check_env_file(file: str | None) -> None:

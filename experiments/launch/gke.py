@@ -13,7 +13,6 @@ from absl import app, flags
 
 from asyppo_jax.config import UserError
 from experiments.launch.commands import (
-    check_env_file,
     check_mesh,
     check_run,
     parse_launcher_flags,
@@ -52,8 +51,10 @@ def command(extra: list[str]) -> list[str]:
 def main(argv: list[str]) -> None:
     extra = argv[1:]
     try:
-        check_env_file(_ENV_FILE.value)
-        check_mesh(check_run(_CONFIG.value, _WORKDIR.value, extra), _TPU_TYPE.value)
+        config = check_run(
+            _CONFIG.value, _WORKDIR.value, extra, env_file=_ENV_FILE.value, committed=False
+        )
+        check_mesh(config, _TPU_TYPE.value)
         run([command(extra)], dry_run=_DRY_RUN.value)
     except UserError as error:
         sys.exit(f"error: {error}")

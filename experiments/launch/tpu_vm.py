@@ -4,22 +4,24 @@
 
 `setup` copies the last commit to every worker and installs it. `train` starts the job on all
 workers and returns; flags after a lone `--` are passed to experiments.train, and are checked here
-first. `log` follows the log of a worker. `stop` ends the job. With --dry-run the commands are only
-printed. See experiments/launch/README.md.
+first. Both copy the environment file, if there is one. `log` follows the log of a worker. `stop`
+ends the job. With --dry-run the commands are only printed. See experiments/launch/README.md.
 """
 
 import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
 
 from asyppo_jax.config import ConfigError, UserError
 from experiments.launch.commands import (
-    BUCKET_PACKAGES,
+    EXTRAS,
     check_committed,
     check_env_file,
+    check_mesh,
     check_run,
     config_file,
     parse_launcher_flags,
@@ -35,7 +37,13 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "For train: gs://BUCKET/RUN.")
 _ENV_FILE = flags.DEFINE_string(
     "env_file",
     None,
-    "For setup: a file of lines NAME=value, such as HF_TOKEN: environment variables of the job.",
+    "For setup and train: a file of lines NAME=value: environment variables of the job.",
+)
+_ACCELERATOR_TYPE = flags.DEFINE_string(
+    "accelerator_type", None, "For train: that of the TPU, such as v5p-32, to check the mesh."
+)
+_PACKAGES = flags.DEFINE_list(
+    "packages", [], "For setup: more packages to install, such as wandb,datasets."
 )
 _WORKER = flags.DEFINE_string("worker", "0", "For log: the number of the worker.")
 _DRY_RUN = flags.DEFINE_bool("dry-run", False, "Print the commands without running them.")
@@ -44,14 +52,16 @@ HERE = "asyppo_jax"  # in the home directory of every worker
 ENV_FILE = "asyppo_jax.env"
 
 
-def setup_command(packages: tuple[str, ...]) -> str:
+def setup_command(packages: Sequence[str]) -> str:
     """The install command of a worker; uv installs Python, because TPU images have an older one."""
-    install = shlex.join(["-c", "constraints-py312.txt", "-e", ".[tpu]", *packages])
+    install = shlex.join(["-c", "constraints-py312.txt", "-e", f".[{EXTRAS}]", *packages])
     return " && ".join(
         [
             f"mkdir -p {HERE}",
             f"tar -xzf {HERE}.tar.gz -C {HERE}",
             f"cd {HERE}",
+            # For pycosat, a dependency of reasoning-gym.
+            "{ command -v cc > /dev/null || sudo apt-get install -y build-essential; }",
             "python3 -m pip install --quiet --user uv",
             "~/.local/bin/uv venv --quiet --clear --python 3.12 .venv",
             f"~/.local/bin/uv pip install --quiet --python .venv/bin/python {install}",
@@ -98,6 +108,9 @@ def commands(action: str, extra: list[str]) -> list[list[str]]:
     def copy(file: str, target: str) -> list[str]:
         return [*gcloud, "scp", file, f"{name}:{target}", "--worker=all", *location]
 
+    environment = []
+    if _ENV_FILE.value:
+        environment = [copy(_ENV_FILE.value, ENV_FILE), ssh(f"chmod 600 {ENV_FILE}")]
     if extra and action in ("setup", "log", "stop"):
         raise ConfigError(f"{action} takes no {extra[0]}; only train takes settings of the run")
     if action == "setup":
@@ -105,15 +118,15 @@ def commands(action: str, extra: list[str]) -> list[list[str]]:
         archive = str(Path(tempfile.gettempdir()) / f"{HERE}.tar.gz")
         steps = [["git", "archive", "--format=tar.gz", f"--output={archive}", "HEAD"]]
         steps.append(copy(archive, f"{HERE}.tar.gz"))
-        if _ENV_FILE.value:
-            steps += [copy(_ENV_FILE.value, ENV_FILE), ssh(f"chmod 600 {ENV_FILE}")]
-        return [*steps, ssh(setup_command(BUCKET_PACKAGES))]
+        return [*steps, *environment, ssh(setup_command(_PACKAGES.value))]
     if action == "train":
         if not (_CONFIG.value and _WORKDIR.value):
             raise ConfigError("train needs --config=configs/NAME.py and --workdir=gs://BUCKET/RUN")
-        check_run(_CONFIG.value, _WORKDIR.value, extra)
+        config = check_run(_CONFIG.value, _WORKDIR.value, extra, env_file=_ENV_FILE.value)
         check_committed(config_file(_CONFIG.value))
-        return [ssh(train_command(_CONFIG.value, _WORKDIR.value, extra))]
+        if _ACCELERATOR_TYPE.value:
+            check_mesh(config, _ACCELERATOR_TYPE.value)
+        return [*environment, ssh(train_command(_CONFIG.value, _WORKDIR.value, extra))]
     if action == "log":
         return [ssh(f"tail -n 100 -f {HERE}/run.log", _WORKER.value)]
     if action == "stop":

@@ -12,19 +12,32 @@ are compiled, and the verdict is about them alone. Settings are flags, as in tra
 """
 
 import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from asyppo_jax.config import Config, ConfigError, UserError
+from asyppo_jax.planning.early_checks import StateTooLarge
 from asyppo_jax.planning.phases import PHASES
-from asyppo_jax.planning.plan import Plan, Preparation, compile_plan, prepare
+from asyppo_jax.planning.plan import (
+    PhasePlan,
+    Plan,
+    Preparation,
+    compile_plan,
+    plan_of,
+    prepare,
+)
 from asyppo_jax.planning.report import ratios, search_verdict, table
-from experiments.command_line import parse_flags, read_config, read_config_file
+from experiments.command_line import INTERRUPTED, parse_flags, read_config, read_config_file
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
-_TOPOLOGY = flags.DEFINE_string("topology", None, "A slice, such as v5p:4x4x2.")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "A slice, such as v5p:2x2x4, or its type, v5p-32."
+)
 _COMPARE = flags.DEFINE_list("compare", [], "Other config files, planned for the same slice.")
 _SEARCH = flags.DEFINE_list(
     "search", [], "Slices from small to large: find the first with enough memory."
@@ -50,6 +63,8 @@ def main(argv: list[str]) -> None:
         main_plan, *others = compile_all(prepared)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        _stop()
     if _JSON.value:
         print(json.dumps(main_plan.as_dict() | {"compare": [other.as_dict() for other in others]}))
 
@@ -69,7 +84,8 @@ def prepare_all(
     """For each slice the prepared configs, without slices that do not suit the first config's mesh.
 
     Raises:
-        ConfigError: no slice suits the first config, or one that does suits no other config.
+        ConfigError: no slice suits the first config, or one that does suits no other config. A
+            config whose state is too large is only left out of the comparison.
         PlanError: see `prepare`.
     """
     (name, config), *compared = configs
@@ -80,12 +96,19 @@ def prepare_all(
         except ConfigError as error:
             reasons.append(str(error))
             continue
-        others = [prepare(c, topology, name=file, phases=phases) for file, c in compared]
+        others = []
+        for file, other in compared:
+            try:
+                others.append(prepare(other, topology, name=file, phases=phases))
+            except StateTooLarge as error:
+                _log(f"not compared: {error}")
         prepared.append([first, *others])
     if not prepared:
         raise ConfigError("; ".join(reasons))
     for reason in reasons:
         _log(f"skipped: {reason}")
+    if sum(len(preparation.phases) for preparation in prepared[0]) > 1:
+        _log("the phases of a 14B config take about ten minutes to compile on two cores")
     return prepared
 
 
@@ -112,9 +135,26 @@ def _first_that_fits(prepared: list[list[Preparation]]) -> tuple[Plan, list[Prep
 
 
 def _compile(preparation: Preparation) -> Plan:
-    planned = compile_plan(preparation, _log)
+    """Compiles and prints a plan; after Ctrl-C prints what is finished."""
+    for warning in preparation.warnings:
+        _log(f"{preparation.name}: {warning}")
+    finished: dict[str, PhasePlan] = {}
+    # In a thread, because the compiler does not return to Python for Ctrl-C.
+    pool = ThreadPoolExecutor(1)
+    try:
+        planned = pool.submit(compile_plan, preparation, _log, finished).result()
+    except KeyboardInterrupt:
+        if finished:
+            print(table(plan_of(preparation, finished)))
+        _stop()
     print(table(planned))
     return planned
+
+
+def _stop() -> NoReturn:
+    sys.stdout.flush()
+    print("\nstopped; the phases that were compiled are in the tables", file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED)  # an ordinary exit would wait for the compiler
 
 
 def _log(line: str) -> None:

@@ -146,7 +146,15 @@ def test_sizes_must_divide_the_data_axis():
 def test_the_mesh_uses_every_device_once():
     assert mesh_shape(MeshConfig(model=2), 8) == (4, 2)
     assert mesh_shape(MeshConfig(data=1, model=8), 8) == (1, 8)
-    for data, model in ((-1, 3), (4, 4), (-1, 0), (-2, -4), (-1, 16)):
-        message = f"data={data}, model={model}, but there are 8 devices; make data"
+    for data, model, advice in (
+        (4, 4, "make data "),
+        (-1, 3, "set config.mesh.model to a divisor of 8, such as 1, "),
+        (-1, 16, "set config.mesh.model to a divisor of 8, such as 8, .* a multiple of 16 chips"),
+        (-1, 0, "set config.mesh.model to 1 or more"),
+        (-2, -4, "set config.mesh.model to 1 or more"),
+    ):
+        message = f"data={data}, model={model}, but there are 8 devices; {advice}"
         with pytest.raises(ConfigError, match=message):
             mesh_shape(MeshConfig(data=data, model=model), 8)
+    with pytest.raises(ConfigError, match="but there is 1 device; set"):
+        mesh_shape(MeshConfig(model=2), 1)

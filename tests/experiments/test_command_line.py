@@ -1,5 +1,7 @@
 """Config files of the command lines, and their one-line errors."""
 
+import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -113,3 +115,21 @@ def test_a_missing_file_in_the_config_flag_gives_a_one_line_error():
         read_config(flag.value)
     with pytest.raises(ConfigError, match=r"--config=configs/NAME\.py is missing"):
         read_config(None)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "--checkpoint=gs://bucket/run", "--benchmark=held_out"),
+        ("export", "--workdir=gs://bucket/run", "--output=nowhere"),
+    ],
+)
+def test_a_bucket_without_its_package_gives_a_one_line_error(command):
+    name, *flags_of = command
+    done = subprocess.run(
+        [sys.executable, "-m", f"experiments.{name}", *flags_of], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: a gs:// path cannot be read")
+    assert "Traceback" not in done.stderr and "google-cloud-storage" in done.stderr

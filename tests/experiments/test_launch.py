@@ -5,13 +5,15 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from asyppo_jax.config import ConfigError
-from experiments.launch.commands import check_committed, check_mesh, run, training
+from asyppo_jax.config import ConfigError, RewardConfig
+from experiments.launch.commands import EXTRAS, check_committed, check_mesh, run, training
 from experiments.launch.tpu_vm import stop_command, train_command
+from experiments.launch.worker_files import check_reachable
 from tests.tiny import make_config
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +46,7 @@ def env_file(tmp_path):
 
 def test_setup_copies_the_commit_and_the_env_file_to_all_workers_and_installs(env_file):
     archive, copy, secrets, private, install = _dry_run(
-        "tpu_vm", "setup", *TPU, f"--env_file={env_file}"
+        "tpu_vm", "setup", *TPU, f"--env_file={env_file}", "--packages=wandb"
     )
     assert archive[:2] == ["git", "archive"] and archive[-1] == "HEAD"
     scp = ["gcloud", "compute", "tpus", "tpu-vm", "scp"]
@@ -53,7 +55,13 @@ def test_setup_copies_the_commit_and_the_env_file_to_all_workers_and_installs(en
     assert secrets == [*scp, env_file, "slice:asyppo_jax.env", "--worker=all", *LOCATION]
     assert private[-1] == "--command=chmod 600 asyppo_jax.env"
     assert install[4:7] == ["ssh", "slice", "--worker=all"]
-    assert "uv pip install" in install[-1] and "-e '.[tpu]' gcsfs" in install[-1]
+    assert "uv pip install" in install[-1]
+    assert install[-1].endswith("-e '.[tpu,gcs,parquet,tasks]' wandb")
+
+
+def test_the_workers_install_what_the_image_installs():
+    dockerfile = (ROOT / "experiments/launch/Dockerfile").read_text()
+    assert f'-e ".[{EXTRAS}]"' in dockerfile
 
 
 def test_train_starts_one_command_on_all_workers_with_the_flags_after_the_dashes():
@@ -89,7 +97,28 @@ def test_a_job_on_gke_is_one_call_of_xpk(env_file):
     )
 
 
+def test_the_environment_file_of_the_workers_names_the_data(tmp_path):
+    file = tmp_path / "my.env"
+    file.write_text("# the bucket\nASYPPO_DATA='gs://bucket/data'\n")
+    flags = (PAPER, JOB[1], f"--env_file={file}")
+    copy, private, start = _dry_run("tpu_vm", "train", *TPU, *flags, "--accelerator_type=v5p-32")
+    assert copy[5:7] == [str(file), "slice:asyppo_jax.env"]
+    assert private[-1] == "--command=chmod 600 asyppo_jax.env"
+    assert "experiments.train --distributed" in start[-1]
+    assert len(_dry_run("gke", *GKE, "--tpu_type=v5p-32", *flags)) == 1
+    file.write_text("ASYPPO_DATA\n")
+    wrong = _launch("tpu_vm", "train", *TPU, *flags)
+    assert wrong.stderr == f"error: {file}, line 1: give NAME=value\n"
+
+
+def test_this_machines_data_directory_is_not_that_of_the_workers(monkeypatch):
+    monkeypatch.setenv("ASYPPO_DATA", "gs://bucket/data")
+    refused = _launch("tpu_vm", "train", *TPU, PAPER, JOB[1])
+    assert "config.train_data.path is 'data/deepmath_5k.jsonl'" in refused.stderr
+
+
 NOWHERE = "--config=configs/qwen3_5b.py"
+PAPER = "--config=configs/qwen3_14b_grpo.py"
 WRONG = [
     (("tpu_vm", *TPU), "choose setup, train, log or stop"),
     (("tpu_vm", "train", *TPU), "train needs --config"),
@@ -109,7 +138,41 @@ WRONG = [
     (("tpu_vm", "train", *TPU, JOB[0], "--workdir=runs/x"), "give one that all workers share"),
     (("tpu_vm", "train", *TPU, *JOB, "--", "--workdir=runs/x"), "give one that all workers share"),
     (("tpu_vm", "train", *TPU, f"--config={ROOT}/{JOB[0][9:]}", JOB[1]), "the path from its top"),
-    (("gke", *GKE, "--tpu_type=v5p-6", *JOB), "does not fit v5p-6: config.sampling.num_prompts"),
+    (("gke", *GKE, "--tpu_type=v5p-16", *JOB), "does not fit v5p-16: config.sampling.num_prompts"),
+    (("gke", *GKE, "--tpu_type=v5p-33", *JOB), "'v5p-33' is no accelerator type; v5p has v5p-8"),
+    (("gke", *GKE, "--tpu_type=v6p-32", *JOB), "'v6p-32' is no accelerator type that is known"),
+    (("tpu_vm", "train", *TPU, *JOB, "--accelerator_type=v5p-16"), "does not fit v5p-16: config."),
+    (("tpu_vm", "train", *TPU, *JOB, "--accelerator_type=v6p-32"), "'v6p-32' is no accelerator"),
+    # What only this machine has.
+    (
+        ("tpu_vm", "train", *TPU, PAPER, JOB[1]),
+        "config.train_data.path is 'data/deepmath_5k.jsonl'",
+    ),
+    (
+        ("gke", *GKE, "--tpu_type=v5p-32", PAPER, JOB[1]),
+        "gs://BUCKET/data from ASYPPO_DATA in the",
+    ),
+    *[
+        (("tpu_vm", "train", *TPU, *JOB, "--", flag), sentence)
+        for flag, sentence in (
+            ("--config.actor.path=./model", "actor.path is './model', which does not exist here"),
+            (
+                f"--config.actor.path={Path(__file__).parents[3]}",
+                "is on this machine and not on the",
+            ),
+            (
+                f"--config.critic.path={Path(sys.prefix)}",
+                "is on this machine and not on the workers",
+            ),
+            (
+                "--config.value.warm_start=runs/mini",
+                "config.value.warm_start is 'runs/mini', which",
+            ),
+            ("--config.reward.function=my:f", "names the module 'my', which is not found here"),
+            ("--config.algorithm.loss=my:f", "names the module 'my', which is not found here"),
+            ("--config.train_data.path=my:f", "at the top of this repository, commit it and run"),
+        )
+    ],
 ]
 
 
@@ -147,11 +210,36 @@ def test_a_config_that_differs_from_the_last_commit_is_refused(tmp_path, monkeyp
         check_committed("mine.py")
 
 
+def test_a_module_must_be_in_the_commit_that_the_workers_have(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_reward_at_top.py").write_text(
+        "def f(problem, completion, answer): return 1.0\n"
+    )
+    config = replace(make_config(0), reward=RewardConfig(function="math, my_reward_at_top:f"))
+    config = replace(config, actor=replace(config.actor, path="gs://bucket/model"))
+    data = replace(config.train_data, source="hub", path="a/b")
+    config = replace(config, train_data=data, eval_data=data)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    check_reachable(config, committed=False)
+    with pytest.raises(ConfigError, match="'my_reward_at_top', which differs from the last commit"):
+        check_reachable(config, committed=True)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "mine"], check=True)
+    check_reachable(config, committed=True)
+    elsewhere = tmp_path / "below"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(ConfigError, match=f"is in {tmp_path}, which the workers do not have"):
+        check_reachable(config, committed=True)
+
+
 def test_the_mesh_is_checked_for_the_chips_of_a_known_slice():
     config = make_config(0)  # four prompts
-    for tpu_type in ("v5litepod-4", "v6e-4", "v5p-8", "v9-3"):
+    for tpu_type in ("v5litepod-4", "v6e-4", "v5p-8", "v4-8"):
         check_mesh(config, tpu_type)
-    for tpu_type, chips in (("v5litepod-8", 8), ("v6e-3", 3), ("v5p-16", 8)):
+    for tpu_type, chips in (("v5litepod-8", 8), ("v6e-16", 16), ("v5p-16", 8)):
         with pytest.raises(
             ConfigError, match=f"fit {tpu_type}: .*multiple of the data axis, {chips}"
         ):

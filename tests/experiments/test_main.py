@@ -42,6 +42,15 @@ def test_configs_are_listed_with_what_they_are():
     assert all(len(line.split("  ", 1)[1].strip()) > 20 for line in lines)
 
 
+def test_the_values_of_a_config_are_printed_with_those_that_it_changes():
+    lines = run("configs", "qwen3_14b_grpo").stdout.splitlines()
+    assert "config.num_steps = 200   # changed" in lines
+    assert "config.mesh.model = 8   # changed" in lines
+    assert "config.sampling.group_size = 32" in lines
+    wrong = run("configs", "nothing")
+    assert wrong.returncode == 1 and wrong.stderr.startswith("error: nothing is not a config file")
+
+
 def test_a_name_of_a_config_becomes_its_path_from_any_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ["--config=tiny_test", "--config=configs/tiny_test.py"]

@@ -3,7 +3,7 @@
 import json
 
 from asyppo_jax.planning.plan import PhasePlan, Plan
-from asyppo_jax.planning.report import GIB, ratios, search_verdict, table, verdict
+from asyppo_jax.planning.report import GIB, quantity, ratios, search_verdict, table, verdict
 
 
 def _plan(name, peaks, not_compiled=()):
@@ -12,7 +12,7 @@ def _plan(name, peaks, not_compiled=()):
         for phase, peak in peaks.items()
     }
     peak = max(p.peak_bytes for p in phases.values())
-    return Plan(name, "v5p:2x2x1", 4, 95.0 * GIB, 5.0 * GIB, peak, phases, not_compiled)
+    return Plan(name, "v5p:2x2x1", 4, 95.0 * GIB, 5.0 * GIB, peak, phases, not_compiled, 200)
 
 
 ALL = {"prefill": 10.0, "decode": 40.0, "values": 5.0, "critics": 10.0, "actor": 30.0}
@@ -60,3 +60,15 @@ def test_the_update_ratio_excludes_sampling_and_needs_all_updates():
     assert "updates   peak 0.500" in text and "program   peak 0.667" in text
     text = ratios(_plan("a", {"values": 5.0}, REST), _plan("b", {"values": 10.0}, REST))
     assert "updates" not in text and "program" not in text and "compiled  peak 0.500" in text
+
+
+def test_the_total_is_that_of_the_compiled_phases_over_all_steps():
+    text = table(_plan("a", ALL))  # five phases of 2 s on 4 chips
+    assert "estimate: 10 s per step; the 200 steps of the run take 0.56 hours, 2.2 chip-h" in text
+    assert "every answer has its maximum length" in text
+    assert "estimate of values alone: 2 s per step" in table(_plan("a", {"values": 5.0}, REST))
+
+
+def test_numbers_have_the_prefix_that_fits():
+    assert quantity(1.5e15, "FLOP") == "1.50 PFLOP" and quantity(2.5e6, "B") == "2.50 MB"
+    assert quantity(0.0, "B") == "0.00 B" and quantity(3e24, "B") == "3000000.00 EB"

@@ -29,7 +29,10 @@ def test_every_slice_that_a_message_names_is_one():
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("v9z:2x2", r"'v9z:2x2' has an unknown kind of chip; choose from v5e, v5p, v6e"),
+        (
+            "v9z:2x2",
+            r"'v9z:2x2' has an unknown kind of chip; give a chip and sizes, such as v5e:4x8",
+        ),
         ("v5e:4x4x4", "3 dimensions, but slices of v5e have 2; name one such as v5e:8x8$"),
         ("v5p:2x2", "2 dimensions, but slices of v5p have 3; name one such as v5p:2x2x1$"),
         ("v6e:4", "1 dimension, but slices of v6e have 2; name one such as v6e:2x2$"),
