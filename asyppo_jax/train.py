@@ -40,6 +40,7 @@ from asyppo_jax.sampling.rollouts import join_chunks, sample_in_chunks, with_rew
 from asyppo_jax.sampling.sampler import Answers
 from asyppo_jax.tasks.prompts import make_prompt_iterator
 from asyppo_jax.tasks.rewards import RewardFunction, RewardPool, Scores, join_scores
+from asyppo_jax.tasks.rewards.functions import check_reward_of_task
 from asyppo_jax.types import TrainState
 
 _FIRST_STEPS = 3  # in these a run says if all rewards are equal
@@ -80,6 +81,9 @@ def train(
     check_packages(workdir)
     checkpoints.check_same_run(workdir, dataclasses.asdict(config))
     try:
+        if reward is None:
+            for data in (config.train_data, config.eval_data):
+                check_reward_of_task(config.reward.function, data)
         with RewardPool(config.reward, reward) as pool:  # refuses before the settings are written
             run = prepare(config, loss)
             checkpoints.write_settings(workdir, dataclasses.asdict(config))
