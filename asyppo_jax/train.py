@@ -40,6 +40,7 @@ from asyppo_jax.runtime.sharding import placed
 from asyppo_jax.sampling.sampler import Answers
 from asyppo_jax.tasks.prompts import make_prompt_iterator
 from asyppo_jax.tasks.rewards import RewardFunction, RewardPool, Scores
+from asyppo_jax.tasks.rewards.functions import check_reward_of_task
 from asyppo_jax.types import TrainState
 
 _FIRST_STEPS = 3  # in these a run says if all rewards are equal
@@ -91,6 +92,9 @@ def train(
             "your own RewardPool(config.reward, functions) and the same as reward"
         )
     try:
+        if reward is None:
+            for data in (config.train_data, config.eval_data):
+                check_reward_of_task(config.reward.function, data)
         # Refuses before the settings are written.
         with nullcontext(pool) if pool else RewardPool(config.reward, reward) as opened:
             run = prepare(config, loss)

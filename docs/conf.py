@@ -30,6 +30,7 @@ NAVIGATION = {
     "Method": {
         "Equations and choices": "docs/method",
         "What the critics know": "docs/critics",
+        "What counts as right": "docs/answers",
         "Your own loss, reward, task": "docs/your_own",
     },
     "Notebooks": {

@@ -137,13 +137,17 @@ def evaluate(checkpoint: str, names: list[str]) -> list[dict]:
     # Imported late, so that a wrong flag is reported before the slow imports.
     from asyppo_jax.evaluation.benchmark import check_grader, evaluate_benchmark, table
     from asyppo_jax.runs.load import load_actor
+    from asyppo_jax.tasks.references import check_references
 
     data_dir = _DATA_DIR.value or data_directory()
     benchmarks = [_benchmark(name, checkpoint) for name in names]
     settings, grader = _settings(), "--grader" if _GRADER.value else "the grader"
     for benchmark in benchmarks:  # a mistake is reported before the weights are loaded
-        load_problems(benchmark, data_dir)
+        records = load_problems(benchmark, data_dir)
         check_grader(benchmark, settings, grader)
+        misread = check_references(records, spellings=benchmark.spellings).summary()
+        if misread and benchmark.grader != "exact":
+            print(f"{benchmark.title}: {misread}", file=sys.stderr)
     dtype: Any = _DTYPE.value
     actor = load_actor(checkpoint, step=read_step(_STEP.value), base=_BASE.value, dtype=dtype)
     output = _OUTPUT.value or _default_output(checkpoint, actor.step)

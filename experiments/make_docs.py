@@ -25,13 +25,18 @@ PURPOSES = {
     "Load and generate": "runs.load sampling.loaded sampling.sampler runs.checkpoint",
     "Evaluate": "evaluation.benchmark evaluation.statistics evaluation.true_values "
     "evaluation.value_errors",
-    "Data and rewards": "tasks.records tasks.prompts tasks.tokenizers tasks.rewards",
+    "Data and rewards": "tasks.records tasks.prompts tasks.tokenizers tasks.rewards "
+    "tasks.answers.extract",
     "What a run wrote": "runs.metrics runs.rollout_files",
     "Settings": "config",
     "Planning": "planning.plan",
 }
 # Names that users import from their modules.
-_ALSO = {"train": "train", "tasks.rewards": "RewardPool exact math last_boxed"}
+_ALSO = {
+    "train": "train",
+    "tasks.rewards": "RewardPool exact math",
+    "tasks.answers.extract": "last_boxed",
+}
 # What these take and return.
 _TYPES = {
     "tasks.benchmarks": "Benchmark BenchmarkSettings",

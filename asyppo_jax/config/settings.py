@@ -128,9 +128,10 @@ class SamplingConfig(Truncation):
 class RewardConfig:
     """How a completion becomes a reward in [0, 1], or is marked invalid."""
 
-    # "math", "exact", or "module:function", called as f(problem, completion, answer), with a
-    # parameter `record` also with the record's columns. Several, separated by commas: the reward is
-    # their weighted mean.
+    # "math", "exact", for reasoning-gym tasks "reasoning_gym" (all or nothing) or
+    # "reasoning_gym_partial" (partial credit), or "module:function", called as
+    # f(problem, completion, answer), with a parameter `record` also with the record's columns.
+    # Several, separated by commas: the reward is their weighted mean.
     function: str = "math"
     time_limit: float = 5.0  # seconds an answer may take before its process is killed
     num_workers: MayChange[int] = 2

@@ -8,7 +8,7 @@ and new answers could not be combined.
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from etils import epath
 
@@ -36,6 +36,11 @@ class Answer(TypedDict):
     score: float  # in [0, 1]; 0 if not graded
     truncated: bool  # no stop token within the maximum length
     length: int  # tokens, stop token included
+    # What the grader says (`math` does), "" if nothing: the final answer that it found, the
+    # reference as it compared it, and why the answer is right or wrong.
+    extracted: NotRequired[str]
+    compared: NotRequired[str]
+    reason: NotRequired[str]
 
 
 class AnswerFile:

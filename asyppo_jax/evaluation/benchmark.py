@@ -35,6 +35,7 @@ from asyppo_jax.tasks.prompts import Prompt, tokenize_problem
 from asyppo_jax.tasks.records import Record
 from asyppo_jax.tasks.rewards import RewardPool
 from asyppo_jax.tasks.rewards.functions import find_rewards
+from asyppo_jax.tasks.rewards.graders import has_answer
 from asyppo_jax.tasks.rewards.pool import check_limits
 from asyppo_jax.tasks.tokenizers import pad_token_id, stop_token_ids
 
@@ -195,12 +196,10 @@ def _sample_missing(
     elif all(a["verdict"] != "ungraded" for a in file.answers):
         return total
     grader_config = _reward_config(benchmark, s)
-    answer_config = RewardConfig("asyppo_jax.tasks.rewards.graders:has_answer", s.time_limit, 1)
     interactive = sys.stderr.isatty()
     with (
         jax.set_mesh(actor.mesh),
         RewardPool(grader_config) as grader,
-        RewardPool(answer_config) as answer_finder,
         tqdm(
             total=total,
             initial=num_before,
@@ -210,14 +209,14 @@ def _sample_missing(
             mininterval=0.1 if interactive else 30,
         ) as bar,
     ):
-        _regrade(file, prompts, grader, answer_finder)
+        _regrade(file, prompts, grader)
         for start in range(num_before // samples, len(prompts), s.batch_size):
             batch = list(prompts[start : start + s.batch_size])
             key = jax.random.fold_in(jax.random.key(s.seed), start)
             answers = _sample(actor, batch, options, s.batch_size, key)
             for answer in answers:
                 answer["index"] += start
-            _grade(answers, prompts, grader, answer_finder)
+            _grade(answers, prompts, grader)
             file.append(answers)
             average = sum(a["score"] for a in file.answers) / len(file.answers)
             bar.set_postfix_str(f"avg@{samples} {average:.3f}", refresh=False)
@@ -252,38 +251,27 @@ def _sample(
     ]
 
 
-def _grade(
-    answers: list[Answer], prompts: Sequence[Prompt], grader: RewardPool, answer_finder: RewardPool
-) -> None:
-    """Writes verdicts and scores into the answers."""
+def _grade(answers: list[Answer], prompts: Sequence[Prompt], grader: RewardPool) -> None:
+    """Writes verdicts, scores and what the grader says of them into the answers."""
     problems, completions, references = (
         [a[name] for a in answers] for name in ("problem", "completion", "answer")
     )
     records = [prompts[a["index"]].record.columns for a in answers]
     scores = grader.score(problems, completions, references, records)
-    wrong = [i for i in range(len(answers)) if scores.valid[i] and scores.rewards[i] == 0]
-    has_answer = answer_finder.score(
-        [problems[i] for i in wrong],
-        [completions[i] for i in wrong],
-        [references[i] for i in wrong],
-    )
-    without_answer = {
-        i
-        for i, valid, score in zip(wrong, has_answer.valid, has_answer.rewards, strict=True)
-        if valid and not score
-    }
     for i, answer in enumerate(answers):
         answer["score"] = float(scores.rewards[i])
-        answer["verdict"] = _verdict(bool(scores.valid[i]), answer["score"], i in without_answer)
+        found = answer["score"] or has_answer(problems[i], completions[i], references[i])
+        answer["verdict"] = _verdict(bool(scores.valid[i]), answer["score"], not found)
+        details = scores.details[i]
+        for name in ("extracted", "compared", "reason"):
+            answer[name] = details.get(name, "")
 
 
-def _regrade(
-    file: AnswerFile, prompts: Sequence[Prompt], grader: RewardPool, answer_finder: RewardPool
-) -> None:
+def _regrade(file: AnswerFile, prompts: Sequence[Prompt], grader: RewardPool) -> None:
     """Grades the ungraded answers again: the machine was perhaps busy, or the time limit short."""
     ungraded = [a for a in file.answers if a["verdict"] == "ungraded"]
     if ungraded:
-        _grade(ungraded, prompts, grader, answer_finder)
+        _grade(ungraded, prompts, grader)
         file.rewrite(file.answers)
 
 

@@ -44,6 +44,7 @@ from asyppo_jax.sampling.sampler import (
 )
 from asyppo_jax.tasks.prompts import Prompt, make_prompts
 from asyppo_jax.tasks.records import load_records
+from asyppo_jax.tasks.references import check_references
 from asyppo_jax.tasks.rewards.functions import reward_functions
 from asyppo_jax.tasks.tokenizers import (
     check_same_vocabulary,
@@ -83,12 +84,9 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
         check_same_vocabulary(tokenizer, load_tokenizer(config.critic.path))
     stop_ids = stop_token_ids(tokenizer, config.actor.path, config.sampling.stop_tokens)
     pad_id = pad_token_id(tokenizer)
-    train_prompts, train_report = make_prompts(
-        load_records(config.train_data), tokenizer, config.prompt
-    )
-    eval_prompts, eval_report = make_prompts(
-        load_records(config.eval_data), tokenizer, config.prompt
-    )
+    train_records, eval_records = load_records(config.train_data), load_records(config.eval_data)
+    train_prompts, train_report = make_prompts(train_records, tokenizer, config.prompt)
+    eval_prompts, eval_report = make_prompts(eval_records, tokenizer, config.prompt)
     sampler = partial(
         make_sampler,
         networks,
@@ -99,6 +97,11 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
     )
     print_once(f"training problems: {train_report.summary()}")
     print_once(f"held-out problems: {eval_report.summary()}")
+    if "math" in config.reward.function.split(","):
+        for name, records in (("training", train_records), ("held-out", eval_records)):
+            report = check_references(records).summary()
+            if report:
+                print_once(f"{name} problems: {report}")
     return Run(
         config=config,
         mesh=mesh,

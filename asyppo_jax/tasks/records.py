@@ -21,6 +21,7 @@ from etils import epath
 from asyppo_jax.config import ConfigError, DataConfig, UserError
 from asyppo_jax.config.errors import did_you_mean
 from asyppo_jax.config.functions import named_function
+from asyppo_jax.tasks.rewards.reasoning_tasks import NO_ANSWER
 
 Rows = Iterator[tuple[str, Any]]  # (location for error messages, fields)
 
@@ -149,6 +150,7 @@ def _to_text(value: Any, name: str, where: str, fix: str) -> str:
 
 
 def _number_to_text(value: float) -> str:
+    """Digits, or 2.5e-07 for very small and very large numbers, which the graders can read."""
     if math.isnan(value):  # tables store a missing number as NaN
         return ""
     # Above 2**53 a float is not an exact integer, so its digits would be misleading.
@@ -240,6 +242,11 @@ def _reasoning_gym_rows(data: DataConfig) -> Rows:
         raise ConfigError(
             f"reasoning_gym has no task {data.path!r}; set path in {_SECTIONS} to one of its "
             f"{len(DATASETS)} tasks, such as {', '.join(close[:3])}"
+        )
+    if data.path in NO_ANSWER:
+        raise ConfigError(
+            f"the reasoning_gym task {data.path!r} has no reference answers; set path in "
+            f"{_SECTIONS} to another task (without answers are {', '.join(NO_ANSWER)})"
         )
     try:
         rows = reasoning_gym.create_dataset(data.path, size=data.num_records, seed=data.seed)

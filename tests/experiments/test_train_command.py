@@ -6,7 +6,7 @@ import sys
 import jax
 import pytest
 
-import experiments.evaluate
+from experiments.command_line import stop
 from experiments.train import _stop, closing_lines
 
 
@@ -32,12 +32,8 @@ def test_after_ctrl_c_it_says_what_is_kept_and_ends_at_once(tmp_path, monkeypatc
     assert capsys.readouterr().err.startswith("\nstopped before the first checkpoint")
 
 
-def test_another_command_ends_with_the_status_of_an_interrupted_program(monkeypatch, capsys):
-    def press():
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(experiments.evaluate, "_targets", press)
+def test_another_command_ends_with_the_status_of_an_interrupted_program(capsys):
     with pytest.raises(SystemExit) as ended:
-        experiments.evaluate.main(["evaluate"])
+        stop("stopped; run the same command again")
     assert ended.value.code == 130
     assert capsys.readouterr().err.startswith("stopped; run the same command again")

@@ -7,13 +7,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from asyppo_jax.config import ConfigError, RewardConfig
+from asyppo_jax.config import ConfigError, DataConfig, RewardConfig
 from asyppo_jax.config.functions import function_name, named_function, names_a_module
-from asyppo_jax.tasks.rewards import graders
+from asyppo_jax.tasks.rewards import graders, reasoning_tasks
 
 # (problem, completion, answer) -> [0, 1]; with a parameter `record` also the record's columns
 RewardFunction = Callable[..., float]
-_BUILTIN = {"math": graders.math, "exact": graders.exact}
+_BUILTIN: dict[str, RewardFunction] = {
+    "math": graders.math,
+    "exact": graders.exact,
+    "reasoning_gym": reasoning_tasks.reasoning_gym,
+    "reasoning_gym_partial": reasoning_tasks.reasoning_gym_partial,
+}
 _GIVE_THE_FUNCTION = (
     "give the function itself as train(..., reward=function) or RewardPool(config, function)"
 )
@@ -77,7 +82,7 @@ def reward_functions(given: Any) -> list[RewardFunction]:
 
 
 def resolve_reward(name: str, setting: str = "config.reward.function") -> RewardFunction:
-    """The function for "math", "exact" or "module:function"; a wrong name raises `ConfigError`."""
+    """The function for a name of `_BUILTIN` or "module:function"; else raises `ConfigError`."""
     if name in _BUILTIN:
         return _BUILTIN[name]
     if not names_a_module(name):
@@ -86,12 +91,27 @@ def resolve_reward(name: str, setting: str = "config.reward.function") -> Reward
             "script, of a notebook or inside another function; move the function to a module of "
             f"its own, or {_GIVE_THE_FUNCTION}"
         )
-    return named_function(name, setting, '"math", "exact"')
+    return named_function(name, setting, ", ".join(f'"{x}"' for x in _BUILTIN))
+
+
+def check_reward_of_task(function: str, data: DataConfig) -> None:
+    """Raises `ConfigError` if `math` or `exact` cannot grade the reasoning-gym task of `data`."""
+    names = [name.strip() for name in function.split(",")]
+    one_answer = "math" in names and data.path not in reasoning_tasks.MATH_TASKS
+    if data.source == "reasoning_gym" and (one_answer or "exact" in names):
+        raise ConfigError(
+            f"config.reward.function is {function!r}, which compares with one answer, but the task "
+            f"{data.path} has its own rule for right answers; set config.reward.function to "
+            "reasoning_gym, or to reasoning_gym_partial for partial credit (math can grade "
+            f"{', '.join(reasoning_tasks.MATH_TASKS)})"
+        )
 
 
 def _by_name(name: str) -> dict[str, Any]:
-    if name in _BUILTIN:
+    if name in ("math", "exact"):
         return {"name": f"{graders.__file__}:{name}", "example": graders.MATH_EXAMPLE}
+    if name in _BUILTIN:
+        return {"name": f"{reasoning_tasks.__file__}:{name}"}
     return {"name": name}
 
 

@@ -38,14 +38,17 @@ class Scores(NamedTuple):
     reasons: dict[str, int]  # number of invalid answers per entry of REASONS
     # [B] float32 of each of several reward functions; `rewards` is their weighted mean
     by_function: Mapping[str, np.ndarray] = {}
+    # Of each answer what its grader says of it (`graders.Score`); {} if it says nothing.
+    details: Sequence[Mapping[str, str]] = ()
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
     """The scores of several calls concatenated in order, as if from one call."""
-    rewards, valid, reasons, by_function = zip(*parts, strict=True)
+    rewards, valid, reasons, by_function, details = zip(*parts, strict=True)
     counts = {reason: sum(of_call[reason] for of_call in reasons) for reason in REASONS}
     columns = {name: np.concatenate([x[name] for x in by_function]) for name in by_function[0]}
-    return Scores(np.concatenate(rewards), np.concatenate(valid), counts, columns)
+    joined = [answer for of_call in details for answer in of_call]
+    return Scores(np.concatenate(rewards), np.concatenate(valid), counts, columns, joined)
 
 
 def check_limits(config: RewardConfig) -> None:
@@ -65,6 +68,7 @@ class _Outcome(NamedTuple):
     scores: Sequence[float]  # one per reward function; empty if invalid
     reason: str = ""  # one of REASONS, or empty: the score is valid
     detail: str = ""
+    details: Mapping[str, str] = {}
 
 
 class RewardPool:
@@ -282,11 +286,12 @@ class RewardPool:
             valid=np.array([not o.reason for o in outcomes], np.bool_),
             reasons={reason: counts[reason] for reason in REASONS},
             by_function={r.name: scores[:, i].astype(np.float32) for i, r in enumerate(several)},
+            details=[o.details for o in outcomes],
         )
 
 
 def _outcome(reply: dict[str, Any]) -> _Outcome:
     if "scores" in reply:
-        return _Outcome(reply["scores"])
+        return _Outcome(reply["scores"], details=reply.get("details", {}))
     ((reason, detail),) = reply.items()
     return _Outcome([], reason, detail)

@@ -3,8 +3,8 @@
 It is run by its path and imports the standard library only, so that a worker does not spend time on
 importing JAX or this package. Each message is one line of JSON. The parent sends the setup {path,
 functions, time_limit} and receives {"ready": true} or {"error": text}. For each request [problem,
-completion, answer, record] it receives {"scores": numbers}, one per function, or the first failure,
-{"crashed": text} or {"bad_score": text}.
+completion, answer, record] it receives {"scores": numbers, "details": texts}, one score per
+function, or the first failure, {"crashed": text} or {"bad_score": text}.
 """
 
 import base64
@@ -92,12 +92,17 @@ def _warm_up() -> None:
 
 
 def grade(functions: list[Callable[..., Any]], row: list[Any]) -> dict[str, Any]:
-    """The reply for one answer; a score must be a real number in [0, 1]."""
-    scores = []
+    """The reply for one answer; a score must be a real number in [0, 1].
+
+    The details are those of the first score that has some (`graders.Score`).
+    """
+    scores: list[float] = []
+    details: dict[str, str] = {}
     for function in functions:
         try:
             *arguments, record = row
             score = function(*arguments, record=record)
+            details = details or getattr(score, "details", {})
             value = score.item() if hasattr(score, "item") else score  # a NumPy or JAX scalar
             number = float(value) if isinstance(value, numbers.Real) else None
         except Exception as error:
@@ -107,7 +112,7 @@ def grade(functions: list[Callable[..., Any]], row: list[Any]) -> dict[str, Any]
         if not 0 <= number <= 1:  # also true for NaN
             return {"bad_score": f"{number} is not in [0, 1]"}
         scores.append(number)
-    return {"scores": scores}
+    return {"scores": scores, "details": details}
 
 
 def _prefer_as_oom_victim() -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from asyppo_jax.tasks.benchmarks.minerva_math import any_spelling, with_powers
+from asyppo_jax.tasks.benchmarks.minerva_math import any_spelling
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_an_unreadable_spelling_does_not_hide_a_readable_one():
         any_spelling("", r"\boxed{7}", json.dumps([""]))
 
 
-def test_only_the_e_of_a_number_is_a_power_of_ten():
-    assert with_powers("4.5e33") == r"4.5 \times 10^{33}"
-    assert with_powers("1e-5") == r"1 \times 10^{-5}"
-    assert with_powers("2e^{-t}") == "2e^{-t}" and with_powers("3e") == "3e"
+def test_a_number_with_a_power_of_ten_needs_no_box():
+    assert any_spelling("", "The answer is $4.5e33$.", '["4.5e33"]') == 1.0
+    assert any_spelling("", r"\boxed{1.2\mathrm{e}{-3}}", '["1.2e-3"]') == 1.0
+    assert any_spelling("", "The answer is 1.2e-4.", '["1.2e-3"]') == 0.0

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from asyppo_jax.tasks.rewards import exact, last_boxed, math
+from asyppo_jax.tasks.rewards.graders import MAX_SHOWN, Score, has_answer
 
 MATH500 = Path(__file__).parents[4] / "shared" / "data" / "math500.jsonl"
 
@@ -21,8 +22,10 @@ MATH500 = Path(__file__).parents[4] / "shared" / "data" / "math500.jsonl"
         (r"\boxed{3} and, cut off, \boxed{\frac{1", "3"),
         (r"\boxed{ \frac{1}{ then \boxed{4}", "4"),
         (r"a stray } before \boxed{6}", "6"),
-        (r"\boxed{}", ""),
-        (r"\boxed 5", None),
+        (r"\boxed{}", None),  # empty
+        (r"\boxed{5}, in \boxed{} as asked", "5"),
+        (r"\boxed 5", "5"),
+        (r"\fbox{5}", "5"),
         (r"\boxed{5", None),
         (r"\\boxed{5}", None),  # a line break, then plain text
         ("no box", None),
@@ -127,3 +130,18 @@ def test_real_reference_answers_equal_themselves(stride: int):
     worked = [math("", r["solution"], r["answer"]) for r in records]
     assert sum(boxed) >= 0.99 * len(records)
     assert sum(worked) >= 0.99 * len(records)
+
+
+def test_a_score_says_what_was_compared():
+    score = math("", r"so \boxed{\frac{2}{4}}", "0.5")
+    assert score == 1.0 and isinstance(score, Score)
+    assert score.details == {
+        "extracted": r"\frac{2}{4}",
+        "compared": "0.5",
+        "reason": "equal as quantity",
+    }
+    assert len(Score(0.0, extracted="5" * 1000).details["extracted"]) == MAX_SHOWN
+
+
+def test_has_answer_finds_what_math_would_compare():
+    assert has_answer("", "It is 5.", "") == 1.0 and has_answer("", "no idea", "") == 0.0

@@ -1,0 +1,29 @@
+"""Where the answer is; `completions.jsonl` has more."""
+
+import time
+
+import pytest
+
+from asyppo_jax.tasks.answers.extract import boxes, final_answers, last_boxed
+
+
+def test_several_boxes_are_one_answer_only_if_a_joint_joins_them():
+    assert final_answers(r"$x=\boxed{3}$ or $x=\boxed{-3}$") == ["3 , -3"]
+    assert final_answers(r"\boxed{3}. Then \boxed{4}") == ["4"]
+    assert final_answers(r"\boxed{3}\boxed{3}") == ["3"]
+    assert len(boxes(r"\boxed{1} \fbox{2} \boxed{}")) == 2
+
+
+def test_a_sentence_offers_its_formula_and_its_number():
+    assert final_answers("The answer is 12 apples.") == ["12 apples", "12"]
+    assert final_answers("The answer is 12 or 13.") == ["12 or 13"]
+
+
+@pytest.mark.parametrize(
+    "text", [r"\boxed{", "<answer>", "answer is ", "$", r"\boxed{}", "#### ", "("]
+)
+def test_the_search_is_fast_in_a_degenerate_completion(text: str):
+    start = time.process_time()
+    final_answers(text * 10_000)
+    assert time.process_time() - start < 3  # 0.5 s at most
+    assert last_boxed(text) is None
