@@ -9,7 +9,7 @@ class ValueConfig:
     """What critics output and what they fit.
 
     The defaults are plain regression of the return (arXiv 2510.01656). docs/critics.md has the
-    equation and the measured effect of each option.
+    equation of each option, experiments/critics/README.md the measured effect of most.
     """
 
     # How a critic's output z becomes V. "linear": V = z; "atan" (arXiv 2608.23566): ½ + atan(z)/π;
