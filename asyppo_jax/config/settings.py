@@ -241,3 +241,8 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+
+    @property
+    def reference_length(self) -> int:
+        """R, by which the critics' prompts are longer than the actor's; 0: they are the same."""
+        return self.value.reference_max_length if self.value.reference_answer else 0

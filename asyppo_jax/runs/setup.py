@@ -84,10 +84,10 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
     stop_ids = stop_token_ids(tokenizer, config.actor.path, config.sampling.stop_tokens)
     pad_id = pad_token_id(tokenizer)
     train_prompts, train_report = make_prompts(
-        load_records(config.train_data), tokenizer, config.prompt
+        load_records(config.train_data), tokenizer, config.prompt, config.value
     )
     eval_prompts, eval_report = make_prompts(
-        load_records(config.eval_data), tokenizer, config.prompt
+        load_records(config.eval_data), tokenizer, config.prompt, config.value
     )
     sampler = partial(
         make_sampler,
@@ -96,6 +96,7 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
         mesh=mesh,
         max_prompt_length=config.prompt.max_length,
         stop_strings=config.sampling.stop_strings,
+        reference_length=config.reference_length,
     )
     print_once(f"training problems: {train_report.summary()}")
     print_once(f"held-out problems: {eval_report.summary()}")
