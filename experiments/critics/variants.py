@@ -6,6 +6,7 @@ _ROLLOUT = {"value.head_init": "rollout"}
 _BCE = {**_ROLLOUT, "value.head": "sigmoid", "value.loss": "bce"}
 _ANCHOR = {**_ROLLOUT, "value.anchor": "shrunken_group"}
 _FOUR = {"algorithm.critic_epochs": 4}
+_REFERENCE = {"value.reference_answer": "{answer}\n"}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as in the paper": {},
@@ -22,6 +23,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "head, atan": {**_ROLLOUT, "value.head": "atan"},
     "head, bce": _BCE,
     "head, shrunken anchor, bce": {**_ANCHOR, **_BCE},
+    "head, bce, reference": {**_BCE, **_REFERENCE},
     # With four epochs as well.
     "head, 4 epochs": {**_ROLLOUT, **_FOUR},
     "head, 8 epochs": {**_ROLLOUT, "algorithm.critic_epochs": 8},
@@ -44,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "head, 4 epochs, clip 0.2": {**_ROLLOUT, **_FOUR, "value.clip_eps": 0.2},
     "head, 4 epochs, frozen attention": {**_ROLLOUT, **_FOUR, "value.frozen": "attention"},
     "head, shrunken anchor, bce, 4 epochs": {**_ANCHOR, **_BCE, **_FOUR},
+    "head, 4 epochs, bce, reference": {**_BCE, **_FOUR, **_REFERENCE},
     # K = 4.
     "K = 4": {"algorithm.num_critics": 4},
     "K = 4, head, 4 epochs, bce": {"algorithm.num_critics": 4, **_BCE, **_FOUR},
