@@ -2,13 +2,14 @@
 
 Letters (used in every shape of this project): B sequences, N prompts, G responses per prompt
 (B = N*G, the responses of a prompt are neighbours), K critics, P prompt positions, C completion
-positions, T = P + C.
+positions, T = P + C, R positions of the reference answer that only the critics read.
 
 Masks, all bool, and who makes them:
 
 | mask | true on | made by |
 |---|---|---|
 | `prompt_mask` [B, P] | the prompt's tokens | `tasks.prompts.pad_prompts` |
+| `critic_prompt_mask` [B, R + P] | the critics' own prompts | `tasks.prompts.pad_critic_prompts` |
 | `completion_mask` [B, C] | the completion, with its end-of-sequence token | `sampling.engine` |
 | `reward_valid` [B] | answers that could be scored | `tasks.rewards.pool.RewardPool.score` |
 | `loss_mask` [B, C] | the completions of those answers | `algorithm.experience` |
@@ -53,6 +54,10 @@ class Rollout(struct.PyTreeNode):
     # [B, C] float32, under the distribution that was sampled from (after temperature and
     # truncation). Only with `DecodingOptions.sampled_log_probs`; no loss reads it.
     sampled_log_probs: jax.Array | None = None
+    # Only with `config.value.reference_answer`, and read by the critics alone, in place of the
+    # prompt: the reference answer and the prompt, left-padded so that their tokens are contiguous.
+    critic_prompt: jax.Array | None = None  # [B, R + P] int32
+    critic_prompt_mask: jax.Array | None = None  # [B, R + P] bool
 
 
 class Experience(struct.PyTreeNode):

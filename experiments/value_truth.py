@@ -82,7 +82,10 @@ def measure(workdir: str) -> dict[str, Any]:
         load_critics(workdir, step=step, base=_BASE.value) if run.algorithm.num_critics else None
     )
     prompts, _ = make_prompts(
-        load_records(actor.config.eval_data), actor.tokenizer, actor.config.prompt
+        load_records(actor.config.eval_data),
+        actor.tokenizer,
+        actor.config.prompt,
+        actor.config.value,
     )
     with RewardPool(_reward_config(run)) as pool:
         states = sample_states(

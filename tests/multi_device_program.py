@@ -1,10 +1,11 @@
 """Samples and takes two steps on however many devices there are, of one process or several.
 
 Run by test_multi_device.py and test_multi_host.py: MODEL SETTING OUT [ADDRESS PROCESSES INDEX],
-where SETTING is plain, packed (rows), shared_prompts (packed as well), offloaded (idle state on the
-host), reference (packed, offloaded, with KL to a reference), gathered (parameters all-gathered once
-per minibatch: ZeRO stage 2), local (gradients accumulated per shard as well: stage 1) or options
-(heads from the first rollout, and further options of `config.value` and `config.algorithm`).
+where SETTING is plain, packed (rows), shared_prompts (packed as well, and the critics read
+reference answers), offloaded (idle state on the host), reference (packed, offloaded, with KL to a
+reference), gathered (parameters all-gathered once per minibatch: ZeRO stage 2), local (gradients
+accumulated per shard as well: stage 1) or options (heads from the first rollout, and further
+options of `config.value` and `config.algorithm`).
 """
 
 import json
@@ -54,6 +55,7 @@ def setting_config(model: int, setting: str) -> Config:
         mesh__zero_stage={"gathered": 2, "local": 1}.get(setting, 3),
         batching__packing=setting in ("packed", "shared_prompts", "reference"),
         batching__rows_per_prompt=2 if setting == "shared_prompts" else 1,
+        value__reference_answer="{answer}" if setting == "shared_prompts" else "",
         sampling__num_prompts=8,
         sampling__group_size=4,
         actor_optimizer__eps=1e-3,  # Adam's sign-like first steps would blow up rounding
@@ -82,6 +84,7 @@ def main(model: int, setting: str, out: str) -> None:
         rewards = rng.integers(0, 2, 32).astype(np.float32)
         stopped = (whole(rollout.tokens)[:, PROMPT:] == 7).any(axis=1)
         rollout = with_rewards(rollout, rewards, np.arange(32) != 5, mesh, ~stopped)
+        rollout = with_references(rollout, config, mesh)
 
         @jax.jit
         def experience(state, rollout):
@@ -115,6 +118,21 @@ def main(model: int, setting: str, out: str) -> None:
     }
     with open(out, "w") as file:
         json.dump(result, file)
+
+
+def with_references(rollout, config, mesh):
+    """Three random tokens before each prompt, for the critics only, if they read references."""
+    if not config.value.reference_answer:
+        return rollout
+    tokens, mask = whole(rollout.tokens)[:, :PROMPT], whole(rollout.prompt_mask)
+    references = np.random.default_rng(1).integers(0, VOCABULARY, (8, 3)).repeat(4, axis=0)
+    critic_prompt = np.zeros((len(tokens), PROMPT + 3), np.int32)
+    for row, real in enumerate(mask):
+        joined = [*references[row], *tokens[row][real]]
+        critic_prompt[row, -len(joined) :] = joined
+    critic_mask = np.arange(PROMPT + 3)[None] >= PROMPT - mask.sum(axis=1, keepdims=True)
+    fields = {"critic_prompt": critic_prompt, "critic_prompt_mask": critic_mask}
+    return rollout.replace(**put(fields, dict.fromkeys(fields, batch_sharding(mesh))))
 
 
 def compiled_step(networks, config, mesh, state):

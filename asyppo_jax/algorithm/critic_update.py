@@ -8,7 +8,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from asyppo_jax.algorithm.batching.layout import lay_out
 from asyppo_jax.algorithm.batching.microbatches import critic_minibatches
-from asyppo_jax.algorithm.batching.rows import UpdateRows, update_rows
+from asyppo_jax.algorithm.batching.rows import UpdateRows, as_critics_read, update_rows
 from asyppo_jax.algorithm.forward import completion_outputs, per_critic, value_anchor
 from asyppo_jax.algorithm.minibatch_updates import Minibatch, update_in_minibatches
 from asyppo_jax.algorithm.optimizer import critic_optimizer
@@ -110,7 +110,8 @@ def critic_rows(
     """
     rollout, mask, value = experience.rollout, experience.loss_mask, config.value
     group = config.sampling.group_size
-    rows = update_rows(experience, config.algorithm.loss_aggregation)
+    seen = experience.replace(rollout=as_critics_read(rollout, value))
+    rows = update_rows(seen, config.algorithm.loss_aggregation)
     if value.positions:
         rows = rows.replace(mask=mask & (dense | sparse_positions(mask, value.positions)))
     if value.noise_weights:

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from asyppo_jax.algorithm.batching.layout import before_completions, lay_out
 from asyppo_jax.algorithm.batching.microbatches import in_microbatches
-from asyppo_jax.algorithm.batching.rows import Rows, sequence_segments
+from asyppo_jax.algorithm.batching.rows import Rows, as_critics_read, sequence_segments
 from asyppo_jax.algorithm.placement import actor_placement, critic_placement
 from asyppo_jax.config import BatchingConfig, Config
 from asyppo_jax.models.actor_critic import Networks
@@ -90,6 +90,7 @@ def _ensemble(
     config: Config,
 ) -> Array:
     """What `read` gives for each critic, in microbatches: [K, B, C, ...]."""
+    rollout = as_critics_read(rollout, config.value)
     rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
     num_critics = jax.tree.leaves(params)[0].shape[0]
     stack = critic_placement(networks, config, num_critics).for_compute(params)

@@ -247,6 +247,11 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
 
     @property
+    def reference_length(self) -> int:
+        """R, by which the critics' prompts are longer than the actor's; 0: they are the same."""
+        return self.value.reference_max_length if self.value.reference_answer else 0
+
+    @property
     def options(self) -> str:
         """How values and advantages differ from the defaults, such as "head=sigmoid, loss=bce"."""
         sections = (

@@ -64,6 +64,16 @@ def _check_own_rewards(value: ValueConfig) -> None:
 
 def _check_ranges(config: Config) -> None:
     value, algorithm = config.value, config.algorithm
+    if value.reference_answer and "{answer}" not in value.reference_answer:
+        raise ConfigError(
+            f"config.value.reference_answer is {value.reference_answer!r}, which does not contain "
+            "{answer}; add it, or set it to '' (off)"
+        )
+    if value.reference_max_length < 1:
+        raise ConfigError(
+            f"config.value.reference_max_length is {value.reference_max_length}; it must be 1 or "
+            "more"
+        )
     for name in ("head_std", "hl_gauss_std"):
         if not getattr(value, name) > 0:
             raise ConfigError(f"config.value.{name} is {getattr(value, name)}; it must be above 0")

@@ -39,6 +39,10 @@ class ValueConfig:
     # Weigh each prompt by 1 / max(std of its rewards, 1 / (2 sqrt(G))), with mean 1 (EasyPPO, arXiv
     # 2609.36802).
     noise_weights: bool = False
+    # The text before the prompt in what critics read, in which {answer} is the record's answer; the
+    # actor does not see it (an asymmetric critic, arXiv 1710.06542). Such as "{answer}\n"; "": off.
+    reference_answer: str = ""
+    reference_max_length: int = 32  # R, tokens of that text; longer ones are refused at the start
     # What of the critics is not updated; "attention": its weights (SAO, arXiv 2607.07508).
     frozen: Literal["none", "attention"] = "none"
     # A run without actor updates (`num_steps` <= `critic_warmup_steps`) ends after the first step

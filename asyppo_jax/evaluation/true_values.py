@@ -71,11 +71,12 @@ def sample_states(
 
     Both are drawn as in training (`actor.config.sampling`) and scored by `pool` as whole answers.
     A continuation ends where the answer would: at a stop, or after `max_completion_length` tokens
-    of the answer, prefix included. Equal prefixes of a prompt are one state.
+    of the answer, prefix included. Equal prefixes of a prompt are one state. If the run's critics
+    read reference answers, the prompts need them (`make_prompts` with `config.value`).
 
     Raises:
-        ConfigError: a number is too small, a fraction is outside [0, 1), or there are several
-            processes.
+        ConfigError: a number is too small, a fraction is outside [0, 1), a reference answer is
+            missing, or there are several processes.
     """
     _check(actor, prompts, group_size, continuations, fractions)
     key = jax.random.key(seed)
@@ -142,6 +143,7 @@ def _sample_answers(
     actor: LoadedActor, prompts: Sequence[Prompt], pool: RewardPool, group_size: int, key: jax.Array
 ) -> Rollout:
     sampler = _sampler(actor, group_size, max(len(p.tokens) for p in prompts))
+    sampler = replace(sampler, reference_length=actor.config.reference_length)
     parts = []
     for i, batch in enumerate(_batches(len(prompts), group_size, actor)):
         chosen = [prompts[j] for j in batch]

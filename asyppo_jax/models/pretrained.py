@@ -23,6 +23,7 @@ from asyppo_jax.models.formats.huggingface import (
     has_tensor,
     load_config,
     load_params,
+    load_reference_answer,
     load_value_anchor,
     load_value_head,
 )
@@ -146,6 +147,12 @@ def _check_same_head(config: Config, head: ValueHead) -> None:
             f"the critic {path} has the value head {of_path.kind!r} and the anchor {anchor!r}, but "
             f"config.value.head is {head.kind!r} and anchor {config.value.anchor!r}; set both (and "
             "bins and bin_range) as in the run that exported it"
+        )
+    reference = load_reference_answer(path)
+    if reference != config.value.reference_answer:
+        raise ModelError(
+            f"the critic {path} was trained with reference_answer = {reference!r}, but "
+            f"config.value.reference_answer is {config.value.reference_answer!r}; use the same"
         )
 
 

@@ -4,7 +4,7 @@ Only matrix products are counted, 2 · M · N · K FLOPs each, as is common. A t
 two FLOPs per parameter of the layers and, in attention, 4 · H · d per attended key.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 
@@ -80,6 +80,7 @@ class Sizes:
     critic_updates: int  # gradients of each critic per step
     data: int  # size of the mesh axis `data`; each of its shards reads all parameters
     rows_per_prompt: int = 1  # completions that share one pass over their prompt
+    reference: int = 0  # tokens of the reference answer that critics read before the prompt
 
     @property
     def length(self) -> int:
@@ -90,6 +91,11 @@ class Sizes:
     def tokens(self) -> int:
         """Tokens in one pass over all sequences."""
         return self.batch * self.completion + self.batch // self.rows_per_prompt * self.prompt
+
+
+def critic_sizes(sizes: Sizes) -> Sizes:
+    """The sizes of what the critics compute: their prompts contain the reference answers."""
+    return replace(sizes, prompt=sizes.reference + sizes.prompt)
 
 
 def sizes_of(config: Config, data: int = 1) -> Sizes:
@@ -106,6 +112,7 @@ def sizes_of(config: Config, data: int = 1) -> Sizes:
         critic_updates=algorithm.critic_epochs * batch // batching.critic_minibatch_size,
         data=data,
         rows_per_prompt=batching.rows_per_prompt,
+        reference=config.reference_length,
     )
 
 
@@ -117,8 +124,8 @@ def phase_costs(config: Config, networks: Networks, data: int = 1) -> dict[str, 
     sizes = sizes_of(config, data)
     costs = {"prefill": _prefill(networks.actor, sizes), "decode": _decode(networks.actor, sizes)}
     if networks.critic is not None:
-        costs["values"] = _values(config, networks.critic, sizes)
-        costs["critics"] = _critics(config, networks.critic, sizes)
+        costs["values"] = _values(config, networks.critic, critic_sizes(sizes))
+        costs["critics"] = _critics(config, networks.critic, critic_sizes(sizes))
     if config.algorithm.kl_coef:
         costs["reference"] = _reference(config, networks.actor, sizes)
     costs["actor"] = _actor(config, networks.actor, sizes)

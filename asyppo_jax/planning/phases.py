@@ -212,6 +212,11 @@ def rollout_shapes(config: Config, mesh: Mesh) -> Rollout:
     def shape(*dims: int, dtype: Any) -> Any:
         return _shape((sizes.batch, *dims), dtype, row)
 
+    critic_prompts = {}
+    if sizes.reference:
+        length = sizes.reference + sizes.prompt
+        critic_prompts["critic_prompt"] = shape(length, dtype=jnp.int32)
+        critic_prompts["critic_prompt_mask"] = shape(length, dtype=bool)
     return Rollout(
         tokens=shape(sizes.length, dtype=jnp.int32),
         prompt_mask=shape(sizes.prompt, dtype=bool),
@@ -220,6 +225,7 @@ def rollout_shapes(config: Config, mesh: Mesh) -> Rollout:
         rewards=shape(dtype=jnp.float32),
         reward_valid=shape(dtype=bool),
         truncated=shape(dtype=bool),
+        **critic_prompts,
     )
 
 

@@ -74,6 +74,8 @@ def export_run(
             _write_other_files(directories[-1], actor, card, config, workdir)
             if config.value.anchor != "none":
                 _add_to_config(directories[-1], {"value_anchor": config.value.anchor})
+            if reference := config.value.reference_answer:
+                _add_to_config(directories[-1], {"value_reference_answer": reference})
     return directories
 
 

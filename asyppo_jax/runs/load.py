@@ -20,6 +20,7 @@ from asyppo_jax.models.config import ModelConfig, ModelError
 from asyppo_jax.models.formats.huggingface import (
     load_config,
     load_params,
+    load_reference_answer,
     load_value_anchor,
     load_value_head,
     resolve_directory,
@@ -121,7 +122,9 @@ def load_critics(
     head = load_value_head(paths[0]) if run_step is None else value_head(config.value)
     if run_step is None:
         anchor: Any = load_value_anchor(paths[0])
-        config = dataclasses.replace(config, value=dataclasses.replace(config.value, anchor=anchor))
+        reference = load_reference_answer(paths[0])
+        value = dataclasses.replace(config.value, anchor=anchor, reference_answer=reference)
+        config = dataclasses.replace(config, value=value)
     networks = load_critic_alone(source, head)
     critic = networks.critic
     assert critic is not None

@@ -110,6 +110,11 @@ def _from_logits(config: Config) -> str:
             f" The logit is relative to an anchor ({value.anchor}, of the mean reward of other "
             "answers to the prompt): the anchor's own logit is added to it first."
         )
+    if value.reference_answer:
+        sentences.append(
+            " The text must begin with the reference answer to the problem, as "
+            f"`{json.dumps(value.reference_answer)}`."
+        )
     return "".join(sentences)
 
 
@@ -132,7 +137,9 @@ def _values_from_logits(config: Config) -> list[str]:
 
 
 def _anchor(config: Config) -> str:
-    return "" if config.value.anchor == "none" else ", anchor=[0.5]"
+    anchor = "" if config.value.anchor == "none" else ", anchor=[0.5]"
+    reference = ', references=tokenizer(["the reference answer"])["input_ids"]'
+    return anchor + (reference if config.value.reference_answer else "")
 
 
 def _header(config: Config, task: str) -> str:

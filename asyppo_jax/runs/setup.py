@@ -85,8 +85,10 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
     stop_ids = stop_token_ids(tokenizer, config.actor.path, config.sampling.stop_tokens)
     pad_id = pad_token_id(tokenizer)
     train_records, eval_records = load_records(config.train_data), load_records(config.eval_data)
-    train_prompts, train_report = make_prompts(train_records, tokenizer, config.prompt)
-    eval_prompts, eval_report = make_prompts(eval_records, tokenizer, config.prompt)
+    train_prompts, train_report = make_prompts(
+        train_records, tokenizer, config.prompt, config.value
+    )
+    eval_prompts, eval_report = make_prompts(eval_records, tokenizer, config.prompt, config.value)
     sampler = partial(
         make_sampler,
         networks,
@@ -94,6 +96,7 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
         mesh=mesh,
         max_prompt_length=config.prompt.max_length,
         stop_strings=config.sampling.stop_strings,
+        reference_length=config.reference_length,
     )
     print_once(f"training problems: {train_report.summary()}")
     print_once(f"held-out problems: {eval_report.summary()}")

@@ -79,6 +79,12 @@ def _check(config: Config, start: Config, run: str) -> None:
             f"critics are to start from {run}, whose config.value.anchor is "
             f"{start.value.anchor!r}, but here it is {config.value.anchor!r}; use the same"
         )
+    if start.value.reference_answer != config.value.reference_answer:
+        raise ConfigError(
+            f"critics are to start from {run}, whose config.value.reference_answer is "
+            f"{start.value.reference_answer!r}, but here it is {config.value.reference_answer!r}; "
+            "use the same"
+        )
     layers, of_run = config.critic.num_layers, critic_source(start).num_layers
     if layers is not None and layers != of_run:
         raise ConfigError(

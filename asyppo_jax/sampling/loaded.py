@@ -140,15 +140,23 @@ class LoadedCritics:
             f"{self.num_critics} x {_describe('critic', self.path, self.step, critic, self.mesh)}"
         )
 
-    def values(self, tokens: Any, mask: Any = None, *, anchor: Any = None) -> Float[Array, "K B T"]:
+    def values(
+        self,
+        tokens: Any,
+        mask: Any = None,
+        *,
+        anchor: Any = None,
+        references: Sequence[Sequence[int]] | None = None,
+    ) -> Float[Array, "K B T"]:
         """V_k at every token: entry t has seen tokens 0 … t, so it is V(s_{t+1}).
 
         `anchor` [B] is what the outputs of a run with `config.value.anchor` are added to, such as
-        `shrunken_group_mean(rewards, valid, group_size)`; other runs need none. The other arguments
-        are those of `LoadedActor.logits`.
+        `shrunken_group_mean(rewards, valid, group_size)`; other runs need none. `references` are
+        the token ids that critics with `config.value.reference_answer` read before each row
+        (`tasks.prompts.reference_tokens`). The other arguments are those of `LoadedActor.logits`.
 
         Raises:
-            ConfigError: what `LoadedActor.logits` raises, or the anchor is missing.
+            ConfigError: what `LoadedActor.logits` raises, or anchor or references are missing.
         """
         assert self.networks.critic is not None
         tokens, mask = _token_arrays(tokens, mask, self.networks.critic.config.vocab_size)
@@ -164,8 +172,24 @@ class LoadedCritics:
                 )
             )
         anchor = None if anchor is None else jnp.asarray(anchor, jnp.float32)
+        length = tokens.shape[1]
+        template = self.config.value.reference_answer
+        if (references is None) != (template == ""):
+            raise ConfigError(
+                f"these critics have config.value.reference_answer = {template!r}; "
+                + (
+                    "give no references"
+                    if references is not None
+                    else "give references, of each row the token ids of its reference answer: "
+                    "[reference_tokens(answer, tokenizer, critics.config.value), ...]"
+                )
+            )
+        if references is not None:
+            tokens, mask = _behind_references(tokens, mask, references)
+            tokens, mask = _token_arrays(tokens, mask, self.networks.critic.config.vocab_size)
         with jax.set_mesh(self.mesh):
-            return _values(self.params, tokens, mask, anchor, networks=self.networks)
+            values = _values(self.params, tokens, mask, anchor, networks=self.networks)
+        return values[:, :, -length:]
 
 
 def _check_names(truncation: Mapping[str, Any]) -> None:
@@ -212,6 +236,26 @@ def _token_arrays(
             f"{vocab_size}; use this model's tokenizer"
         )
     return ids, mask
+
+
+def _behind_references(
+    tokens: Int[np.ndarray, "B T"],
+    mask: Bool[np.ndarray, "B T"],
+    references: Sequence[Sequence[int]],
+) -> tuple[Int[np.ndarray, "B S"], Bool[np.ndarray, "B S"]]:
+    """Rows with each reference directly before the first real token; S = T + the longest one."""
+    if len(references) != len(tokens):
+        raise ConfigError(
+            f"there are {len(references)} references for {len(tokens)} rows of tokens; give the "
+            "token ids of one for each row"
+        )
+    longest = max(map(len, references), default=0)
+    tokens, mask = (np.pad(x, ((0, 0), (longest, 0))) for x in (tokens, mask))
+    for row, reference in enumerate(references):
+        first = int(np.argmax(mask[row])) if mask[row].any() else longest
+        tokens[row, first - len(reference) : first] = reference
+        mask[row, first - len(reference) : first] = True
+    return tokens, mask
 
 
 @functools.partial(jax.jit, static_argnames="networks")

@@ -14,7 +14,7 @@ from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.runtime.multi_host import own_rows, read_rows
 from asyppo_jax.runtime.sharding import batch_sharding, put, replicated
 from asyppo_jax.sampling import DecodingOptions, holds_stop_string, make_stop_table, sample
-from asyppo_jax.tasks.prompts import Prompt, Tokenizer, pad_prompts
+from asyppo_jax.tasks.prompts import Prompt, Tokenizer, pad_critic_prompts, pad_prompts
 from asyppo_jax.types import Params, Rollout
 
 
@@ -27,6 +27,7 @@ class Sampler:
     max_prompt_length: int
     program: Callable[..., Rollout]
     stop_table: np.ndarray | None = None  # None: no stop strings
+    reference_length: int = 0  # R; above 0, rollouts have the critics' own prompts
 
     def __call__(
         self,
@@ -49,7 +50,20 @@ class Sampler:
             inputs["limits"] = put(np.asarray(limits, np.int32), batch_sharding(mesh))
         if self.stop_table is not None:
             inputs["stop_table"] = put(self.stop_table, replicated(mesh))
-        return self.program(params, put(batch, placement), key, **inputs)
+        rollout = self.program(params, put(batch, placement), key, **inputs)
+        if self.reference_length == 0:
+            return rollout
+        return self._with_critic_prompts(rollout, prompts, mesh)
+
+    def _with_critic_prompts(
+        self, rollout: Rollout, prompts: Sequence[Prompt], mesh: Mesh
+    ) -> Rollout:
+        """The rollout with what critics read in place of the prompt; the actor does not read it."""
+        length = self.reference_length + self.max_prompt_length
+        batch = pad_critic_prompts(prompts, length, self.options.pad_id)
+        fields = {"critic_prompt": batch.tokens, "critic_prompt_mask": batch.mask}
+        rows = {k: np.repeat(v, self.options.group_size, axis=0) for k, v in fields.items()}
+        return rollout.replace(**put(rows, dict.fromkeys(rows, batch_sharding(mesh))))
 
     def has_ended(self, completions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Which completions end in a stop token or a stop string, not at the greatest length."""
@@ -81,6 +95,7 @@ def make_sampler(
     *,
     max_prompt_length: int,
     stop_strings: Sequence[str] = (),
+    reference_length: int = 0,
 ) -> Sampler:
     """A sampler of rollouts that are sharded over the mesh's `data` axis.
 
@@ -88,7 +103,7 @@ def make_sampler(
     """
     compiled = _compiled(networks, options, mesh)
     table = make_stop_table(stop_strings, tokenizer) if stop_strings else None
-    return Sampler(options, tokenizer, max_prompt_length, compiled, table)
+    return Sampler(options, tokenizer, max_prompt_length, compiled, table, reference_length)
 
 
 @lru_cache(maxsize=32)

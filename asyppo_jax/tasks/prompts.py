@@ -1,7 +1,7 @@
 """Prompts: records -> chat template -> token ids -> shuffled batches; the order can be restored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import grain
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jinja2 import TemplateError
 
-from asyppo_jax.config import ConfigError, PromptConfig
+from asyppo_jax.config import ConfigError, PromptConfig, ValueConfig
 from asyppo_jax.tasks.records import DataError, Record
 from asyppo_jax.tasks.tokenizers import Tokenizer, tokenize
 from asyppo_jax.types import PromptBatch
@@ -24,6 +24,8 @@ class Prompt:
 
     tokens: tuple[int, ...]
     record: Record
+    # What critics read before `tokens`, see `reference_tokens`; None without `reference_answer`
+    reference: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,10 @@ def _names(left_out: Sequence[LeftOut]) -> str:
 
 
 def make_prompts(
-    records: Sequence[Record], tokenizer: Tokenizer, prompt: PromptConfig
+    records: Sequence[Record],
+    tokenizer: Tokenizer,
+    prompt: PromptConfig,
+    value: ValueConfig | None = None,
 ) -> tuple[list[Prompt], PromptReport]:
     """The prompts of all usable records, and a report that names the records left out.
 
@@ -85,10 +90,14 @@ def make_prompts(
     is plain text in which {problem} is replaced; the system prompt is not used. No special tokens
     are added, because a chat template contains its own.
 
+    With `value.reference_answer` each prompt also has the tokens that only the critics read.
+
     Raises:
       ConfigError: the template lacks {problem}, or the tokenizer has no usable chat template.
-      DataError: no record can be used.
+      DataError: no record can be used, or a reference answer is longer than
+        `value.reference_max_length`.
     """
+    value = value or ValueConfig()
     prompts: list[Prompt] = []
     empty: list[LeftOut] = []
     without_answer: list[LeftOut] = []
@@ -107,7 +116,7 @@ def make_prompts(
             too_long.append(left_out)
             too_long_lengths.append(len(tokens))
         else:
-            prompts.append(Prompt(tokens, record))
+            prompts.append(with_reference(Prompt(tokens, record), tokenizer, value))
     report = PromptReport(
         num_records=len(records),
         num_prompts=len(prompts),
@@ -119,6 +128,7 @@ def make_prompts(
     )
     if not prompts:
         raise DataError(f"no prompt is left: {report.summary()}; {_fix(report)}")
+    check_reference_lengths(prompts, value.reference_max_length)
     return prompts, report
 
 
@@ -130,6 +140,34 @@ def tokenize_problem(problem: str, tokenizer: Tokenizer, prompt: PromptConfig) -
     """
     _check_template(tokenizer, prompt)
     return tokenize(_render(problem, tokenizer, prompt), tokenizer)
+
+
+def reference_tokens(answer: str, tokenizer: Tokenizer, value: ValueConfig) -> tuple[int, ...]:
+    """The tokens of `value.reference_answer` with this answer, of any length."""
+    return tokenize(value.reference_answer.replace("{answer}", answer), tokenizer)
+
+
+def with_reference(prompt: Prompt, tokenizer: Tokenizer, value: ValueConfig) -> Prompt:
+    """The prompt with what critics read before it; unchanged without `value.reference_answer`."""
+    if not value.reference_answer:
+        return prompt
+    return replace(prompt, reference=reference_tokens(prompt.record.answer, tokenizer, value))
+
+
+def check_reference_lengths(prompts: Sequence[Prompt], max_length: int) -> None:
+    """Raises `DataError` if a reference is longer than `max_length` tokens.
+
+    It is not cut, because a cut answer is a wrong one. Its record is not left out, because the
+    actor's data would then depend on what its critics read.
+    """
+    lengths = [len(prompt.reference or ()) for prompt in prompts]
+    too_long = [p for p, length in zip(prompts, lengths, strict=True) if length > max_length]
+    if too_long:
+        raise DataError(
+            f"the reference answers of {len(too_long)} of {len(prompts)} problems are longer than "
+            f"config.value.reference_max_length = {max_length} tokens, the first of "
+            f'"{_first_words(too_long[0].record.problem)}"; raise it to {max(lengths)}'
+        )
 
 
 def _check_template(tokenizer: Tokenizer, prompt: PromptConfig) -> None:
@@ -191,6 +229,27 @@ def pad_prompts(prompts: Sequence[Prompt], max_length: int, pad_id: int) -> Prom
         tokens[row, max_length - length :] = prompt.tokens
         mask[row, max_length - length :] = True
     return PromptBatch(tokens=cast(jax.Array, tokens), mask=cast(jax.Array, mask))
+
+
+def pad_critic_prompts(prompts: Sequence[Prompt], max_length: int, pad_id: int) -> PromptBatch:
+    """What critics read before a completion, [padding | reference | prompt], padded on the left.
+
+    There is no padding between reference and prompt, because the tokens of a sequence must be
+    contiguous for positions and packing.
+
+    Raises:
+      ConfigError: a prompt has no reference.
+      ValueError: reference and prompt are longer than `max_length`.
+    """
+    joined = []
+    for prompt in prompts:
+        if prompt.reference is None:
+            raise ConfigError(
+                "config.value.reference_answer is set, but the prompts have no reference answers; "
+                "make them by make_prompts(records, tokenizer, config.prompt, config.value)"
+            )
+        joined.append(Prompt((*prompt.reference, *prompt.tokens), prompt.record))
+    return pad_prompts(joined, max_length, pad_id)
 
 
 def make_prompt_iterator(

@@ -16,8 +16,16 @@ from asyppo_jax.evaluation.true_values import States, sample_states
 from asyppo_jax.runs.setup import Run, first_state, prepare
 from asyppo_jax.sampling.loaded import LoadedActor
 from asyppo_jax.sampling.rollouts import join_chunks, sample_in_chunks, with_rewards
-from asyppo_jax.tasks.prompts import make_prompt_iterator
+from asyppo_jax.tasks.prompts import (
+    Prompt,
+    check_reference_lengths,
+    make_prompt_iterator,
+    pad_critic_prompts,
+    with_reference,
+)
+from asyppo_jax.tasks.records import Record
 from asyppo_jax.tasks.rewards import RewardPool
+from asyppo_jax.tasks.tokenizers import Tokenizer, pad_token_id
 from asyppo_jax.types import Rollout, TrainState
 
 
@@ -60,15 +68,17 @@ def record(config: Config, directory: Path, num_steps: int, measure: Measure) ->
     with RewardPool(config.reward) as pool, jax.set_mesh(run.mesh):
         state = first_state(run)
         for step in tqdm(range(1, num_steps + 1), desc=f"record {directory}"):
-            rollout = _sample(run, state, next(data), pool)
+            prompts = next(data)
+            rollout = _sample(run, state, prompts, pool)
             if step == 1 and run.init_heads is not None:
                 heads = run.init_heads(state.critic_params, rollout)
                 state = state.replace(critic_params=heads)
-            save(directory / f"rollout_{step:02}.npz", rollout)
+            save(directory / f"rollout_{step:02}.npz", rollout, prompts)
             state, _ = run.train_step(state, rollout)
             if step in measure.steps:
                 states = _measure(run, state, pool, measure)
-                save(directory / f"states_{step:02}.npz", states)
+                prompts = run.eval_prompts[: measure.prompts]
+                save(directory / f"states_{step:02}.npz", states, prompts)
     (directory / "done.json").write_text(json.dumps(settings))
 
 
@@ -100,30 +110,66 @@ def _measure(run: Run, state: TrainState, pool: RewardPool, measure: Measure) ->
     )
 
 
-def save(file: Path, tree: Rollout | States) -> None:
-    """Writes the arrays of a rollout, or of states with their rollout."""
+def save(file: Path, tree: Rollout | States, prompts: Sequence[Prompt]) -> None:
+    """Writes the arrays of a rollout, or of states with their rollout, and the reference answers.
+
+    What critics read in place of the prompt is not written: a replay makes it as its critics need.
+    """
     rollout = tree.rollout if isinstance(tree, States) else tree
+    rollout = rollout.replace(critic_prompt=None, critic_prompt_mask=None)
     arrays: dict[str, Any] = {
         f"rollout.{k}": np.asarray(v) for k, v in vars(rollout).items() if v is not None
     }
+    arrays["answers"] = np.array([prompt.record.answer for prompt in prompts])
     if isinstance(tree, States):
         arrays |= {k: np.asarray(v) for k, v in vars(tree).items() if k != "rollout"}
     np.savez_compressed(file, **arrays)
 
 
-def load_rollout(file: Path) -> Rollout:
-    """The rollout that `save` wrote."""
+def load_rollout(file: Path, config: Config, tokenizer: Tokenizer) -> Rollout:
+    """The rollout that `save` wrote, with what the critics of `config` read.
+
+    Raises:
+        ConfigError: they read reference answers, and the record is of a version without them.
+    """
     with np.load(file) as arrays:
         fields = {k.removeprefix("rollout."): arrays[k] for k in arrays if k.startswith("rollout.")}
-    return Rollout(**fields)
+        answers = arrays["answers"].tolist() if "answers" in arrays else None
+    rollout = Rollout(**fields)
+    if not config.value.reference_answer:
+        return rollout
+    if answers is None:
+        raise ConfigError(
+            f"{file} has no reference answers, because an earlier version recorded it; give "
+            "another --workdir"
+        )
+    return _with_critic_prompts(rollout, answers, config, tokenizer)
 
 
-def load_states(file: Path) -> States:
-    """The states that `save` wrote."""
+def _with_critic_prompts(
+    rollout: Rollout, answers: Sequence[str], config: Config, tokenizer: Tokenizer
+) -> Rollout:
+    """The rollout with the critics' own prompts, as a sampler makes them."""
+    group, length = len(rollout.tokens) // len(answers), rollout.prompt_mask.shape[1]
+    prompts = []
+    for row, answer in zip(range(0, len(rollout.tokens), group), answers, strict=True):
+        tokens = rollout.tokens[row, :length][rollout.prompt_mask[row]]
+        prompt = Prompt(tuple(tokens.tolist()), Record("", answer))
+        prompts.append(with_reference(prompt, tokenizer, config.value))
+    check_reference_lengths(prompts, config.reference_length)
+    batch = pad_critic_prompts(prompts, config.reference_length + length, pad_token_id(tokenizer))
+    return rollout.replace(
+        critic_prompt=np.repeat(batch.tokens, group, axis=0),
+        critic_prompt_mask=np.repeat(batch.mask, group, axis=0),
+    )
+
+
+def load_states(file: Path, config: Config, tokenizer: Tokenizer) -> States:
+    """The states that `save` wrote, see `load_rollout`."""
     with np.load(file) as arrays:
         own = {k: arrays[k] for k in arrays if not k.startswith("rollout.")}
     return States(
-        rollout=load_rollout(file),
+        rollout=load_rollout(file, config, tokenizer),
         group_size=int(own["group_size"]),
         fractions=tuple(own["fractions"].tolist()),
         continuations=int(own["continuations"]),

@@ -15,6 +15,7 @@ from asyppo_jax.evaluation.value_errors import PositionErrors, value_errors, val
 from asyppo_jax.models.pretrained import load_critic_params, load_networks
 from asyppo_jax.runtime.sharding import make_mesh
 from asyppo_jax.sampling.loaded import LoadedCritics
+from asyppo_jax.tasks.tokenizers import load_tokenizer
 from experiments.critics.record import load_rollout, load_states
 
 
@@ -26,7 +27,7 @@ def replay(
     The critics do what they do in a run: before each update they score the rollout. The actor and
     so the rollouts are those of the record.
     """
-    networks = load_networks(config)
+    networks, tokenizer = load_networks(config), load_tokenizer(config.actor.path)
     params: Any = jax.device_put(load_critic_params(config, networks))
     state = create_train_state(config, networks, actor_params={}, critic_params=params)
     optimizer_state, key = state.critic_opt_state, state.key
@@ -47,7 +48,7 @@ def replay(
 
     with jax.set_mesh(mesh):
         for step in range(max(at)):
-            rollout = load_rollout(record / f"rollout_{step + 1:02}.npz")
+            rollout = load_rollout(record / f"rollout_{step + 1:02}.npz", config, tokenizer)
             rollout = jax.device_put(rollout)
             if step == 0 and config.value.head_init == "rollout":
                 params = init_heads(params, rollout)
@@ -55,7 +56,8 @@ def replay(
                 params, optimizer_state, key, np.int32(step), rollout
             )
             if step + 1 in at:
-                states = load_states(record / f"states_{step + 1:02}.npz")
+                file = record / f"states_{step + 1:02}.npz"
+                states = load_states(file, config, tokenizer)
                 num_critics = config.algorithm.num_critics
                 critics = LoadedCritics(
                     str(record), networks, params, num_critics, config, step + 1, mesh

@@ -6,6 +6,7 @@ _ROLLOUT = {"value.head_init": "rollout"}
 _BCE = {**_ROLLOUT, "value.head": "sigmoid", "value.loss": "bce"}
 _ANCHOR = {**_ROLLOUT, "value.anchor": "shrunken_group"}
 _FOUR = {"algorithm.critic_epochs": 4}
+_REFERENCE = {"value.reference_answer": "{answer}\n"}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as in the paper": {},
@@ -27,6 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         **_BCE,
         "critic_optimizer.learning_rate": 1 / 3,
     },
+    "head, bce, reference": {**_BCE, **_REFERENCE},
     # With four epochs as well.
     "head, 4 epochs": {**_ROLLOUT, **_FOUR},
     "head, 8 epochs": {**_ROLLOUT, "algorithm.critic_epochs": 8},
@@ -52,6 +54,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "head, 8 epochs, bce": {**_BCE, "algorithm.critic_epochs": 8},
     # As deep as the actor, for comparison.
     "head, 4 epochs, bce, all layers": {**_BCE, **_FOUR, "critic.num_layers": None},
+    "head, 4 epochs, bce, reference": {**_BCE, **_FOUR, **_REFERENCE},
     # K = 4.
     "K = 4": {"algorithm.num_critics": 4},
     "K = 4, head, 4 epochs, bce": {"algorithm.num_critics": 4, **_BCE, **_FOUR},

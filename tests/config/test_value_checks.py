@@ -37,6 +37,15 @@ BAR = {
         ),
         ({"value__clip_eps": -1.0}, "clip_eps is -1.0"),
         ({"value__head_std": 0.0}, "head_std is 0.0; it must be above 0"),
+        (
+            {"value__reference_answer": "the answer"},
+            r"reference_answer is 'the answer', which does not contain \{answer\}; add it",
+        ),
+        ({"value__reference_max_length": 0}, "reference_max_length is 0; it must be 1 or more"),
+        (
+            {"algorithm__num_critics": 0, "value__reference_answer": "{answer}"} | GRPO,
+            "reference_answer needs critics",
+        ),
         ({"value__positions": (0.5, 1.5)}, "positions has 1.5; it must be in"),
         ({"algorithm__returns_lambda": 1.5}, "returns_lambda is 1.5"),
         (

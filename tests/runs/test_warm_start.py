@@ -71,6 +71,11 @@ def test_one_critic_is_copied_with_heads_that_differ(model, tmp_path):
         (4, {}, "which has 2 critics, but config.algorithm.num_critics is 4; make it 2"),
         (2, {"value__head": "atan"}, "whose config.value.head is 'linear', but here it is 'atan'"),
         (2, {"value__anchor": "group"}, "whose config.value.anchor is 'none'"),
+        (
+            2,
+            {"value__reference_answer": "{answer} "},
+            r"reference_answer is '', but here it is '\{answer\} '; use the same",
+        ),
         (2, {"critic__num_layers": 2}, "have num_layers = 1, but config.critic.num_layers is 2"),
         (0, {}, "but config.algorithm.num_critics is 0"),
     ],

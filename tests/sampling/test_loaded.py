@@ -9,6 +9,7 @@ import pytest
 
 from asyppo_jax import load_actor, load_critics
 from asyppo_jax.config import ConfigError, PromptConfig
+from asyppo_jax.tasks.prompts import reference_tokens
 from tests.saved_run import write_run
 
 
@@ -99,3 +100,35 @@ def test_an_option_that_does_not_exist_is_refused_with_the_nearest_one(run, name
     with pytest.raises(TypeError) as refused:
         load_actor(run[0]).generate(["1+2"], **options)
     assert str(refused.value).startswith(f"generate() has no option {name!r}; {hint}")
+
+
+def test_critics_that_read_references_take_them_for_each_row(run):
+    plain, tokenizer = load_critics(run[0]), load_actor(run[0]).tokenizer
+    value = dataclasses.replace(plain.config.value, reference_answer="{answer}\n")
+    critics = dataclasses.replace(plain, config=dataclasses.replace(plain.config, value=value))
+    references = [reference_tokens(answer, tokenizer, value) for answer in ("3", "12")]
+    rows = np.asarray(tokenizer(["1+2=", "3+9="])["input_ids"])
+    values = critics.values(rows, references=references)
+    assert values.shape == (2, 2, 4)
+    padded = np.pad(rows, ((0, 0), (2, 1)))
+    mask = np.pad(np.ones_like(rows, bool), ((0, 0), (2, 1)))
+    with_padding = critics.values(padded, mask, references=references)[:, :, 2:-1]
+    for row, (reference, text) in enumerate(zip(references, rows, strict=True)):
+        joined = np.asarray([[*reference, *text]])
+        alone = plain.values(joined)[:, 0, len(reference) :]
+        for ours in (values, with_padding):
+            np.testing.assert_allclose(ours[:, row], alone, atol=1e-5)
+
+
+def test_references_that_are_missing_or_not_read_are_refused_in_one_sentence(run):
+    plain = load_critics(run[0])
+    with pytest.raises(ConfigError, match="reference_answer = ''; give no references"):
+        plain.values([[1, 2]], references=[[3]])
+    value = dataclasses.replace(plain.config.value, reference_answer="{answer}")
+    critics = dataclasses.replace(plain, config=dataclasses.replace(plain.config, value=value))
+    with pytest.raises(ConfigError, match="give references, of each row the token ids"):
+        critics.values([[1, 2]])
+    with pytest.raises(ConfigError, match="there are 1 references for 2 rows of tokens"):
+        critics.values([[1, 2], [3, 4]], references=[[5]])
+    with pytest.raises(ConfigError, match="token ids are between 1 and 999"):
+        critics.values([[1, 2]], references=[[999]])

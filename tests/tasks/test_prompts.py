@@ -6,8 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from asyppo_jax.config import ConfigError, PromptConfig
-from asyppo_jax.tasks.prompts import Prompt, make_prompt_iterator, make_prompts, pad_prompts
+from asyppo_jax.config import ConfigError, PromptConfig, ValueConfig
+from asyppo_jax.tasks.prompts import (
+    Prompt,
+    make_prompt_iterator,
+    make_prompts,
+    pad_critic_prompts,
+    pad_prompts,
+)
 from asyppo_jax.tasks.records import DataError, Record
 from tests.character_tokenizer import character_tokenizer
 
@@ -187,3 +193,32 @@ def test_invalid_iterator_arguments_are_refused(wrong):
         make_prompt_iterator(numbered_prompts(3), **{"batch_size": 1, "seed": 0} | wrong)
     with pytest.raises(DataError, match="no prompts"):
         make_prompt_iterator([], batch_size=1, seed=0)
+
+
+def test_critics_read_the_reference_directly_before_the_prompt(tokenizer):
+    settings = PromptConfig(template="{problem}=")
+    records = [Record("1+1", "2"), Record("9+9", "18")]
+    value = ValueConfig(reference_answer="{answer} ", reference_max_length=3)
+    prompts, _ = make_prompts(records, tokenizer, settings, value)
+    plain, _ = make_prompts(records, tokenizer, settings)
+    assert [p.tokens for p in prompts] == [p.tokens for p in plain]
+    assert [p.reference for p in plain] == [None, None]
+    batch = pad_critic_prompts(prompts, 8, pad_id=0)
+    np.testing.assert_array_equal(np.asarray(batch.mask).sum(axis=1), [6, 7])
+    texts = [
+        tokenizer.decode(row[real]) for row, real in zip(batch.tokens, batch.mask, strict=True)
+    ]
+    assert texts == ["2 1+1=", "18 9+9="]
+    with pytest.raises(ConfigError, match="the prompts have no reference answers; make them by"):
+        pad_critic_prompts(plain, 8, pad_id=0)
+
+
+def test_references_that_are_too_long_are_refused_with_the_longest(tokenizer):
+    records = [Record("1", "2"), Record("3", "123"), Record("4", "12345")]
+    value = ValueConfig(reference_answer="{answer}", reference_max_length=2)
+    message = (
+        r"the reference answers of 2 of 3 problems are longer than "
+        r'config\.value\.reference_max_length = 2 tokens, the first of "3"; raise it to 5$'
+    )
+    with pytest.raises(DataError, match=message):
+        make_prompts(records, tokenizer, PromptConfig(template="{problem}"), value)

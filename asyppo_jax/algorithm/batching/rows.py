@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array
 
+from asyppo_jax.config import ConfigError, ValueConfig
 from asyppo_jax.ops.aggregation import Aggregation, length_normalizer
 from asyppo_jax.types import Experience, Rollout
 
@@ -69,6 +70,30 @@ def update_rows(
         advantage_mask=experience.advantage_mask,
         entropy_mask=experience.entropy_mask,
         reference_log_probs=experience.reference_log_probs,
+    )
+
+
+def as_critics_read(rollout: Rollout, config: ValueConfig) -> Rollout:
+    """The rollout with the prompts that the critics read: with `reference_answer` their own.
+
+    Rows [reference | prompt | completion] in place of [prompt | completion]; completions, and so
+    all arrays per token, stay as they are.
+
+    Raises:
+        ConfigError: the critics read the reference answer, and the rollout does not have it.
+    """
+    if not config.reference_answer:
+        return rollout
+    if rollout.critic_prompt is None or rollout.critic_prompt_mask is None:
+        raise ConfigError(
+            "the critics read reference answers (config.value.reference_answer is "
+            f"{config.reference_answer!r}), but this rollout has none; sample it with a sampler of "
+            "that reference_length, or set its critic_prompt and critic_prompt_mask"
+        )
+    completions = rollout.tokens[:, -rollout.completion_mask.shape[1] :]
+    return rollout.replace(
+        tokens=jnp.concatenate([rollout.critic_prompt, completions], axis=1),
+        prompt_mask=rollout.critic_prompt_mask,
     )
 
 

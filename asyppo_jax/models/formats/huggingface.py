@@ -69,6 +69,11 @@ def load_value_anchor(path: str) -> str:
     return _read_config(path)[0].get("value_anchor", "none")
 
 
+def load_reference_answer(path: str) -> str:
+    """What an exported critic reads before the prompt (`config.value.reference_answer`)."""
+    return _read_config(path)[0].get("value_reference_answer", "")
+
+
 def _read_config(path: str) -> tuple[dict[str, Any], str]:
     """The fields of a config.json, and the file's name."""
     is_file = path.endswith(".json")

@@ -1,8 +1,11 @@
 """What the updates read of an experience, one sequence per row."""
 
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from asyppo_jax.algorithm.batching.rows import sequence_segments, update_rows
+from asyppo_jax.algorithm.batching.rows import as_critics_read, sequence_segments, update_rows
+from asyppo_jax.config import ConfigError, ValueConfig
 
 
 def test_a_sequences_factors_add_up_to_one_and_padding_has_none(setting):
@@ -32,3 +35,18 @@ def test_segments_are_true_on_real_tokens_of_prompt_and_completion(setting):
     prompt = rollout.prompt_mask.shape[1]
     np.testing.assert_array_equal(segments[:, :prompt] == 1, rollout.prompt_mask)
     np.testing.assert_array_equal(segments[:, prompt:] == 1, rollout.completion_mask)
+
+
+def test_critics_read_the_reference_answer_in_front_and_the_same_completions(setting):
+    rollout = setting[3].rollout
+    plain, on = ValueConfig(), ValueConfig(reference_answer="{answer}")
+    assert as_critics_read(rollout, plain) is rollout
+    with pytest.raises(ConfigError, match="this rollout has none"):
+        as_critics_read(rollout, on)
+    batch, prompt = rollout.prompt_mask.shape
+    own = jnp.full((batch, prompt + 3), 7, jnp.int32)
+    given = rollout.replace(critic_prompt=own, critic_prompt_mask=own > 0)
+    seen = as_critics_read(given, on)
+    np.testing.assert_array_equal(seen.tokens[:, : prompt + 3], own)
+    np.testing.assert_array_equal(seen.tokens[:, prompt + 3 :], rollout.tokens[:, prompt:])
+    assert sequence_segments(seen).shape == (batch, rollout.tokens.shape[1] + 3)
