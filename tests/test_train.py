@@ -274,6 +274,7 @@ def test_a_reward_that_is_refused_leaves_nothing_behind(model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_of_the_critics_ends_at_its_bar_and_another_one_starts_with_them(
     model, tmp_path, capsys
 ):
