@@ -52,6 +52,8 @@ NAVIGATION = {
         "Real models": "experiments/real_model/README",
         "Critics": "experiments/critics/README",
         "Studies": "experiments/study/README",
+        "Study of AsyPPO": "experiments/asyppo_study/README",
+        "The study's plan": "experiments/asyppo_study/PREREGISTRATION",
         "Benchmark": "experiments/benchmark/README",
         "Plans for TPU slices": "experiments/plan/README",
         "Launch on a TPU slice": "experiments/launch/README",
@@ -63,6 +65,7 @@ extensions = ["myst_parser", "sphinx_copybutton"]
 root_doc = "README"
 include_patterns = ["*.md", "docs/*.md", "experiments/*/README.md", "notebooks/*.md"]
 include_patterns += ["notebooks/*.ipynb", "configs/README.md"]
+include_patterns += ["experiments/*/PREREGISTRATION.md"]
 exclude_patterns = [".*", "build", "runs", "site"]  # are not searched for pages
 source_suffix = {".md": "markdown", ".ipynb": "markdown"}  # see `read_source`
 highlight_language = "none"  # of code blocks without a language

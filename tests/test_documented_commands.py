@@ -47,6 +47,7 @@ NOT_RUN = {
     "MODULE:FUNCTION": "a pattern",
     "--gguf": "needs a GGUF file; tests/models/formats/test_gguf.py converts one",
     "quickstart.make_model": "pretrains a model for an hour",
+    "asyppo_study.make_models": "pretrains two models for an hour",
     "make_model --layers=12": "the same program as the smaller model",
     "math500": "needs the benchmark's file; tests/experiments/test_evaluate_command.py runs one",
     "make ": "make is what runs the tests, or needs a browser",
@@ -61,6 +62,7 @@ SHORTER = {
     "experiments.train": "--config.num_steps=2 --config.evaluation.every=0 "
     "--config.eval_data.num_records=16 --config.evaluation.batch_size=16 "
     "--config.log.rollouts_every=1",
+    "asyppo_study --workdir": "--tasks=sums --actors=qwen3 --methods=grpo --seeds=100 --steps=2",
     "experiments.evaluate": "--problems=2 --samples=1 --max_tokens=16 --batch_size=2",
     "experiments.value_truth": "--prompts=2 --group=2 --continuations=2",
     "benchmark sample": "--sequences=16 --completion=8 --repeats=1",

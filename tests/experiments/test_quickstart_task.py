@@ -10,7 +10,7 @@ from asyppo_jax.models.actor_critic import Actor, Networks, init_actor
 from asyppo_jax.models.formats.huggingface import load_config, load_params
 from asyppo_jax.tasks.rewards.graders import exact
 from asyppo_jax.tasks.tokenizers import load_tokenizer
-from experiments.quickstart import corpus, make_model, task
+from experiments.quickstart import corpus, make_model, pretraining, task
 from experiments.quickstart.tokenizer import make_tokenizer
 
 MODEL_DIRECTORY = Path(task.__file__).parent / "model"
@@ -112,7 +112,7 @@ def test_packing_keeps_all_tokens_and_restarts_positions_in_each_document():
 def test_the_loss_of_a_packed_document_equals_its_loss_alone():
     networks = Networks(Actor(make_model.MODEL), None)
     params = meta.unbox(init_actor(networks.actor, jax.random.key(0)))
-    packed = next(make_model.batches(0))
+    packed = next(pretraining.batches(corpus.draw_document, 0))
     first, second = (packed.document[0] == n for n in (1, 2))
 
     def only(document):
@@ -124,7 +124,7 @@ def test_the_loss_of_a_packed_document_equals_its_loss_alone():
     for alone_array, packed_array in zip(alone, packed, strict=True):
         alone_array[0, : second.sum()] = packed_array[0, second]
     assert first.any() and second.any()
-    loss = jax.jit(make_model.mean_loss, static_argnums=2)
+    loss = jax.jit(pretraining.mean_loss, static_argnums=2)
     np.testing.assert_allclose(
         loss(params, only(second), networks), loss(params, alone, networks), rtol=1e-5
     )
