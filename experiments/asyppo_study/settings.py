@@ -50,8 +50,8 @@ METHODS: dict[str, Settings] = {
         "algorithm.advantages": "reinforce_plus_plus",
         "algorithm.advantage_whitening": "before_mask",
     },
-    # Without the overlong punishment, because all answers of a task are equally long. "drop" and not
-    # "resample", so that all methods have the same number of rollouts.
+    # Without the overlong punishment: all answers of a task are equally long. "drop" in place of
+    # "resample": all methods have the same number of rollouts.
     "dapo": {
         **_GRPO,
         "algorithm.clip_eps_high": 0.28,

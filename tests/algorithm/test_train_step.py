@@ -63,6 +63,12 @@ def test_microbatches_change_no_number(num_critics):
     assert_trees_close(whole.critic_params, cut.critic_params, atol=2e-5)
 
 
+def _of_all_rows(metrics):
+    """Without the overlaps of σ and entropy, which rank the tokens of each microbatch."""
+    of_microbatches = {"ensemble/low_std_low_entropy", "ensemble/high_std_high_entropy"}
+    return {name: x for name, x in metrics.items() if name not in of_microbatches}
+
+
 @pytest.mark.parametrize(
     ("num_critics", "changes"),
     [
@@ -78,7 +84,7 @@ def test_packing_changes_no_number(num_critics, changes):
     _, packed, others = _run_twice(num_critics, batching__packing=True, **changes)
     assert_trees_close(whole.actor_params, packed.actor_params, atol=1e-5)
     assert_trees_close(whole.critic_params, packed.critic_params, atol=1e-5)
-    assert_trees_close(metrics, others, atol=1e-5)
+    assert_trees_close(_of_all_rows(metrics), _of_all_rows(others), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +105,7 @@ def test_sharing_prompts_changes_no_number(num_critics, changes):
     _, shared, others = _run_twice(num_critics, _sampled, batching__rows_per_prompt=4, **changes)
     assert_trees_close(whole.actor_params, shared.actor_params, atol=1e-5)
     assert_trees_close(whole.critic_params, shared.critic_params, atol=1e-5)
-    assert_trees_close(metrics, others, atol=1e-5)
+    assert_trees_close(_of_all_rows(metrics), _of_all_rows(others), atol=1e-5)
 
 
 def _sampled(config, seed):
