@@ -32,6 +32,7 @@ class Curve:
     """One run: the compared metric over its steps."""
 
     points: dict[int, float] = field(default_factory=dict)
+    final_evaluations: int = 1  # of which `final` is the mean
     warmup: int = 0  # steps at its start that update critics only
     diverged: bool = False
     seconds: dict[str, list[float]] = field(default_factory=dict)  # of its steps, by phase
@@ -45,8 +46,15 @@ class Curve:
         return np.array([self.points[step] for step in sorted(self.points)])
 
     def final(self, last: float | None = None) -> float:
-        """The value after step `last`; None: after the last step."""
-        return value_at(self.steps, self.values, self.steps[-1] if last is None else last)
+        """The mean of the last evaluations until step `last`; None: until the last step.
+
+        Evaluations lie as far apart as those of the run, so the curve is read between its points
+        where `last` is no evaluation.
+        """
+        end = float(self.steps[-1]) if last is None else last
+        distance = float(np.median(np.diff(self.steps))) if len(self.steps) > 1 else 0.0
+        at = [end - i * distance for i in range(self.final_evaluations)]
+        return float(np.mean([value_at(self.steps, self.values, step) for step in at]))
 
     def area(self, first: float | None = None, last: float | None = None) -> float:
         """The mean over the steps between two."""
@@ -60,6 +68,7 @@ class Results(NamedTuple):
     metric: str
     reference: str
     panels: dict[str, list[str]]
+    final_evaluations: int
     curves: dict[tuple[Setting, str], dict[int, Curve]]  # by (setting, method), then by seed
     planned: dict[tuple[Setting, str], int]  # seeds
 
@@ -97,7 +106,7 @@ def load(directory: Path) -> Results:
             f"{settings['name']!r}; give each study a directory of its own"
         )
     planned = {((task, actor), method): n for task, actor, method, n in settings["planned"]}
-    curves = _curves(rows, settings["metric"])
+    curves = _curves(rows, settings["metric"], settings["final_evaluations"])
     for key in curves:
         if key not in planned:
             (task, actor), method = key
@@ -110,16 +119,19 @@ def load(directory: Path) -> Results:
         metric=settings["metric"],
         reference=settings["reference"],
         panels=settings["panels"],
+        final_evaluations=settings["final_evaluations"],
         curves=curves,
         planned=planned,
     )
 
 
-def _curves(rows: Sequence[Row], metric: str) -> dict[tuple[Setting, str], dict[int, Curve]]:
+def _curves(
+    rows: Sequence[Row], metric: str, final_evaluations: int
+) -> dict[tuple[Setting, str], dict[int, Curve]]:
     curves: dict[tuple[Setting, str], dict[int, Curve]] = {}
     for row in rows:
         seeds = curves.setdefault(((row.task, row.actor), row.method), {})
-        curve = seeds.setdefault(row.seed, Curve())
+        curve = seeds.setdefault(row.seed, Curve(final_evaluations=final_evaluations))
         if row.metric == metric:
             curve.points[row.step] = row.value
         elif row.metric == WARMUP:

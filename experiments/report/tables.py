@@ -24,7 +24,8 @@ def report(results: Results) -> str:
         f"Differences are to {results.reference}, paired by seed, over the seeds that both have. "
         "P is the probability that a run of the method ends higher than one of "
         f"{results.reference} (arXiv 2108.13264). Diverged runs have no value: they are counted, "
-        "and are in no mean. The area is the mean over steps.",
+        "and are in no mean. The final value is that of the last "
+        f"{_evaluations(results.final_evaluations)}; the area is the mean over steps.",
     ]
     for setting in results.settings:
         last = steps_after_warmup(results, setting)
@@ -38,6 +39,10 @@ def report(results: Results) -> str:
     if len(results.settings) > 1:
         parts += ["## All", overall_table(results)]
     return "\n\n".join(parts) + "\n"
+
+
+def _evaluations(count: int) -> str:
+    return "evaluation" if count == 1 else f"{count} evaluations, their mean"
 
 
 def _without_warmup(results: Results, setting: Setting, last: float) -> list[str]:

@@ -117,6 +117,7 @@ def write_study(study: Study, runs: Sequence[StudyRun], workdir: Path) -> None:
         "threads": study.threads,
         "reference": study.reference or next(iter(study.methods)),
         "metric": study.metric,
+        "final_evaluations": study.final_evaluations,
         "panels": {title: list(methods) for title, methods in study.panels.items()},
         "planned": [[*setting, count] for setting, count in planned.items()],
     }

@@ -71,6 +71,7 @@ class Study:
     # Methods that a figure shows together, by the title of their panel; empty: all in one.
     panels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     metric: str = "evaluate/accuracy"  # what the report compares
+    final_evaluations: int = 1  # a run's final value is the mean of so many last evaluations
     metrics: Sequence[str] = METRICS
     # Threads of each run's computations. Results depend on their number in rounding, so it is part
     # of the study and not a flag. Tiny models gain next to nothing from a second one.
@@ -161,8 +162,9 @@ def _check(study: Study) -> None:
             )
     if study.metric not in study.metrics:
         raise ConfigError(f"the study compares {study.metric!r}, which is not in its metrics")
-    if study.threads < 1:
-        raise ConfigError(f"the study has threads = {study.threads}; give 1 or more")
+    for what in ("threads", "final_evaluations"):
+        if getattr(study, what) < 1:
+            raise ConfigError(f"the study has {what} = {getattr(study, what)}; give 1 or more")
     named = {"reference": [study.reference] if study.reference else [], "only": study.only}
     named |= {f"panels[{title!r}]": methods for title, methods in study.panels.items()}
     for where, methods in named.items():

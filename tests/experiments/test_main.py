@@ -92,7 +92,7 @@ def test_the_completion_script_is_valid_and_knows_commands_and_configs():
         f"{script}\nCOMP_WORDS=(asyppo train --config=quickstart_g); COMP_CWORD=2\n"
         'COMP_LINE="asyppo train --config=quickstart_g"; _asyppo; echo "${COMPREPLY[@]}"\n'
         'COMP_WORDS=(asyppo train --config =); COMP_CWORD=3; COMP_LINE="asyppo train --config="\n'
-        '_asyppo; echo "${COMPREPLY[0]}"\n'
+        '_asyppo; echo "${COMPREPLY[@]}" | tr " " "\\n" | grep -x quickstart\n'
         'COMP_WORDS=(asyppo ev); COMP_CWORD=1; COMP_LINE="asyppo ev"; _asyppo\n'
         'echo "${COMPREPLY[@]}"'
     )

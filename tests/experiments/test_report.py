@@ -25,6 +25,7 @@ def write_study(directory, runs, methods=METHODS, settings=(SETTING,), seeds=3, 
     (directory / "results.csv").write_text("\n".join(lines) + "\n")
     planned = [[*setting, method, seeds] for setting in settings for method in methods]
     choices = {"name": "s", "reference": "PPO", "metric": "evaluate/accuracy", "threads": 1}
+    choices |= {"final_evaluations": 1}
     choices |= {"panels": {"both": ["AsyPPO", "PPO"]}, "planned": planned, **changes}
     (directory / "study.json").write_text(json.dumps(choices))
 
@@ -37,6 +38,15 @@ RUNS = [
     (SETTING, "PPO", 2, 1, False, {0: 0.0, 2: 0.2, 4: 0.6}),
     (SETTING, "gone", 0, 0, True, {0: 0.0}),
 ]
+
+
+def test_the_final_value_is_the_mean_of_the_last_evaluations(tmp_path):
+    write_study(tmp_path, RUNS, final_evaluations=2)
+    results = load(tmp_path)
+    curve = results.curves[SETTING, "AsyPPO"][1]
+    assert curve.final() == pytest.approx((0.8 + 0.4) / 2)
+    assert curve.final(3) == pytest.approx((0.6 + 0.2) / 2)  # on the lines between evaluations
+    assert "that of the last 2 evaluations, their mean" in report(results)
 
 
 def cells(text: str, method: str) -> list[list[str]]:

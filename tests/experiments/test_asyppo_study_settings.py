@@ -1,0 +1,69 @@
+import pytest
+
+from asyppo_jax.config import from_config_dict
+from asyppo_jax.models.actor_critic import Actor, Networks
+from asyppo_jax.models.formats.huggingface import load_config, load_params
+from configs import asyppo_study
+from experiments.asyppo_study import tasks
+from experiments.asyppo_study.make_models import MODELS, accuracy
+from experiments.asyppo_study.settings import (
+    ACTOR_RATE,
+    ACTORS,
+    BASE_CONFIG,
+    METHODS,
+    RATES,
+    TASKS,
+    tuned_name,
+    tuning_methods,
+)
+from experiments.command_line import read_config_file
+from experiments.quickstart.make_model import MODEL as QUICKSTART_MODEL
+
+
+def test_every_method_is_a_valid_config_and_no_two_are_the_same():
+    configs = [read_config_file(BASE_CONFIG, settings) for settings in METHODS.values()]
+    assert len(set(map(repr, configs))) == len(METHODS)
+
+
+def test_every_task_and_actor_is_a_valid_config():
+    for settings in (*TASKS.values(), *ACTORS.values()):
+        read_config_file(BASE_CONFIG, settings)
+
+
+def test_the_tuning_has_each_method_at_each_rate_once():
+    methods = tuning_methods()
+    assert len(methods) == 5 + 5 + 3
+    assert methods["grpo, 3e-05"][ACTOR_RATE] == 3e-5
+    configs = [read_config_file(BASE_CONFIG, settings) for settings in methods.values()]
+    assert len(set(map(repr, configs))) == len(methods)
+    base = read_config_file(BASE_CONFIG)
+    assert configs[list(methods).index(tuned_name("asyppo", RATES[0]))] == base
+
+
+def test_the_base_config_fits_the_tasks():
+    config = from_config_dict(asyppo_study.get_config())
+    assert config.prompt.max_length == tasks.MAX_PROMPT_LENGTH
+    assert config.sampling.max_completion_length == tasks.MAX_COMPLETION_LENGTH
+    for model in MODELS.values():
+        assert config.critic.num_layers is not None
+        assert 3 * config.critic.num_layers <= model.num_layers
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_actors_are_of_two_families_with_about_a_million_parameters(name):
+    model = MODELS[name]
+    assert model.model_type == name
+    assert 1.0e6 <= model.num_params <= 1.3e6
+    assert model.vocab_size == QUICKSTART_MODEL.vocab_size  # they share the tokenizer
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.usefixtures("one_sampler")
+def test_a_shipped_actor_is_right_in_a_fifth_to_half_of_its_answers(name):
+    directory = ACTORS[name]["actor.path"]
+    config = load_config(directory)
+    assert config == MODELS[name]
+    networks = Networks(Actor(config), None)
+    params = load_params(directory, config, "actor")
+    for task in tasks.TASKS:
+        assert 0.2 < accuracy(task, params, networks, temperature=1.0, num_problems=400) < 0.5
