@@ -39,6 +39,7 @@ def test_the_losses_are_those_worked_by_hand(tmp_path, monkeypatch):
 
 
 # The three share one short run; each test's worker would have to train its own.
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_sampler")
 def test_a_run_is_trained_looked_into_and_evaluated(tmp_path, monkeypatch, capsys):
     shorter = {"RUNS": f"Path({str(tmp_path / 'runs')!r})", "NUM_STEPS": "2"}

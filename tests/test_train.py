@@ -111,6 +111,7 @@ def test_a_finished_run_says_that_it_is_finished(finished, model, capsys):
     assert _files(finished / "checkpoints") == before
 
 
+@pytest.mark.slow  # the run without KL is quick
 def test_a_run_with_kl_that_resumes_equals_one_that_was_not_interrupted(model, tmp_path):
     """The reference is in no checkpoint: it is loaded again from config.actor.path."""
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"

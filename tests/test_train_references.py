@@ -23,6 +23,8 @@ from configs import tiny_test
 from experiments.critics.record import load_rollout, load_states, save
 from tests.tiny import assert_trees_equal, save_model_directory
 
+pytestmark = pytest.mark.slow  # tests/algorithm/test_reference_answer.py shows it for one step
+
 TEMPLATE = "{answer}\n"
 
 

@@ -51,6 +51,7 @@ def _numbers(workdir):
     return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_sampler")
 def test_a_run_after_another_one_gives_the_numbers_of_a_run_of_its_own(tmp_path):
     model = save_model_directory(tmp_path / "model")

@@ -53,7 +53,7 @@ def _update(setting, policy_loss=_no_policy_loss, experience=None, **changes):
     "layout",
     [
         {},
-        {"batching__packing": True},
+        pytest.param({"batching__packing": True}, marks=pytest.mark.slow),
         pytest.param(
             {"batching__packing": True, "batching__rows_per_prompt": 4}, marks=pytest.mark.slow
         ),

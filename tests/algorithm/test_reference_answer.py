@@ -127,8 +127,8 @@ def test_without_the_option_references_in_a_rollout_change_nothing():
 
 
 LAYOUTS = {
-    "packed": {"batching__packing": True},
-    "shared prompts": {"batching__rows_per_prompt": 4},
+    "packed": pytest.param({"batching__packing": True}, marks=pytest.mark.slow),
+    "shared prompts": pytest.param({"batching__rows_per_prompt": 4}, marks=pytest.mark.slow),
     "packed behind shared prompts": {"batching__packing": True, "batching__rows_per_prompt": 2},
 }
 

@@ -30,7 +30,7 @@ LAYOUTS = pytest.mark.parametrize(
     "layout",
     [
         {},
-        {"packing": True},
+        pytest.param({"packing": True}, marks=pytest.mark.slow),
         pytest.param({"rows_per_prompt": 4}, marks=pytest.mark.slow),
         {"rows_per_prompt": 4, "packing": True},
     ],

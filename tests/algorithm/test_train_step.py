@@ -220,6 +220,7 @@ def test_every_choice_where_the_paper_is_silent_has_its_alternative(changes):
     assert all(np.isfinite(x) for x in metrics.values())
 
 
+@pytest.mark.slow  # a program of its own to compile
 def test_recomputed_old_log_probs_have_no_gap():
     _, _, metrics = _run(algorithm__old_log_probs="recompute")
     assert metrics["rollout/log_prob_gap"] < 1e-6

@@ -56,7 +56,14 @@ def start_heads(params, rollout, networks, config):
     return jax.jit(lambda p, r: init_heads_from_rollout(p, r, networks, config))(params, rollout)
 
 
-@pytest.mark.parametrize("changes", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(changes, marks=() if name in ("linear", "hl_gauss") else pytest.mark.slow)
+        for name, changes in HEADS.items()
+    ],
+    ids=HEADS,
+)
 def test_every_head_and_loss_learns_the_rewards_of_one_rollout(changes):
     config, networks, state, rollout = start(**changes, critic_optimizer__learning_rate=3e-3)
     params = start_heads(state.critic_params, rollout, networks, config)
@@ -75,7 +82,7 @@ def test_every_head_and_loss_learns_the_rewards_of_one_rollout(changes):
 
 
 LAYOUTS = {
-    "packed": {"batching__packing": True},
+    "packed": pytest.param({"batching__packing": True}, marks=pytest.mark.slow),
     "shared prompts": {"batching__rows_per_prompt": 4, "batching__critic_minibatch_size": 32},
 }
 
@@ -187,8 +194,8 @@ def test_the_gate_takes_the_values_only_while_they_explain_the_returns(good):
     [
         {"value__anchor": "shrunken_group"},
         {"value__anchor": "group", "value__head": "sigmoid", "value__loss": "bce"},
-        {"value__clip_eps": 1e-3},
-        {"value__noise_weights": True},
+        pytest.param({"value__clip_eps": 1e-3}, marks=pytest.mark.slow),
+        pytest.param({"value__noise_weights": True}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

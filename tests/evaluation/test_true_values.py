@@ -83,6 +83,7 @@ def test_the_value_of_a_prompt_is_what_the_logits_give(actor, prompts):
         np.testing.assert_allclose(states.squared_errors[0, rows], variance, rtol=1e-6)
 
 
+@pytest.mark.slow  # the test above is quick
 def test_a_prefix_that_decides_the_reward_has_the_answers_own_value(actor, prompts):
     states = states_with(actor, prompts, first_is_a_digit)
     first = states.rollout.tokens[:, -LENGTH]

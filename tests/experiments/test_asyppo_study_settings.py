@@ -57,6 +57,7 @@ def test_the_actors_are_of_two_families_with_about_a_million_parameters(name):
     assert model.vocab_size == QUICKSTART_MODEL.vocab_size  # they share the tokenizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.usefixtures("one_sampler")
 def test_a_shipped_actor_is_right_in_a_fifth_to_half_of_its_answers(name):

@@ -166,6 +166,7 @@ def test_a_profile_sums_operations_by_name_and_measures_idle_time():
     assert len(lines) == 1 + MOST_LINES + 1 and lines[-1].endswith("35 others")
 
 
+@pytest.mark.slow  # three programs to compile
 def test_a_model_without_weights_gets_random_ones_and_a_run_can_be_profiled(tmp_path):
     values = {
         "model_type": "qwen3",

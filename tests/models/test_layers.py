@@ -31,7 +31,9 @@ def test_the_mlp_is_gated_by_silu():
     np.testing.assert_allclose(jnp.asarray(mlp.apply(params, x)), expected, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("config", [QWEN3, QWEN2], ids=["qwen3", "qwen2"])
+@pytest.mark.parametrize(
+    "config", [QWEN3, pytest.param(QWEN2, marks=pytest.mark.slow)], ids=["qwen3", "qwen2"]
+)
 def test_a_block_with_outputs_first_is_the_block(config):
     """One token a row: a Qwen3 has norms of queries and keys, a Qwen2 biases."""
     x = jax.random.normal(jax.random.key(0), (5, 1, config.embed_dim))

@@ -22,11 +22,19 @@ WIDE = dataclasses.replace(QWEN3, vocab_size=512, embed_dim=128, mlp_dim=384, he
     ("remat", "changes"),
     [
         ("none", {"batching__rows_per_prompt": 4, "batching__logits_chunk": 48}),
-        ("none", {"value__reference_answer": "{answer}", "value__reference_max_length": 40}),
+        pytest.param(
+            "none",
+            {"value__reference_answer": "{answer}", "value__reference_max_length": 40},
+            marks=pytest.mark.slow,
+        ),
         pytest.param("none", {}, marks=pytest.mark.slow),
         pytest.param("dots", {}, marks=pytest.mark.slow),
         pytest.param("full", {}, marks=pytest.mark.slow),
-        ("none", {"algorithm__kl_coef": 0.1, "batching__logits_chunk": 48}),
+        pytest.param(
+            "none",
+            {"algorithm__kl_coef": 0.1, "batching__logits_chunk": 48},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=str,
 )

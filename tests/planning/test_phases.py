@@ -86,6 +86,7 @@ def test_the_reference_is_counted_in_every_phase(offload):
         assert bytes_per_chip(programs["step"].arguments[2]) == reference
 
 
+@pytest.mark.slow  # the test without one is quick
 def test_the_phases_with_a_reference_are_the_train_step():
     config, networks = make_config(0, algorithm__kl_coef=0.5), make_networks(0)
     state, rollout = make_state(config, networks), make_rollout(config)
