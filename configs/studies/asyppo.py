@@ -1,0 +1,36 @@
+"""Does AsyPPO work? The study of experiments/asyppo_study; PREREGISTRATION.md there has its rules.
+
+    python -m experiments.study --study=asyppo --workdir=runs/asyppo_study
+    python -m experiments.report --study=runs/asyppo_study
+
+Hardware: a run takes two minutes of one CPU core. Methods are added in the order of
+PREREGISTRATION.md, when those before them have all their seeds.
+"""
+
+from experiments.asyppo_study.settings import (
+    BASE_CONFIG,
+    FINAL_EVALUATIONS,
+    METHODS,
+    TASKS,
+    TUNED,
+)
+from experiments.study.study import Study
+
+_METHODS = ("asyppo", "symmetric_ppo", "grpo", "no_masks", "asyppo_anchored")
+
+
+def get_study() -> Study:
+    return Study(
+        name="asyppo",
+        base=BASE_CONFIG,
+        tasks=TASKS,
+        actors={"qwen3": {}},
+        methods={name: METHODS[name] | TUNED.get(name, {}) for name in _METHODS},
+        seeds=tuple(range(8)),
+        reference="asyppo",
+        panels={
+            "baselines": ("asyppo", "symmetric_ppo", "grpo"),
+            "parts": ("asyppo", "no_masks", "asyppo_anchored"),
+        },
+        final_evaluations=FINAL_EVALUATIONS,
+    )
