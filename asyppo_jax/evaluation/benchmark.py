@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from asyppo_jax.config import ConfigError, PromptConfig, RewardConfig
-from asyppo_jax.config.checks import check_truncation
+from asyppo_jax.config.ranges import check_fields
 from asyppo_jax.evaluation.answer_file import Answer, AnswerFile, Verdict
 from asyppo_jax.evaluation.statistics import (
     average_at_k,
@@ -36,7 +36,6 @@ from asyppo_jax.tasks.records import Record
 from asyppo_jax.tasks.rewards import RewardPool
 from asyppo_jax.tasks.rewards.functions import find_rewards
 from asyppo_jax.tasks.rewards.graders import has_answer
-from asyppo_jax.tasks.rewards.pool import check_limits
 from asyppo_jax.tasks.tokenizers import pad_token_id, stop_token_ids
 
 
@@ -93,11 +92,7 @@ def evaluate_benchmark(
 
 
 def _check(s: BenchmarkSettings, actor: LoadedActor) -> None:
-    for name in ("num_samples", "batch_size", "max_completion_length", "num_problems"):
-        value = getattr(s, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}; it must be 1 or more")
-    check_truncation("", s)
+    check_fields(s)
     if s.temperature == 0 and s.num_samples > 1:
         raise ConfigError(
             f"num_samples is {s.num_samples} at temperature 0, where all answers are the same; "
@@ -108,9 +103,7 @@ def _check(s: BenchmarkSettings, actor: LoadedActor) -> None:
         raise ConfigError(
             f"batch_size is {s.batch_size}; make it a multiple of the data axis, {data} devices"
         )
-    if s.slots and (
-        s.slots < 0 or s.slots % s.num_samples or s.batch_size * s.num_samples % s.slots
-    ):
+    if s.slots and (s.slots % s.num_samples or s.batch_size * s.num_samples % s.slots):
         raise ConfigError(
             f"slots is {s.slots}; make it a multiple of num_samples = {s.num_samples} that divides "
             f"batch_size * num_samples = {s.batch_size * s.num_samples}"
@@ -122,7 +115,7 @@ def _check(s: BenchmarkSettings, actor: LoadedActor) -> None:
 def check_grader(benchmark: Benchmark, s: BenchmarkSettings, setting: str = "the grader") -> None:
     """Raises `ConfigError` if the benchmark's graders cannot be used; `setting` is their name."""
     config = _reward_config(benchmark, s)
-    check_limits(config)
+    check_fields(config, "config.reward.")
     find_rewards(config, setting=setting)
 
 

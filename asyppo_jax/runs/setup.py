@@ -22,7 +22,7 @@ from asyppo_jax.algorithm.offload import (
 from asyppo_jax.algorithm.policy_losses import PolicyLoss, check_loss, resolve_loss
 from asyppo_jax.algorithm.state import PROGRAMS_KEPT, programs_config, state_shardings
 from asyppo_jax.config import Config, Settings, from_config_dict
-from asyppo_jax.config.checks import check_divides_data_axis
+from asyppo_jax.config.checks import check_config, check_divides_data_axis
 from asyppo_jax.config.functions import function_name
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.models.pretrained import (
@@ -179,7 +179,10 @@ def with_functions(config: Config | Settings, loss: Any, reward: Any, workdir: s
     Raises:
         ConfigError: the loss does not fit, a reward is no function, or the critics do not fit.
     """
-    config = config if isinstance(config, Config) else from_config_dict(config)
+    if isinstance(config, Config):
+        check_config(config)
+    else:
+        config = from_config_dict(config)
     config = with_warm_start(config, workdir)
     if loss is None:
         resolve_loss(config.algorithm)

@@ -14,11 +14,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from asyppo_jax.config import Config, ConfigError, PromptConfig, Truncation
-from asyppo_jax.config.checks import check_truncation
 from asyppo_jax.config.errors import did_you_mean
+from asyppo_jax.config.ranges import check_fields
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.sampling import DecodingOptions
 from asyppo_jax.sampling.sampler import Sampler, make_sampler, read_answers
+from asyppo_jax.tasks.benchmarks import BenchmarkSettings
 from asyppo_jax.tasks.prompts import Prompt, tokenize_problem
 from asyppo_jax.tasks.records import Record
 from asyppo_jax.tasks.tokenizers import Tokenizer, pad_token_id, stop_token_ids
@@ -89,7 +90,13 @@ class LoadedActor:
             raise ConfigError(f"problems is one text; give a list of texts: [{problems[:40]!r}]")
         _check_names(truncation)
         chosen = Truncation(**cast(Any, truncation))
-        check_truncation("", chosen)
+        settings = BenchmarkSettings(
+            num_samples=num_samples,
+            max_completion_length=max_completion_length,
+            seed=seed,
+            **chosen.truncation(),
+        )
+        check_fields(settings)
         prompt = self.config.prompt if prompt is None else prompt
         prompts = [
             Prompt(tokenize_problem(p, self.tokenizer, prompt), Record(p, "")) for p in problems

@@ -21,6 +21,7 @@ from etils import epath
 from asyppo_jax.config import ConfigError, DataConfig, UserError
 from asyppo_jax.config.errors import did_you_mean
 from asyppo_jax.config.functions import named_function
+from asyppo_jax.config.ranges import check_fields
 from asyppo_jax.tasks.rewards.reasoning_tasks import NO_ANSWER
 
 Rows = Iterator[tuple[str, Any]]  # (location for error messages, fields)
@@ -66,8 +67,7 @@ def load_records(data: DataConfig, *, spellings: bool = False, fix: str = _FIX) 
     """
     if not data.path:
         raise ConfigError(f"path is empty; set it in {_SECTIONS}")
-    if data.num_records is not None and data.num_records < 1:
-        raise ConfigError(f"num_records is {data.num_records}; it must be 1 or more, or None")
+    check_fields(data)
     pattern = _compile(data.answer_pattern)
     fields = (data.problem_field, data.answer_field)
     if data.source == "reasoning_gym":
