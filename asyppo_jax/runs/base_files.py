@@ -10,10 +10,10 @@ from etils import epath
 
 from asyppo_jax.config import Config, NetworkConfig
 from asyppo_jax.models.config import ModelError
-from asyppo_jax.models.formats.huggingface import resolve_directory
 from asyppo_jax.models.pretrained import critic_source
 from asyppo_jax.runs.checkpoint import has_trained
 from asyppo_jax.runtime.multi_host import is_first
+from asyppo_jax.runtime.paths import resolve_directory
 
 _SUFFIXES = (".json", ".jinja", ".txt", ".model")
 _INDEX = ".index.json"  # maps weights to files; not needed without the weights

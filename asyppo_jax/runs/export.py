@@ -10,11 +10,11 @@ import numpy as np
 from etils import epath
 
 from asyppo_jax.config import Config, UserError
-from asyppo_jax.models.formats.huggingface import resolve_directory, save_params
+from asyppo_jax.models.formats.huggingface import save_params
 from asyppo_jax.runs.checkpoint import is_run, read_settings
 from asyppo_jax.runs.load import Dtype, Step, load_actor, load_critics
 from asyppo_jax.runs.model_card import actor_card, critic_card
-from asyppo_jax.runtime.paths import absolute, in_bucket
+from asyppo_jax.runtime.paths import absolute, in_bucket, resolve_directory
 from asyppo_jax.sampling.loaded import LoadedActor
 from asyppo_jax.tasks.tokenizers import stop_token_ids
 

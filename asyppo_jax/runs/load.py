@@ -23,7 +23,6 @@ from asyppo_jax.models.formats.huggingface import (
     load_reference_answer,
     load_value_anchor,
     load_value_head,
-    resolve_directory,
 )
 from asyppo_jax.models.pretrained import (
     critic_source,
@@ -40,6 +39,7 @@ from asyppo_jax.runs.checkpoint import (
     read_settings,
     restore_parts,
 )
+from asyppo_jax.runtime.paths import resolve_directory
 from asyppo_jax.runtime.sharding import make_mesh, param_shardings, placed, put
 from asyppo_jax.sampling.loaded import LoadedActor, LoadedCritics
 from asyppo_jax.tasks.tokenizers import Tokenizer, load_tokenizer
