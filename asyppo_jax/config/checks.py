@@ -18,6 +18,7 @@ from asyppo_jax.config.value_checks import check_values
 def check_config(config: Config) -> None:
     """Raises `ConfigError` on sizes and fractions that cannot work; names field and fix."""
     check_fields(config, "config.")
+    _ = config.prompt.day  # raises if it is no date
     algorithm, sampling, batching = config.algorithm, config.sampling, config.batching
     _check_sampling(sampling)
     critics, group = algorithm.num_critics, sampling.group_size

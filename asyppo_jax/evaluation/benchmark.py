@@ -31,12 +31,11 @@ from asyppo_jax.sampling import DecodingOptions
 from asyppo_jax.sampling.loaded import LoadedActor
 from asyppo_jax.sampling.sampler import read_answers
 from asyppo_jax.tasks.benchmarks import Benchmark, BenchmarkSettings, load_problems
-from asyppo_jax.tasks.prompts import Prompt, tokenize_problem
+from asyppo_jax.tasks.prompts import Prompt, has_date, missing_first_token, tokenize_problem
 from asyppo_jax.tasks.records import Record
 from asyppo_jax.tasks.rewards import RewardPool
 from asyppo_jax.tasks.rewards.functions import find_rewards
 from asyppo_jax.tasks.rewards.graders import has_answer
-from asyppo_jax.tasks.tokenizers import pad_token_id, stop_token_ids
 
 
 def evaluate_benchmark(
@@ -64,19 +63,16 @@ def evaluate_benchmark(
     prompts = [Prompt(tokenize_problem(r.problem, actor.tokenizer, prompt), r) for r in records]
     run_length = actor.config.sampling.max_completion_length
     length = s.max_completion_length or benchmark.max_completion_length or run_length
+    options = actor.options(s, length)
+    actor.report_length(prompts, length)
+    if sentence := missing_first_token(actor.tokenizer, prompt):
+        print(sentence, file=sys.stderr)
     settings_of_answers = _fingerprint(actor, benchmark, s, prompt, length, len(records))
+    if prompt.template == "chat" and has_date(actor.tokenizer):
+        settings_of_answers["date"] = prompt.date
     if benchmark.hub is None:  # the file of a user's own may change
         settings_of_answers["problems"] = _digest(records)
     file = AnswerFile(output, settings_of_answers)
-    stop_tokens = actor.config.sampling.stop_tokens
-    options = DecodingOptions(
-        **s.truncation(),
-        group_size=s.num_samples,
-        max_completion_length=length,
-        stop_ids=stop_token_ids(actor.tokenizer, actor.config.actor.path, stop_tokens),
-        pad_id=pad_token_id(actor.tokenizer),
-        slots=s.slots,
-    )
     started = time.perf_counter()
     num_before = _sample_missing(actor, prompts, options, benchmark, s, file)
     seconds = time.perf_counter() - started
