@@ -31,7 +31,7 @@ from asyppo_jax.tasks.benchmarks import (
     load_problems,
     own_benchmark,
 )
-from asyppo_jax.tasks.records import nearest_file
+from asyppo_jax.tasks.data_files import nearest_file
 from experiments.command_line import parse_flags, read_step, stop
 
 DEFAULT = BenchmarkSettings()
