@@ -15,7 +15,7 @@ from absl import app, flags, logging
 
 from asyppo_jax.config import Config, ConfigError, UserError
 from experiments.asyppo_study.settings import ACTORS, BASE_CONFIG, METHODS, PILOT_METHODS, TASKS
-from experiments.command_line import parse_flags, read_config_file, use_compile_cache
+from experiments.command_line import parse_flags, read_config_file, refuse_words, use_compile_cache
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The directory of the runs.")
 _TASKS = flags.DEFINE_list("tasks", list(TASKS), "Names of settings.TASKS.")
@@ -29,8 +29,7 @@ _SETTINGS = flags.DEFINE_multi_string("set", [], "section.field=number, for all 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     try:
-        if len(argv) > 1:
-            raise ConfigError(f"{argv[1]!r} is not a flag")
+        refuse_words(argv)
         if not _WORKDIR.value:
             raise ConfigError("--workdir=DIR is missing; the runs are written there")
         print(pilot(Path(_WORKDIR.value)))

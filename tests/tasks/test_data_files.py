@@ -37,7 +37,8 @@ def test_an_address_is_not_a_file():
 
 
 def test_damaged_pages_of_a_parquet_file_are_named(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow", reason="parquet files need the package pyarrow")
+    pytest.importorskip("pyarrow", reason="parquet files need the package pyarrow")
+    import pyarrow
     import pyarrow.parquet
 
     path = tmp_path / "data.parquet"
