@@ -151,6 +151,7 @@ def unknown_setting(name: str) -> str:
 
     A name without its section, all that some errors of a config file give, may be an earlier field.
     """
+    name = " ".join(name.split())
     for olds, new, _ in RENAMED:
         for old in olds:
             if name in (old, _split(old)[1]):

@@ -119,10 +119,10 @@ def load_params(path: str, config: ModelConfig, head: Head, bins: int = 0) -> Pa
         elif layer is None:
             leaves[entry.leaf] = _convert(read(), entry, name, file)
         elif layer < config.num_layers:
-            stack = leaves.setdefault(
-                entry.leaf, np.empty((config.num_layers, *entry.shape), np.float32)
-            )
-            stack[layer] = _convert(read(), entry, name, file)
+            array = _convert(read(), entry, name, file)  # first, because it checks the shape
+            if entry.leaf not in leaves:
+                leaves[entry.leaf] = np.empty((config.num_layers, *entry.shape), np.float32)
+            leaves[entry.leaf][layer] = array
         elif layer >= depth:
             raise ModelError(
                 f"{file}: unexpected tensor {name}, because config.json has {depth} layers; "
