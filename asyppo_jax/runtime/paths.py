@@ -77,7 +77,7 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns))
     # A ValueError of a name that the hub does not allow.
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"{name!r} is not a local directory, and downloading it from the hub failed "
             f"({reason}); check the name, or download it yourself and give the directory"

@@ -58,10 +58,11 @@ def load_tokenizer(path: str) -> Tokenizer:
             str(directory), local_files_only=is_directory, trust_remote_code=False
         )
     except Exception as error:  # the Rust library raises a bare Exception for a truncated file
+        reason = " ".join(str(error).split()) or type(error).__name__
         source = "directory" if is_directory else "hub name (there is no directory of that name)"
         raise ConfigError(
             f"no tokenizer can be loaded from the {source} {path!r} "
-            f"({str(error).splitlines()[0]}); set config.actor.path to one with tokenizer.json"
+            f"({reason:.200}); set config.actor.path to one with tokenizer.json"
         ) from error
 
 
