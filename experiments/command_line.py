@@ -72,15 +72,14 @@ def read_flags(argv: list[str], values: flags.FlagValues, program: str = "") -> 
     except flags.Error as error:
         help_of = f"{program} --help".lstrip()
         raise ConfigError(f"{_flag_reason(error)}; {help_of} lists the flags") from None
-    except _IN_A_CONFIG_FILE as error:
+    except Exception as error:  # whatever the code of a config file raises
         raise ConfigError(f"--config cannot be read: {_reason(error)}") from error
 
 
-# What a config file raises if it has a mistake, and what ml_collections raises for a wrong setting.
-_IN_A_CONFIG_FILE = (
-    *(AttributeError, KeyError, TypeError, ValueError, OSError),
-    *(SyntaxError, ImportError, NameError),
-)
+def refuse_words(argv: list[str]) -> None:
+    """Raises `ConfigError` if the arguments that are not flags have one after the program."""
+    if len(argv) > 1:
+        raise ConfigError(f"{argv[1]!r} is not a flag")
 
 
 # Python's and absl's messages for a value of a wrong type -> what the flag takes.
@@ -93,6 +92,10 @@ _KINDS = {
 
 def _flag_reason(error: flags.Error) -> str:
     """What absl found wrong, in one line; flags that must be given are listed."""
+    if "Error whilst parsing config file:" in str(error):  # with the whole traceback
+        lines = re.findall(r'File "(.+)", line (\d+), in get_config', str(error))
+        at = f"{lines[-1][0]}, line {lines[-1][1]}: " if lines else ""
+        return f"--config cannot be read: {at}{str(error).strip().splitlines()[-1]}"
     text = " ".join(str(error).split()).rstrip(".")
     for message, kind in _KINDS.items():
         if wrong := re.match(rf"flag (--[\w.]+)=(.*): {message}", text):
@@ -119,6 +122,7 @@ def _reason(error: Exception) -> str:
     """What ml_collections found wrong, in one line, after the line of the config file."""
     # KeyErrors and AttributeErrors of ml_collections have quotes and escaped newlines.
     text = " ".join(str(error).replace("\\n", " ").replace("\\", "").split())
+    text = text or type(error).__name__
     if missing := re.match(r"""["']*(?:Key ")?([\w.]+)["']""", text):
         text = unknown_setting(missing.group(1))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "get_config"]
@@ -134,7 +138,7 @@ def read_config(settings: Any) -> Config:
     if settings is None:
         raise ConfigError("--config=configs/NAME.py is missing; name a config file")
     try:
-        return from_config_dict(settings.to_dict())
+        return from_config_dict(_checked(settings).to_dict())
     except OSError as error:  # raised only when the flag's value is first used
         reason = " ".join(str(error).split())
         raise ConfigError(f"the file of --config cannot be loaded: {reason}") from error
@@ -149,16 +153,32 @@ def read_config_file(file: str, changes: Mapping[str, Any] | None = None) -> Con
     file = config_path(file)
     try:
         get_config = runpy.run_path(file)["get_config"]
-    except (OSError, KeyError) as error:
+    except Exception as error:  # whatever its code raises
         raise ConfigError(
-            f"{file} is not a config file with a get_config function: {error}"
+            f"{file} is not a config file with a get_config function: {_reason(error)}"
         ) from None
     try:
         settings = get_config()
-        settings.update_from_flattened_dict(dict(changes or {}))
-    except (AttributeError, KeyError, TypeError) as error:
+    except Exception as error:
+        raise ConfigError(f"{file} cannot be read: {_reason(error)}") from error
+    try:
+        _checked(settings).update_from_flattened_dict(dict(changes or {}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"a config file cannot be read: {_reason(error)}") from error
     return from_config_dict(settings)
+
+
+def _checked(settings: Any) -> Any:
+    """What `get_config` returned; raises `ConfigError` if those are no settings."""
+    # Any other test would hide the error of a missing file, which ml_collections raises here.
+    if not hasattr(settings, "to_dict"):
+        raise ConfigError(
+            f"get_config of the config file returns a {type(settings).__name__}; return "
+            "default_config() after changing its settings"
+        )
+    return settings
 
 
 def read_step(text: str) -> int | Literal["latest", "best"]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import app, flags
 
 from asyppo_jax.config import UserError
-from experiments.command_line import parse_flags
+from experiments.command_line import parse_flags, refuse_words
 
 _GGUF = flags.DEFINE_string("gguf", None, "The file to read.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The directory to write.", required=True)
@@ -22,10 +22,11 @@ _DTYPE = flags.DEFINE_enum(
 )
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
     # Without this, transformers prints advice to install PyTorch, which is not needed.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
+        refuse_words(argv)
         # Imported late, because it needs the package gguf, an extra.
         from asyppo_jax.models.formats.gguf import convert_gguf
 

@@ -21,6 +21,7 @@ from etils import epath
 
 from asyppo_jax.config import ConfigError, UserError
 from asyppo_jax.config.functions import names_a_module
+from asyppo_jax.config.ranges import check_range, range_of
 from asyppo_jax.tasks.benchmarks import (
     FILE_SOURCES,
     Benchmark,
@@ -31,7 +32,7 @@ from asyppo_jax.tasks.benchmarks import (
     load_problems,
     own_benchmark,
 )
-from asyppo_jax.tasks.records import nearest_file
+from asyppo_jax.tasks.data_files import nearest_file
 from experiments.command_line import parse_flags, read_step, stop
 
 DEFAULT = BenchmarkSettings()
@@ -196,7 +197,7 @@ def _benchmark(name: str, checkpoint: str) -> Benchmark:
 
 def _settings() -> BenchmarkSettings:
     template = _TEMPLATE.value
-    return BenchmarkSettings(
+    settings = BenchmarkSettings(
         num_samples=_num_samples(),
         temperature=_TEMPERATURE.value,
         top_k=_TOP_K.value,
@@ -212,6 +213,20 @@ def _settings() -> BenchmarkSettings:
         time_limit=_TIME_LIMIT.value,
         num_workers=_WORKERS.value,
     )
+    for field in dataclasses.fields(settings):
+        allowed, value = range_of(BenchmarkSettings, field.name), getattr(settings, field.name)
+        if allowed is not None and value is not None:
+            check_range(value, allowed, f"--{_FLAG_NAMES.get(field.name, field.name)}")
+    return settings
+
+
+# Settings whose flags have shorter names.
+_FLAG_NAMES = {
+    "num_samples": "samples",
+    "max_completion_length": "max_tokens",
+    "num_problems": "problems",
+    "num_workers": "workers",
+}
 
 
 def _num_samples() -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from asyppo_jax.config import ConfigError, UserError
-from experiments.command_line import parse_flags, read_step
+from experiments.command_line import parse_flags, read_step, refuse_words
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
 _OUTPUT = flags.DEFINE_string("output", None, "The directory to write.")
@@ -31,9 +31,10 @@ _BASE = flags.DEFINE_string(
 )
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # at INFO, Orbax logs what each of its threads does
     try:
+        refuse_words(argv)
         for name, value in (("workdir", _WORKDIR.value), ("output", _OUTPUT.value)):
             if not value:
                 raise ConfigError(f"--{name}=DIR is missing")

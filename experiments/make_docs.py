@@ -2,8 +2,8 @@
 
 docs/configs.md lists every setting, from the dataclasses and comments of `config/`.
 docs/api.md lists the names that `asyppo_jax` exports, by purpose, with signatures and docstrings. A
-test checks that both are up to date. The source files are parsed; only the list of names is
-imported.
+test checks that both are up to date. The source files are parsed; only the list of names and the
+table of ranges are imported.
 """
 
 import ast
@@ -14,6 +14,7 @@ import tokenize
 from pathlib import Path
 
 import asyppo_jax
+from asyppo_jax.config.ranges import RANGES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "asyppo_jax"
@@ -73,14 +74,15 @@ def _configs_page() -> str:
         "the command line change others: `--config.section.field=value`. An unknown name is an\n"
         "error. [P]: the paper states it; [S]: a summary of it does; [R]: ROLL's default; [D]: the"
         "\npaper is silent and this is our choice. Settings marked *may change* may differ when a\n"
-        "run is resumed.",
+        "run is resumed. A number outside of its allowed range is refused at the start; a square\n"
+        "bracket includes the end of the range, a round one does not.",
     ]
     run = classes.pop("Config")
     plain, sections = [], []
     for field in _fields(run):
         kind = ast.unparse(field.annotation)
         (sections if kind in classes else plain).append((field, kind))
-    blocks += ["## config", _table([field for field, _ in plain], comments)]
+    blocks += ["## config", _table([field for field, _ in plain], comments, _ranges(run, classes))]
     by_kind: dict[str, list[str]] = {}
     for field, kind in sections:
         by_kind.setdefault(kind, []).append(f"config.{_name(field)}")
@@ -88,7 +90,8 @@ def _configs_page() -> str:
         blocks.append("## " + ", ".join(names))
         if doc := ast.get_docstring(classes[kind]):
             blocks.append(doc)
-        blocks.append(_table(_with_inherited(classes[kind], classes), comments))
+        cls = classes[kind]
+        blocks.append(_table(_with_inherited(cls, classes), comments, _ranges(cls, classes)))
     blocks.append(
         "Where two sections share a table they share its defaults, except the critics' learning\n"
         "rate: `config.critic_optimizer.learning_rate` = 1e-5 [R]."
@@ -108,12 +111,22 @@ def _with_inherited(cls: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list
     return list((fields | {_name(field): field for field in _fields(cls)}).values())
 
 
+def _ranges(cls: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> dict[str, str]:
+    """What a class's fields and those of its bases may be, in words."""
+    ranges = {}
+    for base in cls.bases:
+        ranges |= _ranges(classes[ast.unparse(base)], classes)
+    return ranges | {name: str(allowed) for name, allowed in RANGES.get(cls.name, {}).items()}
+
+
 def _name(field: ast.AnnAssign) -> str:
     return ast.unparse(field.target)
 
 
-def _table(fields: list[ast.AnnAssign], comments: dict[int, tuple[str, bool]]) -> str:
-    lines = ["| field | type | default | |", "|---|---|---|---|"]
+def _table(
+    fields: list[ast.AnnAssign], comments: dict[int, tuple[str, bool]], ranges: dict[str, str]
+) -> str:
+    lines = ["| field | type | default | allowed | |", "|---|---|---|---|---|"]
     for field in fields:
         kind, comment = ast.unparse(field.annotation), _comment_of(field, comments)
         if kind.startswith("MayChange["):
@@ -123,6 +136,7 @@ def _table(fields: list[ast.AnnAssign], comments: dict[int, tuple[str, bool]]) -
             f"`{_name(field)}`",
             f"`{kind}`",
             f"`{ast.unparse(field.value)}`" if field.value else "",
+            f"`{ranges[_name(field)]}`" if _name(field) in ranges else "",
             comment,
         ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

@@ -21,7 +21,7 @@ from etils import epath
 
 from asyppo_jax.config import Config, ConfigError, RewardConfig, UserError
 from asyppo_jax.config.functions import names_a_module
-from experiments.command_line import parse_flags, read_step, stop, use_compile_cache
+from experiments.command_line import parse_flags, read_step, refuse_words, stop, use_compile_cache
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
 _STEP = flags.DEFINE_string("step", "latest", "The checkpoint: a step, latest, or best.")
@@ -46,8 +46,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print the results as one line of JSON 
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # at INFO, Orbax logs what each of its threads does
     try:
-        if len(argv) > 1:
-            raise ConfigError(f"{argv[1]!r} is not a flag")
+        refuse_words(argv)
         if not _WORKDIR.value:
             raise ConfigError("--workdir=RUN is missing; give the directory of a run")
         use_compile_cache(None)

@@ -1,8 +1,9 @@
-"""Settings that cannot work together: found before anything is loaded."""
+"""Settings that cannot work, alone or together: found before anything is loaded."""
 
 import math
 
 from asyppo_jax.config.errors import ConfigError
+from asyppo_jax.config.ranges import check_fields
 from asyppo_jax.config.settings import (
     AlgorithmConfig,
     BatchingConfig,
@@ -10,34 +11,17 @@ from asyppo_jax.config.settings import (
     MeshConfig,
     OptimizerConfig,
     SamplingConfig,
-    Truncation,
 )
 from asyppo_jax.config.value_checks import check_values
 
 
 def check_config(config: Config) -> None:
     """Raises `ConfigError` on sizes and fractions that cannot work; names field and fix."""
+    check_fields(config, "config.")
+    _ = config.prompt.day  # raises if it is no date
     algorithm, sampling, batching = config.algorithm, config.sampling, config.batching
-    for name in ("advantage_mask_fraction", "entropy_mask_fraction"):
-        value = getattr(algorithm, name)
-        if not 0 <= value < 1:
-            raise ConfigError(f"config.algorithm.{name} is {value}; it must be in [0, 1)")
-    for name in ("gamma", "gae_lambda"):
-        value = getattr(algorithm, name)
-        if not 0 <= value <= 1:
-            raise ConfigError(f"config.algorithm.{name} is {value}; it must be in [0, 1]")
-    for name in ("kl_coef", "positive_nll_coef"):
-        value = getattr(algorithm, name)
-        if not 0 <= value < math.inf:
-            raise ConfigError(
-                f"config.algorithm.{name} is {value}; it must be 0 (off) or a positive number"
-            )
-    check_truncation("config.sampling.", sampling)
-    check_truncation("config.evaluation.", config.evaluation)
     _check_sampling(sampling)
     critics, group = algorithm.num_critics, sampling.group_size
-    if critics < 0:
-        raise ConfigError(f"config.algorithm.num_critics is {critics}; it must be 0 or more")
     if critics == 0 and algorithm.advantages == "gae":
         raise ConfigError(
             "config.algorithm.advantages is 'gae', which needs the values of critics, but "
@@ -66,11 +50,6 @@ def check_config(config: Config) -> None:
         _check_critic_microbatch(batching, critics)
     if batching.rows_per_prompt != 1:
         _check_rows_per_prompt(batching, group, critics)
-    for name in ("actor", "critic"):
-        if (unroll := getattr(config, name).unroll) < 0:
-            raise ConfigError(
-                f"config.{name}.unroll is {unroll}; it is a number of layers, or 0 for all"
-            )
 
 
 def _check_estimator(algorithm: AlgorithmConfig) -> None:
@@ -108,25 +87,10 @@ def _check_actor_loss(algorithm: AlgorithmConfig, sampling: SamplingConfig) -> N
             "zero_spread_groups to 'drop'"
         )
     longest, buffer = sampling.max_completion_length, algorithm.overlong_buffer
-    if not 0 <= buffer <= longest:
+    if buffer > longest:
         raise ConfigError(
-            f"config.algorithm.overlong_buffer is {buffer}; it must be between 0 (off) and "
-            f"config.sampling.max_completion_length = {longest}"
-        )
-    if not 0 < algorithm.overlong_penalty <= 1:
-        raise ConfigError(
-            f"config.algorithm.overlong_penalty is {algorithm.overlong_penalty}; it must be in "
-            "(0, 1]; config.algorithm.overlong_buffer = 0 turns it off"
-        )
-    for name in ("clip_eps_low", "clip_eps_high"):
-        if not getattr(algorithm, name) >= 0:
-            raise ConfigError(
-                f"config.algorithm.{name} is {getattr(algorithm, name)}; it must be 0 or more"
-            )
-    if algorithm.dual_clip != 0 and not algorithm.dual_clip > 1:
-        raise ConfigError(
-            f"config.algorithm.dual_clip is {algorithm.dual_clip}; it bounds the ratio from above "
-            "1, so it must be more than 1, or 0 for off"
+            f"config.algorithm.overlong_buffer is {buffer}; it must be at most "
+            f"config.sampling.max_completion_length = {longest}, or 0 (off)"
         )
 
 
@@ -142,10 +106,6 @@ def _check_schedule(where: str, optimizer: OptimizerConfig) -> None:
         raise ConfigError(
             f"{where}.decay_steps is {steps}; with {where}.schedule = {schedule!r} it must be 1 or "
             "more optimizer updates"
-        )
-    if not 0 <= optimizer.final_fraction <= 1:
-        raise ConfigError(
-            f"{where}.final_fraction is {optimizer.final_fraction}; it must be in [0, 1]"
         )
 
 
@@ -179,33 +139,19 @@ def _check_critic_microbatch(batching: BatchingConfig, critics: int) -> None:
     _check_divides(f"{part} (for each critic)", size, f"a critic's share of {total}", share)
 
 
-def check_truncation(where: str, section: Truncation) -> None:
-    """Raises `ConfigError` on an option out of range; `where` is put before its name."""
-    if not section.temperature >= 0:
-        raise ConfigError(
-            f"{where}temperature is {section.temperature}; it must be 0 (greedy) or more"
-        )
-    if section.top_k < 0:
-        raise ConfigError(f"{where}top_k is {section.top_k}; it must be 1 or more, or 0 for all")
-    if not 0 < section.top_p <= 1:
-        raise ConfigError(f"{where}top_p is {section.top_p}; it must be in (0, 1]")
-    if not 0 <= section.min_p <= 1:
-        raise ConfigError(f"{where}min_p is {section.min_p}; it must be in [0, 1]")
-
-
 def _check_sampling(sampling: SamplingConfig) -> None:
     batch = sampling.num_prompts * sampling.group_size
-    if not 0 <= sampling.slots <= batch:
+    if sampling.slots > batch:
         raise ConfigError(
-            f"config.sampling.slots is {sampling.slots}; it must be between 0 (all) and the batch, "
-            f"num_prompts * group_size = {batch}"
+            f"config.sampling.slots is {sampling.slots}; it must be at most the batch, "
+            f"num_prompts * group_size = {batch}, or 0 (all)"
         )
     total = "config.sampling.num_prompts"
     _check_divides("config.sampling.chunks", sampling.chunks, total, sampling.num_prompts)
 
 
 def _check_divides(part: str, part_size: int, total: str, total_size: int) -> None:
-    if part_size < 1 or total_size % part_size:
+    if total_size % part_size:
         raise ConfigError(
             f"{part} is {part_size}, which does not divide {total} = {total_size}; "
             f"choose a divisor of {total_size}"

@@ -25,3 +25,7 @@ def did_you_mean(name: str, names: Iterable[str], otherwise: str) -> str:
 
 class ConfigError(UserError, ValueError):
     """A setting that cannot work; the message names the field and how to fix it."""
+
+
+class ModelError(UserError, ValueError):
+    """A model cannot be used; the message names the file or field and how to fix it."""

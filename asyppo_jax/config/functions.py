@@ -21,9 +21,12 @@ def named_function(name: str, setting: str, builtin: str = "") -> Callable[..., 
         raise ConfigError(f'{wrong}; give {builtin and f"{builtin} or "}"module:function"')
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # whatever a module of the user's raises
+        reason = " ".join(str(error).split())
+        if not isinstance(error, ImportError):
+            reason = f"{type(error).__name__}: {reason}"
         raise ConfigError(
-            f"{wrong}, but its module cannot be imported ({error}); "
+            f"{wrong}, but its module cannot be imported ({reason}); "
             "correct the name, or add the module's directory to PYTHONPATH"
         ) from error
     function = getattr(module, function_name, None)

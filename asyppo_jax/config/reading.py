@@ -5,7 +5,7 @@ import difflib
 import types
 import typing
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 from ml_collections import ConfigDict, config_dict
 
@@ -93,7 +93,7 @@ def from_config_dict(values: Settings) -> Config:
     return config
 
 
-def from_dict(values: dict[str, Any]) -> Config:
+def from_dict(values: Any) -> Config:
     """The config of a run from its `config.json`: `dataclasses.asdict`, with lists for tuples.
 
     A missing field has its default. Names of earlier versions (`RENAMED`) are understood. Raises
@@ -102,19 +102,31 @@ def from_dict(values: dict[str, Any]) -> Config:
     return from_config_dict(_with_new_names(values))
 
 
-def _with_new_names(values: dict[str, Any]) -> dict[str, Any]:
+def _with_new_names(values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ConfigError(f"settings are sections by name, not {values!r:.40}")
     values = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
     for old, new, convert in RENAMED:
         olds = [_split(name) for name in old]
-        if all(field in values.get(section, {}) for section, field in olds):
+        if all(field in _section(values, section) for section, field in olds):
             section, field = _split(new)
-            given = [values[section].pop(field) for section, field in olds]
-            values[section].setdefault(field, convert(*given))
-    algorithm = values.get("algorithm", {})
+            given = [values[s].pop(f) for s, f in olds]
+            try:
+                values[section].setdefault(field, convert(*given))
+            except (KeyError, TypeError, ValueError) as error:
+                text = f"config.{old[0]} is {given[0]!r}, which is none of its values"
+                raise ConfigError(text) from error
+    algorithm = _section(values, "algorithm")
     # Before estimators had names, a run without critics was GRPO.
     if "advantages" not in algorithm and algorithm.get("num_critics") == 0:
-        values["algorithm"]["advantages"] = "grpo"
+        algorithm["advantages"] = "grpo"
     return values
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section, empty if it is missing or (in a damaged file) something else."""
+    section = values.get(name)
+    return section if isinstance(section, dict) else {}
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -139,6 +151,7 @@ def unknown_setting(name: str) -> str:
 
     A name without its section, all that some errors of a config file give, may be an earlier field.
     """
+    name = " ".join(name.split())
     for olds, new, _ in RENAMED:
         for old in olds:
             if name in (old, _split(old)[1]):
@@ -185,11 +198,9 @@ def _from_config_dict(cls: type, values: ConfigDict | dict[str, Any], where: str
             continue
         value = values[name]
         if dataclasses.is_dataclass(hint):
-            section = typing.cast("ConfigDict | dict[str, Any]", value)
-            value = _from_config_dict(typing.cast(type, hint), section, f"{where}.{name}")
-        elif typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
-            allowed = ", ".join(repr(a) for a in typing.get_args(hint))
-            raise ConfigError(f"{where}.{name} is {value!r}; choose one of {allowed}")
+            if not isinstance(value, ConfigDict | dict):
+                raise ConfigError(f"{where}.{name} is {value!r}; it is a section of settings")
+            value = _from_config_dict(typing.cast(type, hint), value, f"{where}.{name}")
         arguments[name] = tuple(value) if isinstance(value, list) else value
     return cls(**arguments)
 

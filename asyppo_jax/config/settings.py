@@ -6,10 +6,12 @@ states it (arXiv 2510.01656), [S] a summary of the paper states it, [R] it is th
 the framework of the authors, [D] the paper is silent and this is our choice.
 """
 
+import datetime
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from asyppo_jax.config.algorithm_settings import AlgorithmConfig
+from asyppo_jax.config.errors import ConfigError
 from asyppo_jax.config.value_settings import ValueConfig
 
 T = TypeVar("T")
@@ -87,6 +89,19 @@ class PromptConfig:
         "Please reason step by step, and put your final answer within \\boxed{}."  # [P]
     )
     max_length: int = 512  # P, tokens; longer prompts are left out and reported at the start
+    # Today, for chat templates that write a date (Llama 3's own default). It is fixed, because
+    # prompts would change overnight.
+    date: str = "2024-07-26"
+
+    @property
+    def day(self) -> datetime.date:
+        """`date`; raises `ConfigError` if it is none."""
+        try:
+            return datetime.date.fromisoformat(self.date)
+        except ValueError as error:
+            raise ConfigError(
+                f"config.prompt.date is {self.date!r}; write it as YYYY-MM-DD"
+            ) from error
 
 
 @dataclass(frozen=True)

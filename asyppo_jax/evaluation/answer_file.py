@@ -8,7 +8,7 @@ and new answers could not be combined.
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 from etils import epath
 
@@ -62,7 +62,12 @@ class AnswerFile:
         file = self._directory / "settings.json"
         now = json.loads(json.dumps(settings))
         if self._path.is_file() and file.is_file():
-            before = json.loads(file.read_text())
+            try:
+                before = dict(json.loads(file.read_text()))
+            except (ValueError, TypeError) as error:
+                raise AnswerFileError(
+                    f"{file} is damaged ({error}); remove it and answers.jsonl to start again"
+                ) from error
             for name in sorted(before.keys() | now.keys()):
                 if before.get(name) != now.get(name):
                     raise AnswerFileError(
@@ -80,12 +85,17 @@ class AnswerFile:
             if not line.endswith(b"\n"):
                 break  # cut off by a kill; only the last line can be
             try:
-                answers.append(json.loads(line))
-            except ValueError as error:
+                answer = json.loads(line)
+            except (ValueError, RecursionError) as error:
                 raise AnswerFileError(
                     f"{self._path}, line {number}, is not JSON ({error}); remove the file to "
                     "start again"
                 ) from error
+            if not _is_answer(answer):
+                raise AnswerFileError(
+                    f"{self._path}, line {number}, is not an answer; remove the file to start again"
+                )
+            answers.append(answer)
         return answers
 
     def rewrite(self, answers: Sequence[Answer]) -> None:
@@ -107,6 +117,27 @@ class AnswerFile:
         path = self._directory / "summary.json"
         write_whole(path, (json.dumps(summary, indent=2) + "\n").encode())
         return path
+
+
+_FIELDS = {
+    "index": int,
+    "sample": int,
+    "problem": str,
+    "answer": str,
+    "completion": str,
+    "verdict": str,
+    "score": int | float,
+    "truncated": bool,
+    "length": int,
+}
+
+
+def _is_answer(value: Any) -> bool:
+    return isinstance(value, dict) and (
+        all(isinstance(value.get(name), kind) for name, kind in _FIELDS.items())
+        and value["verdict"] in get_args(Verdict)
+        and 0 <= value["score"] <= 1
+    )
 
 
 def _lines(answers: Sequence[Answer]) -> bytes:

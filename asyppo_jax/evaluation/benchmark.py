@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from asyppo_jax.config import ConfigError, PromptConfig, RewardConfig
-from asyppo_jax.config.checks import check_truncation
+from asyppo_jax.config.ranges import check_fields
 from asyppo_jax.evaluation.answer_file import Answer, AnswerFile, Verdict
 from asyppo_jax.evaluation.statistics import (
     average_at_k,
@@ -31,13 +31,11 @@ from asyppo_jax.sampling import DecodingOptions
 from asyppo_jax.sampling.loaded import LoadedActor
 from asyppo_jax.sampling.sampler import read_answers
 from asyppo_jax.tasks.benchmarks import Benchmark, BenchmarkSettings, load_problems
-from asyppo_jax.tasks.prompts import Prompt, tokenize_problem
+from asyppo_jax.tasks.prompts import Prompt, has_date, missing_first_token, tokenize_problem
 from asyppo_jax.tasks.records import Record
 from asyppo_jax.tasks.rewards import RewardPool
 from asyppo_jax.tasks.rewards.functions import find_rewards
 from asyppo_jax.tasks.rewards.graders import has_answer
-from asyppo_jax.tasks.rewards.pool import check_limits
-from asyppo_jax.tasks.tokenizers import pad_token_id, stop_token_ids
 
 
 def evaluate_benchmark(
@@ -65,19 +63,16 @@ def evaluate_benchmark(
     prompts = [Prompt(tokenize_problem(r.problem, actor.tokenizer, prompt), r) for r in records]
     run_length = actor.config.sampling.max_completion_length
     length = s.max_completion_length or benchmark.max_completion_length or run_length
+    options = actor.options(s, length)
+    actor.report_length(prompts, length)
+    if sentence := missing_first_token(actor.tokenizer, prompt):
+        print(sentence, file=sys.stderr)
     settings_of_answers = _fingerprint(actor, benchmark, s, prompt, length, len(records))
+    if prompt.template == "chat" and has_date(actor.tokenizer):
+        settings_of_answers["date"] = prompt.date
     if benchmark.hub is None:  # the file of a user's own may change
         settings_of_answers["problems"] = _digest(records)
     file = AnswerFile(output, settings_of_answers)
-    stop_tokens = actor.config.sampling.stop_tokens
-    options = DecodingOptions(
-        **s.truncation(),
-        group_size=s.num_samples,
-        max_completion_length=length,
-        stop_ids=stop_token_ids(actor.tokenizer, actor.config.actor.path, stop_tokens),
-        pad_id=pad_token_id(actor.tokenizer),
-        slots=s.slots,
-    )
     started = time.perf_counter()
     num_before = _sample_missing(actor, prompts, options, benchmark, s, file)
     seconds = time.perf_counter() - started
@@ -93,11 +88,7 @@ def evaluate_benchmark(
 
 
 def _check(s: BenchmarkSettings, actor: LoadedActor) -> None:
-    for name in ("num_samples", "batch_size", "max_completion_length", "num_problems"):
-        value = getattr(s, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}; it must be 1 or more")
-    check_truncation("", s)
+    check_fields(s)
     if s.temperature == 0 and s.num_samples > 1:
         raise ConfigError(
             f"num_samples is {s.num_samples} at temperature 0, where all answers are the same; "
@@ -108,9 +99,7 @@ def _check(s: BenchmarkSettings, actor: LoadedActor) -> None:
         raise ConfigError(
             f"batch_size is {s.batch_size}; make it a multiple of the data axis, {data} devices"
         )
-    if s.slots and (
-        s.slots < 0 or s.slots % s.num_samples or s.batch_size * s.num_samples % s.slots
-    ):
+    if s.slots and (s.slots % s.num_samples or s.batch_size * s.num_samples % s.slots):
         raise ConfigError(
             f"slots is {s.slots}; make it a multiple of num_samples = {s.num_samples} that divides "
             f"batch_size * num_samples = {s.batch_size * s.num_samples}"
@@ -122,7 +111,7 @@ def _check(s: BenchmarkSettings, actor: LoadedActor) -> None:
 def check_grader(benchmark: Benchmark, s: BenchmarkSettings, setting: str = "the grader") -> None:
     """Raises `ConfigError` if the benchmark's graders cannot be used; `setting` is their name."""
     config = _reward_config(benchmark, s)
-    check_limits(config)
+    check_fields(config, "config.reward.")
     find_rewards(config, setting=setting)
 
 

@@ -21,7 +21,7 @@ from asyppo_jax.sampling.sampler import Sampler, training_options
 from asyppo_jax.sampling.stops import cut_at_stop_string
 from asyppo_jax.tasks.prompts import Prompt
 from asyppo_jax.tasks.rewards import RewardPool
-from asyppo_jax.tasks.tokenizers import pad_token_id, stop_token_ids
+from asyppo_jax.tasks.tokenizers import special_ids
 from asyppo_jax.types import Rollout
 
 FRACTIONS = (0.0, 0.15, 0.3, 0.5, 0.7, 0.9)
@@ -134,8 +134,9 @@ def _check(
 def _sampler(actor: LoadedActor, samples: int, longest: int) -> Sampler:
     """The training sampler with `samples` completions per prompt of up to `longest` tokens."""
     config, tokenizer = actor.config, actor.tokenizer
-    stop_ids = stop_token_ids(tokenizer, config.actor.path, config.sampling.stop_tokens)
-    options = training_options(config, stop_ids, pad_token_id(tokenizer))
+    rows = actor.networks.actor.config.vocab_size
+    ids = special_ids(tokenizer, config.actor.path, config.sampling.stop_tokens, rows)
+    options = training_options(config, *ids)
     return actor.sampler(replace(options, group_size=samples, slots=0), longest)
 
 

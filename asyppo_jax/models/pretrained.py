@@ -30,6 +30,8 @@ from asyppo_jax.models.formats.huggingface import (
 from asyppo_jax.ops.value_heads import ValueHead
 from asyppo_jax.types import Params
 
+_KERNELS = {"splash": ("tpu",), "cudnn": ("gpu", "cuda")}  # attention backend -> where it runs
+
 
 def critic_source(config: Config) -> NetworkConfig:
     """The critics' settings, with the actor's path and architecture where they name none."""
@@ -106,6 +108,11 @@ def _attention(source: NetworkConfig, platform: str, batching: BatchingConfig) -
             "attention='splash' cannot let several completions of a row see one prompt, which "
             "config.batching.packing with rows_per_prompt > 1 needs; set attention to 'auto' or "
             "'xla', or use only one of the two"
+        )
+    if platform not in (platforms := _KERNELS.get(attention, (platform,))):
+        raise ConfigError(
+            f"attention={attention!r} is a kernel for {platforms[0]}, but this is a {platform}; "
+            "set config.actor.attention and config.critic.attention to 'auto' or 'xla'"
         )
     if attention == "cudnn" and (batching.packing or shared):
         return "cudnn_packed"

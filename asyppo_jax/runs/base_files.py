@@ -10,10 +10,10 @@ from etils import epath
 
 from asyppo_jax.config import Config, NetworkConfig
 from asyppo_jax.models.config import ModelError
-from asyppo_jax.models.formats.huggingface import resolve_directory
 from asyppo_jax.models.pretrained import critic_source
 from asyppo_jax.runs.checkpoint import has_trained
 from asyppo_jax.runtime.multi_host import is_first
+from asyppo_jax.runtime.paths import resolve_directory
 
 _SUFFIXES = (".json", ".jinja", ".txt", ".model")
 _INDEX = ".index.json"  # maps weights to files; not needed without the weights
@@ -36,7 +36,8 @@ def keep_base_files(config: Config, workdir: str) -> None:
         copy.mkdir(parents=True, exist_ok=True)
         base = epath.Path(resolve_directory(source.path))
         for file in base.iterdir():
-            if file.suffix in _SUFFIXES and not file.name.endswith(_INDEX):
+            is_wanted = file.suffix in _SUFFIXES and not file.name.endswith(_INDEX)
+            if is_wanted and file.is_file():  # a link may lead nowhere
                 (copy / file.name).write_bytes(file.read_bytes())
         # Written last, because it marks the copy as complete.
         model_config = epath.Path(source.architecture or base / "config.json")

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,11 @@ import numpy as np
 from etils import epath
 
 from asyppo_jax.config import Config, UserError
-from asyppo_jax.models.formats.huggingface import resolve_directory, save_params
+from asyppo_jax.models.formats.huggingface import save_params
 from asyppo_jax.runs.checkpoint import is_run, read_settings
 from asyppo_jax.runs.load import Dtype, Step, load_actor, load_critics
 from asyppo_jax.runs.model_card import actor_card, critic_card
-from asyppo_jax.runtime.paths import absolute, in_bucket
+from asyppo_jax.runtime.paths import absolute, in_bucket, resolve_directory
 from asyppo_jax.sampling.loaded import LoadedActor
 from asyppo_jax.tasks.tokenizers import stop_token_ids
 
@@ -38,7 +40,8 @@ def export_run(
 
     Each has weights, tokenizer, model card and plot. The actor becomes a `…ForCausalLM`, a critic a
     `…ForTokenClassification` with one label, the value. `dtype` is the dtype of the weights on
-    disk; float32 is lossless.
+    disk; float32 is lossless. The files are written to a directory beside `output`, which is
+    renamed when it is complete.
 
     Raises:
         ExportError: `workdir` is not a run, or `output` is not empty or is in a bucket.
@@ -51,8 +54,22 @@ def export_run(
     if in_bucket(output):
         raise ExportError(f"{output} is in a bucket; export to a local directory and copy it")
     out = Path(output)
-    if out.exists() and any(out.iterdir()):
-        raise ExportError(f"{output} is not empty; set another --output")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = "is not empty" if out.is_dir() else "is a file"
+        raise ExportError(f"{output} {what}; set another --output")
+    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+    try:
+        names = _write_networks(workdir, partial, step=step, dtype=dtype, base=base)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [out / name for name in names]
+
+
+def _write_networks(
+    workdir: str, out: Path, *, step: Step, dtype: Dtype, base: str | None
+) -> list[str]:
+    """Writes all networks of a run to a new directory; returns the names of theirs."""
     actor = load_actor(workdir, step=step, base=base)
     assert actor.step is not None  # it is a run's
     # The settings as the run has them; those of `actor` may name a copy of the base model.
@@ -76,7 +93,7 @@ def export_run(
                 _add_to_config(directories[-1], {"value_anchor": config.value.anchor})
             if reference := config.value.reference_answer:
                 _add_to_config(directories[-1], {"value_reference_answer": reference})
-    return directories
+    return [directory.name for directory in directories]
 
 
 def _add_to_config(directory: Path, fields: dict[str, Any]) -> None:

@@ -23,7 +23,6 @@ from asyppo_jax.models.formats.huggingface import (
     load_reference_answer,
     load_value_anchor,
     load_value_head,
-    resolve_directory,
 )
 from asyppo_jax.models.pretrained import (
     critic_source,
@@ -40,9 +39,10 @@ from asyppo_jax.runs.checkpoint import (
     read_settings,
     restore_parts,
 )
+from asyppo_jax.runtime.paths import resolve_directory
 from asyppo_jax.runtime.sharding import make_mesh, param_shardings, placed, put
 from asyppo_jax.sampling.loaded import LoadedActor, LoadedCritics
-from asyppo_jax.tasks.tokenizers import Tokenizer, load_tokenizer
+from asyppo_jax.tasks.tokenizers import Tokenizer, check_rows, load_tokenizer
 from asyppo_jax.types import Params
 
 Step = int | Literal["latest", "best"]
@@ -79,6 +79,7 @@ def load_actor(
     without_critics = dataclasses.replace(config.algorithm, num_critics=0)
     networks = load_networks(dataclasses.replace(config, algorithm=without_critics))
     tokenizer = load_tokenizer(source.path)
+    check_rows(tokenizer, networks.actor.config.vocab_size, source.path)
     boxed = actor_shapes(networks.actor)
     if run_step is None:
         config = dataclasses.replace(config, prompt=_plain_prompt(tokenizer))

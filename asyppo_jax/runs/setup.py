@@ -22,9 +22,10 @@ from asyppo_jax.algorithm.offload import (
 from asyppo_jax.algorithm.policy_losses import PolicyLoss, check_loss, resolve_loss
 from asyppo_jax.algorithm.state import PROGRAMS_KEPT, programs_config, state_shardings
 from asyppo_jax.config import Config, Settings, from_config_dict
-from asyppo_jax.config.checks import check_divides_data_axis
+from asyppo_jax.config.checks import check_config, check_divides_data_axis
 from asyppo_jax.config.functions import function_name
 from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.models.config import beyond_positions
 from asyppo_jax.models.pretrained import (
     critic_source,
     has_value_head,
@@ -42,15 +43,14 @@ from asyppo_jax.sampling.sampler import (
     make_sampler,
     training_options,
 )
-from asyppo_jax.tasks.prompts import Prompt, make_prompts
+from asyppo_jax.tasks.prompts import Prompt, make_prompts, missing_first_token
 from asyppo_jax.tasks.records import load_records
 from asyppo_jax.tasks.references import check_references
 from asyppo_jax.tasks.rewards.functions import reward_functions
 from asyppo_jax.tasks.tokenizers import (
     check_same_vocabulary,
     load_tokenizer,
-    pad_token_id,
-    stop_token_ids,
+    special_ids,
 )
 from asyppo_jax.types import Params, Rollout, TrainState
 
@@ -82,8 +82,8 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
     tokenizer = load_tokenizer(config.actor.path)
     if networks.critic is not None and critic_source(config).path != config.actor.path:
         check_same_vocabulary(tokenizer, load_tokenizer(config.critic.path))
-    stop_ids = stop_token_ids(tokenizer, config.actor.path, config.sampling.stop_tokens)
-    pad_id = pad_token_id(tokenizer)
+    rows, stop_tokens = networks.actor.config.vocab_size, config.sampling.stop_tokens
+    stop_ids, pad_id = special_ids(tokenizer, config.actor.path, stop_tokens, rows)
     train_records, eval_records = load_records(config.train_data), load_records(config.eval_data)
     train_prompts, train_report = make_prompts(
         train_records, tokenizer, config.prompt, config.value
@@ -98,6 +98,9 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
         stop_strings=config.sampling.stop_strings,
         reference_length=config.reference_length,
     )
+    for sentence in (missing_first_token(tokenizer, config.prompt), *_too_long(config, networks)):
+        if sentence:
+            print_once(sentence)
     print_once(f"training problems: {train_report.summary()}")
     print_once(f"held-out problems: {eval_report.summary()}")
     if "math" in config.reward.function.split(","):
@@ -116,6 +119,16 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
         train_step=_train_step(networks, config, mesh, loss),
         init_heads=_init_heads(networks, config, mesh),
     )
+
+
+def _too_long(config: Config, networks: Networks) -> list[str]:
+    """A sentence for each network whose sequences may be longer than it was trained on."""
+    length = config.prompt.max_length + config.sampling.max_completion_length
+    sentences = [beyond_positions(networks.actor.config, length, "actor")]
+    if networks.critic is not None:
+        length += config.reference_length
+        sentences.append(beyond_positions(networks.critic.config, length, "critics"))
+    return sentences
 
 
 def _train_step(
@@ -179,7 +192,10 @@ def with_functions(config: Config | Settings, loss: Any, reward: Any, workdir: s
     Raises:
         ConfigError: the loss does not fit, a reward is no function, or the critics do not fit.
     """
-    config = config if isinstance(config, Config) else from_config_dict(config)
+    if isinstance(config, Config):
+        check_config(config)
+    else:
+        config = from_config_dict(config)
     config = with_warm_start(config, workdir)
     if loss is None:
         resolve_loss(config.algorithm)

@@ -14,6 +14,7 @@ from pathlib import Path
 from etils import epath
 
 from asyppo_jax.config import ConfigError
+from asyppo_jax.config.errors import ModelError
 
 
 def in_bucket(path: epath.PathLike) -> bool:
@@ -49,6 +50,38 @@ def local_directory(path: str) -> Path:
     if in_bucket(path) and epath.Path(path).is_dir():
         return Path(_copy_of(path).name)
     return Path(path)
+
+
+def resolve_directory(path: str) -> Path:
+    """The local directory of a model; a model given by its hub name is downloaded to the hub cache.
+
+    Raises:
+        ModelError: `path` is not a directory, and the hub has no such repository or is offline.
+    """
+    directory = local_directory(path)
+    if directory.is_dir() and path:
+        return directory
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
+    if looks_local:
+        raise ModelError(f"model directory {path!r} does not exist; give a directory or a hub name")
+    return _download(path)
+
+
+@functools.cache
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    # A ValueError of a name that the hub does not allow.
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{name!r} is not a local directory, and downloading it from the hub failed "
+            f"({reason}); check the name, or download it yourself and give the directory"
+        ) from error
 
 
 @functools.cache

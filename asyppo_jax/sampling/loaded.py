@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,14 +15,16 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from asyppo_jax.config import Config, ConfigError, PromptConfig, Truncation
-from asyppo_jax.config.checks import check_truncation
 from asyppo_jax.config.errors import did_you_mean
+from asyppo_jax.config.ranges import check_fields
 from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.models.config import beyond_positions
 from asyppo_jax.sampling import DecodingOptions
 from asyppo_jax.sampling.sampler import Sampler, make_sampler, read_answers
+from asyppo_jax.tasks.benchmarks import BenchmarkSettings
 from asyppo_jax.tasks.prompts import Prompt, tokenize_problem
 from asyppo_jax.tasks.records import Record
-from asyppo_jax.tasks.tokenizers import Tokenizer, pad_token_id, stop_token_ids
+from asyppo_jax.tasks.tokenizers import Tokenizer, special_ids
 from asyppo_jax.types import Params
 
 _SHORTEST_PROMPT = 32  # prompts are padded to this times a power of 2: few lengths to compile
@@ -89,21 +92,21 @@ class LoadedActor:
             raise ConfigError(f"problems is one text; give a list of texts: [{problems[:40]!r}]")
         _check_names(truncation)
         chosen = Truncation(**cast(Any, truncation))
-        check_truncation("", chosen)
+        settings = BenchmarkSettings(
+            num_samples=num_samples,
+            max_completion_length=max_completion_length,
+            seed=seed,
+            **chosen.truncation(),
+        )
+        check_fields(settings)
         prompt = self.config.prompt if prompt is None else prompt
         prompts = [
             Prompt(tokenize_problem(p, self.tokenizer, prompt), Record(p, "")) for p in problems
         ]
         if not prompts:
             return []
-        stop_tokens = self.config.sampling.stop_tokens
-        options = DecodingOptions(
-            **chosen.truncation(),
-            group_size=num_samples,
-            max_completion_length=max_completion_length,
-            stop_ids=stop_token_ids(self.tokenizer, self.config.actor.path, stop_tokens),
-            pad_id=pad_token_id(self.tokenizer),
-        )
+        options = self.options(settings, max_completion_length)
+        self.report_length(prompts, max_completion_length)
         # Prompts are sharded over the mesh, so their number must be a multiple of its data axis.
         padded = prompts + [prompts[-1]] * (-len(prompts) % self.mesh.shape["data"])
         sampler = self.sampler(options, max(len(p.tokens) for p in prompts))
@@ -111,6 +114,30 @@ class LoadedActor:
             rollout = sampler(self.params, padded, jax.random.key(seed), self.mesh)
             texts = read_answers(rollout, padded, sampler).completions
         return [texts[i * num_samples :][:num_samples] for i in range(len(problems))]
+
+    def options(self, settings: BenchmarkSettings, length: int) -> DecodingOptions:
+        """How answers of up to `length` tokens are drawn, with this model's end tokens.
+
+        Raises:
+            ConfigError: the model has no end token, or one without a row in its embedding.
+        """
+        rows, stop_tokens = self.networks.actor.config.vocab_size, self.config.sampling.stop_tokens
+        path = self.config.actor.path
+        stop_ids, pad_id = special_ids(self.tokenizer, path, stop_tokens, rows)
+        return DecodingOptions(
+            **settings.truncation(),
+            group_size=settings.num_samples,
+            max_completion_length=length,
+            stop_ids=stop_ids,
+            pad_id=pad_id,
+            slots=settings.slots,
+        )
+
+    def report_length(self, prompts: Sequence[Prompt], length: int) -> None:
+        """Prints a sentence if prompts and answers may be longer than the model was trained on."""
+        longest = max(len(prompt.tokens) for prompt in prompts) + length
+        if sentence := beyond_positions(self.networks.actor.config, longest, "actor"):
+            print(sentence, file=sys.stderr)
 
     def sampler(self, options: DecodingOptions, prompt_length: int) -> Sampler:
         """A compiled sampler for prompts of up to `prompt_length` tokens; compiled once each."""

@@ -102,7 +102,8 @@ def make_sampler(
     Two samplers of the same networks, options and mesh share one program in a process.
     """
     compiled = _compiled(networks, options, mesh)
-    table = make_stop_table(stop_strings, tokenizer) if stop_strings else None
+    rows = networks.actor.config.vocab_size
+    table = make_stop_table(stop_strings, tokenizer, rows) if stop_strings else None
     return Sampler(options, tokenizer, max_prompt_length, compiled, table, reference_length)
 
 

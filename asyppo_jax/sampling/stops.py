@@ -17,11 +17,12 @@ from asyppo_jax.tasks.tokenizers import Tokenizer
 
 
 def make_stop_table(
-    stop_strings: Sequence[str], tokenizer: Tokenizer
+    stop_strings: Sequence[str], tokenizer: Tokenizer, rows: int
 ) -> Int[np.ndarray, "states V"]:
     """The table of the next state per state and token. Row 0 is the start, the last row is "found".
 
-    The state "found" is never left: every token maps it to itself.
+    The state "found" is never left: every token maps it to itself. `rows` is V, the rows of the
+    head, which may be more than the tokenizer has tokens: those add no text.
 
     Raises:
       ConfigError: one of the strings is empty, so every text would contain it.
@@ -33,7 +34,7 @@ def make_stop_table(
         )
     bytes_table = _byte_table([text.encode() for text in stop_strings])
     states, texts = np.arange(len(bytes_table), dtype=np.int32), token_bytes(tokenizer)
-    table = np.empty((len(states), len(texts)), np.int32)
+    table = np.repeat(states[:, None], rows, axis=1)
     for token, text in enumerate(texts):
         next_states = states
         for byte in text:
@@ -63,7 +64,8 @@ def _byte_table(strings: Sequence[bytes]) -> Int[np.ndarray, "states 256"]:
 
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
     """The bytes that each token adds to a text; none for special tokens, which decoding skips."""
-    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    count = max(tokenizer.get_vocab().values()) + 1  # ids may have gaps
+    pieces = tokenizer.convert_ids_to_tokens(list(range(count)))
     backend: Any = tokenizer.backend_tokenizer  # Any, because the library's type is too general
     decoder = json.loads(backend.to_str())["decoder"] or {}
     decoders = [decoder, *decoder.get("decoders", [])]

@@ -1,7 +1,10 @@
 """Prompts: records -> chat template -> token ids -> shuffled batches; the order can be restored."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
+from functools import lru_cache
 from typing import cast
 
 import grain
@@ -191,13 +194,50 @@ def _render(problem: str, tokenizer: Tokenizer, prompt: PromptConfig) -> str:
     if prompt.system_prompt:
         messages.insert(0, {"role": "system", "content": prompt.system_prompt})
     try:
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    except TemplateError as error:  # some templates reject a system message
+        text = tokenizer.apply_chat_template(
+            messages,
+            chat_template=_dated(tokenizer.get_chat_template(), prompt.day),
+            add_generation_prompt=True,
+            tokenize=False,
+            date_string=prompt.day.strftime("%d %b %Y"),
+        )
+    # Some templates reject a system message. A damaged one may raise anything.
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"the tokenizer's chat template fails ({error}); if it allows no system message, "
+            f"the tokenizer's chat template fails ({reason}); if it allows no system message, "
             'set config.prompt.system_prompt to ""'
         ) from error
     return cast(str, text)
+
+
+@lru_cache(maxsize=8)
+def _dated(template: str, day: date) -> str:
+    """A chat template in which today is `day`, so that prompts do not change overnight."""
+    # transformers gives templates a function of its own, which arguments cannot replace.
+    return _TODAY.sub(lambda call: repr(day.strftime(call[2])), template)
+
+
+_TODAY = re.compile(r"""\bstrftime_now\(\s*(["'])(.*?)\1\s*\)""")
+
+
+def has_date(tokenizer: Tokenizer) -> bool:
+    """Whether the chat template writes a date into prompts."""
+    template = str(tokenizer.chat_template)
+    return "date_string" in template or "strftime_now" in template
+
+
+def missing_first_token(tokenizer: Tokenizer, prompt: PromptConfig) -> str:
+    """A sentence if a plain template lacks the token that begins a text, or ""."""
+    first = str(tokenizer.bos_token)
+    if prompt.template == "chat" or prompt.template.startswith(first):
+        return ""
+    if tokenizer("a")["input_ids"][:1] != [tokenizer.bos_token_id]:
+        return ""
+    return (
+        f"config.prompt.template does not start with {first!r}, with which this model's texts "
+        "begin; put it in front, unless the model was trained without it"
+    )
 
 
 def _first_words(problem: str) -> str:

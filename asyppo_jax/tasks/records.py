@@ -5,32 +5,31 @@ so that field names, answer patterns and bad rows are handled in the same way fo
 """
 
 import difflib
-import importlib
 import itertools
 import json
 import math
 import numbers
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
+from decimal import Decimal
 from typing import Any
 
-from etils import epath
-
 from asyppo_jax.config import ConfigError, DataConfig, UserError
-from asyppo_jax.config.errors import did_you_mean
 from asyppo_jax.config.functions import named_function
+from asyppo_jax.config.ranges import check_fields
+from asyppo_jax.tasks.data_files import (
+    SECTIONS,
+    DataError,
+    Rows,
+    existing_file,
+    import_package,
+    jsonl_rows,
+    parquet_rows,
+)
 from asyppo_jax.tasks.rewards.reasoning_tasks import NO_ANSWER
 
-Rows = Iterator[tuple[str, Any]]  # (location for error messages, fields)
-
-_SECTIONS = "config.train_data or config.eval_data"
-_FIX = f"set problem_field and answer_field in {_SECTIONS}"
-
-
-class DataError(UserError, ValueError):
-    """Data that cannot be used; the message says where and how to fix it."""
+_FIX = f"set problem_field and answer_field in {SECTIONS}"
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,11 @@ def load_records(data: DataConfig, *, spellings: bool = False, fix: str = _FIX) 
     `seed`. "function" is "module:function", called as f(split, num_records, seed); it returns an
     iterable of dicts.
 
-    Answers become text: 27.0 is "27", null is "", a list is its first element (data sets use lists
-    for several spellings of one answer). With `spellings` each answer is a JSON list of all its
-    spellings, for graders that accept any of them. If `answer_pattern` is set, the answer is
-    group 1 of its first match, or "" if it does not match.
+    Answers become text: 27.0 is "27", null is "", a list of one element is that element. Longer
+    lists are refused, because they may be several values or several spellings of one. With
+    `spellings` each answer is a JSON list of all its spellings, for graders that accept any of
+    them. If `answer_pattern` is set, the answer is group 1 of its first match, or "" if it does not
+    match. A field name with dots, such as "reward_model.ground_truth", is a field in a field.
 
     reasoning_gym generates item i of seed s from s + i. Two data sets therefore share problems if
     their seeds differ by less than their size: keep the seeds of training and evaluation far apart.
@@ -65,9 +65,8 @@ def load_records(data: DataConfig, *, spellings: bool = False, fix: str = _FIX) 
       DataError: the data are missing, broken or empty, or a package is not installed.
     """
     if not data.path:
-        raise ConfigError(f"path is empty; set it in {_SECTIONS}")
-    if data.num_records is not None and data.num_records < 1:
-        raise ConfigError(f"num_records is {data.num_records}; it must be 1 or more, or None")
+        raise ConfigError(f"path is empty; set it in {SECTIONS}")
+    check_fields(data)
     pattern = _compile(data.answer_pattern)
     fields = (data.problem_field, data.answer_field)
     if data.source == "reasoning_gym":
@@ -89,7 +88,7 @@ def load_records(data: DataConfig, *, spellings: bool = False, fix: str = _FIX) 
     if pattern is not None and not any(record.answer for record in records):
         raise DataError(
             f"answer_pattern {data.answer_pattern!r} matches none of the {len(records)} answers of "
-            f"{data.path}, such as {last_answer[-60:]!r}; change it in {_SECTIONS}"
+            f"{data.path}, such as {last_answer[-60:]!r}; change it in {SECTIONS}"
         )
     return records
 
@@ -99,10 +98,10 @@ def _compile(answer_pattern: str) -> re.Pattern[str] | None:
         return None
     try:
         pattern = re.compile(answer_pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(
             f"answer_pattern {answer_pattern!r} is not a regular expression ({error}); correct it "
-            f"in {_SECTIONS}"
+            f"in {SECTIONS}"
         ) from error
     if not pattern.groups:
         raise ConfigError(
@@ -114,55 +113,98 @@ def _compile(answer_pattern: str) -> re.Pattern[str] | None:
 def _field(row: Any, name: str, where: str, fix: str) -> str:
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: expected an object with fields, got a {type(row).__name__}")
-    if name not in row:
-        raise DataError(
-            f"{where}: there is no field {name!r} among {', '.join(map(repr, row)) or 'none'}; "
-            f"{fix}"
-        )
-    return _to_text(row[name], name, where, fix)
+    return _to_text(_value(row, name, where, fix), name, where, fix)
+
+
+def _value(row: Mapping[str, Any], name: str, where: str, fix: str) -> Any:
+    """The value of a field, or of a field in a field: "outer.inner"."""
+    value: Any = row
+    for part in [name] if name in row else name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise DataError(
+                f"{where}: there is no field {name!r} among {', '.join(map(repr, row)) or 'none'}; "
+                f"{fix}"
+            )
+        value = value[part]
+    return value
 
 
 def _spellings(row: Any, name: str, where: str, fix: str) -> str:
-    first = _field(row, name, where, fix)  # raises if the field is missing or cannot be read
-    value = row[name]
+    value = _value(row, name, where, fix) if isinstance(row, Mapping) else None
     if isinstance(value, list):
         spellings = [_to_text(spelling, name, where, fix) for spelling in value]
     else:
-        spellings = [first]
+        spellings = [_field(row, name, where, fix)]
     return json.dumps([*dict.fromkeys(spelling.strip() for spelling in spellings)])
 
 
 def _to_text(value: Any, name: str, where: str, fix: str) -> str:
+    at = f"{where}: field {name!r}"
     if isinstance(value, str):
-        return value
+        return _checked_text(value, at)
     if value is None:
         return ""
-    if isinstance(value, bool | numbers.Integral):
+    if isinstance(value, bool):
         return str(value)
+    if isinstance(value, numbers.Integral):
+        return _integer_to_text(int(value), at)
     if isinstance(value, numbers.Real):
-        return _number_to_text(float(value))
-    if isinstance(value, list | tuple):
+        return _number_to_text(float(value), at)
+    if isinstance(value, list | tuple) and len(value) < 2:
         return _to_text(value[0], name, where, fix) if value else ""
+    if isinstance(value, list | tuple):
+        raise DataError(
+            f"{at} holds a list of {len(value)} values; write one text, such as {_joined(value)!r} "
+            "where an answer must give all of them"
+        )
+    inner = ", ".join(map(repr, value)) if isinstance(value, Mapping) else ""
+    hint = f" (with the fields {inner}: name one as {name}.FIELD)" if inner else ""
     raise DataError(
-        f"{where}: field {name!r} holds a {type(value).__name__}, neither text nor a number; "
-        f"{fix}, or fix that row"
+        f"{at} holds a {type(value).__name__}{hint}, neither text nor a number; {fix}, or fix that "
+        "row"
     )
 
 
-def _number_to_text(value: float) -> str:
-    """Digits, or 2.5e-07 for very small and very large numbers, which the graders can read."""
+def _joined(values: Sequence[Any]) -> str:
+    return ", ".join(str(value)[:20] for value in values[:3])
+
+
+def _checked_text(text: str, at: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{at} has half of a surrogate pair, {text[error.start]!r}, which is no character; "
+            "fix or remove that row"
+        ) from error
+    return text
+
+
+def _integer_to_text(value: int, at: str) -> str:
+    try:
+        return str(value)
+    except ValueError as error:  # Python writes integers of up to 4,300 digits
+        raise DataError(f"{at} holds an integer of too many digits; write it as a text") from error
+
+
+def _number_to_text(value: float, at: str) -> str:
+    """Digits, or 2.5e+17 for very small and very large numbers, which the graders can read."""
     if math.isnan(value):  # tables store a missing number as NaN
         return ""
+    if math.isinf(value):
+        raise DataError(f"{at} holds {value}, which is no number; write the answer as a text")
     # Above 2**53 a float is not an exact integer, so its digits would be misleading.
-    return str(int(value)) if value.is_integer() and abs(value) <= 2**53 else repr(value)
+    if value.is_integer() and abs(value) <= 2**53:
+        return str(int(value))
+    return f"{Decimal(repr(value)):f}" if 1e-12 < abs(value) < 1 else repr(value)
 
 
 def _rows(data: DataConfig) -> Rows:
     match data.source:
         case "jsonl":
-            return _jsonl_rows(_existing_file(data.path))
+            return jsonl_rows(existing_file(data.path))
         case "parquet":
-            return _parquet_rows(_existing_file(data.path))
+            return parquet_rows(existing_file(data.path))
         case "hub":
             return _hub_rows(data)
         case "reasoning_gym":
@@ -171,103 +213,67 @@ def _rows(data: DataConfig) -> Rows:
             return _function_rows(data)
 
 
-def _existing_file(path: str) -> epath.Path:
-    file = epath.Path(path)
-    if not file.is_file():
-        state = "is a directory" if file.is_dir() else "does not exist"
-        fix = f"set path in {_SECTIONS} to a file"
-        raise DataError(f"data file {path} {state}; {nearest_file(path, fix)}")
-    return file
-
-
-def nearest_file(path: str, otherwise: str) -> str:
-    """`did_you_mean` for the names of the files in the folder of a path that does not exist."""
-    file = epath.Path(path)
-    entries = file.parent.iterdir() if file.parent.is_dir() else ()
-    return did_you_mean(file.name, [p.name for p in entries if p.is_file()], otherwise)
-
-
-def _jsonl_rows(path: epath.Path) -> Rows:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            where = f"{path}, line {number}"
-            if not line.strip():
-                continue
-            try:
-                yield where, json.loads(line.decode("utf-8-sig"))
-            except ValueError as error:  # a JSONDecodeError or a UnicodeDecodeError
-                raise DataError(f"{where}: not JSON ({error}); fix or remove that line") from error
-
-
-def _parquet_rows(path: epath.Path) -> Rows:
-    _import_package("pyarrow", "parquet data", "pip install -e '.[parquet]'")
-    import pyarrow
-    import pyarrow.parquet
-
-    with path.open("rb") as source:
-        try:
-            file = pyarrow.parquet.ParquetFile(source)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{path} is not a parquet file ({error}); write it again") from error
-        rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
-        for number, row in enumerate(rows, start=1):
-            yield f"{path}, row {number}", row
-
-
 def _hub_rows(data: DataConfig) -> Rows:
-    datasets = _import_package("datasets", "data from the hub", "pip install datasets")
+    datasets = import_package("datasets", "data from the hub", "pip install datasets")
     name, _, subset = data.path.partition(":")
     try:
         rows = datasets.load_dataset(name, subset or None, split=data.split)
     except (OSError, ValueError) as error:
         raise DataError(
             f"the hub data set {data.path}, split {data.split}, cannot be loaded ({error}); "
-            f"set path and split in {_SECTIONS}"
+            f"set path and split in {SECTIONS}"
         ) from error
     for number, row in enumerate(rows, start=1):
         yield f"{data.path}, row {number}", row
 
 
 def _reasoning_gym_rows(data: DataConfig) -> Rows:
-    _import_package("reasoning_gym", "the source reasoning_gym", "pip install -e '.[tasks]'")
+    import_package("reasoning_gym", "the source reasoning_gym", "pip install -e '.[tasks]'")
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
     if data.num_records is None:
         raise ConfigError(
-            f"num_records is None; set in {_SECTIONS} how many {data.path} to generate"
+            f"num_records is None; set in {SECTIONS} how many {data.path} to generate"
         )
     if data.path not in DATASETS:
         close = difflib.get_close_matches(data.path, DATASETS, n=3, cutoff=0.4) or sorted(DATASETS)
         raise ConfigError(
-            f"reasoning_gym has no task {data.path!r}; set path in {_SECTIONS} to one of its "
+            f"reasoning_gym has no task {data.path!r}; set path in {SECTIONS} to one of its "
             f"{len(DATASETS)} tasks, such as {', '.join(close[:3])}"
         )
     if data.path in NO_ANSWER:
         raise ConfigError(
             f"the reasoning_gym task {data.path!r} has no reference answers; set path in "
-            f"{_SECTIONS} to another task (without answers are {', '.join(NO_ANSWER)})"
+            f"{SECTIONS} to another task (without answers are {', '.join(NO_ANSWER)})"
         )
     try:
         rows = reasoning_gym.create_dataset(data.path, size=data.num_records, seed=data.seed)
     except (AssertionError, TypeError, ValueError) as error:  # the task rejects its settings
         raise ConfigError(
             f"reasoning_gym cannot generate the task {data.path!r} ({error}); set another path in "
-            f"{_SECTIONS}"
+            f"{SECTIONS}"
         ) from error
     for number, row in enumerate(rows, start=1):
         yield f"{data.path}, item {number}", row
 
 
 def _function_rows(data: DataConfig) -> Rows:
-    function = named_function(data.path, f"path in {_SECTIONS}")
-    rows = function(data.split, data.num_records, data.seed)
-    for number, row in enumerate(rows, start=1):
-        yield f"{data.path}, item {number}", row
-
-
-def _import_package(module: str, user: str, command: str) -> ModuleType:
+    function = named_function(data.path, f"path in {SECTIONS}")
+    number = 0
     try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise DataError(f"{user} needs the package {module} ({error}); run `{command}`") from error
+        rows = iter(function(data.split, data.num_records, data.seed))
+        while (row := next(rows, _END)) is not _END:
+            number += 1
+            yield f"{data.path}, item {number}", row
+    except UserError:
+        raise
+    except Exception as error:  # whatever a function of the user's raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(
+            f"{data.path} failed before item {number + 1} ({reason}); it is called as f(split, "
+            "num_records, seed) and returns an iterable of dicts"
+        ) from error
+
+
+_END = object()

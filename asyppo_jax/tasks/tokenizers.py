@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from asyppo_jax.config import ConfigError
-from asyppo_jax.runtime.paths import local_directory
+from asyppo_jax.runtime.paths import local_directory, resolve_directory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -58,10 +58,11 @@ def load_tokenizer(path: str) -> Tokenizer:
             str(directory), local_files_only=is_directory, trust_remote_code=False
         )
     except Exception as error:  # the Rust library raises a bare Exception for a truncated file
+        reason = " ".join(str(error).split()) or type(error).__name__
         source = "directory" if is_directory else "hub name (there is no directory of that name)"
         raise ConfigError(
             f"no tokenizer can be loaded from the {source} {path!r} "
-            f"({str(error).splitlines()[0]}); set config.actor.path to one with tokenizer.json"
+            f"({reason:.200}); set config.actor.path to one with tokenizer.json"
         ) from error
 
 
@@ -70,15 +71,19 @@ def stop_token_ids(
 ) -> tuple[int, ...]:
     """The token ids that end a completion, each once.
 
-    They are the tokenizer's end-of-sequence token, those of generation_config.json if the directory
-    `path` has one (chat models often end with another token than base models), and `stop_tokens`.
+    They are the tokenizer's end-of-sequence token, those that a file of the model `path` (a
+    directory or a hub name) lists (chat models often end with another token than base models), and
+    `stop_tokens`.
 
     Raises:
-      ConfigError: a stop token is not exactly one token, generation_config.json cannot be read, or
-        there is no stop token.
+      ConfigError: a stop token is not exactly one token, a file cannot be read, or there is no stop
+        token.
+      ModelError: there is no such model.
     """
     ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    ids += _generation_config_ids(local_directory(path) / "generation_config.json")
+    directory = resolve_directory(path)
+    for name in ("generation_config.json", "config.json", "tokenizer_config.json"):
+        ids += _end_ids(directory / name)
     for text in stop_tokens:
         text_ids = tokenize(text, tokenizer)
         unknown = tokenizer.unk_token_id in text_ids and text != tokenizer.unk_token
@@ -96,16 +101,49 @@ def stop_token_ids(
     return tuple(dict.fromkeys(cast(list[int], ids)))
 
 
-def _generation_config_ids(file: Path) -> list[int]:
+def _end_ids(file: Path) -> list[int]:
+    """The field eos_token_id of a JSON file: one id, a list of ids, or nothing."""
     if not file.is_file():
         return []
     try:
-        ids = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-    except (ValueError, AttributeError) as error:
+        value = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{file} cannot be read ({error}); fix or remove it") from error
-    if ids is None:
-        return []
-    return list(ids) if isinstance(ids, list) else [ids]
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    for token in ids:
+        if not isinstance(token, int) or isinstance(token, bool) or token < 0:
+            raise ConfigError(
+                f"{file}: eos_token_id is {value!r:.60}; it must be a token id or a list of them"
+            )
+    return ids
+
+
+def check_rows(tokenizer: Tokenizer, rows: int, path: str) -> None:
+    """Raises `ConfigError` if a token of the model `path` has no row in its embedding."""
+    token, token_id = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if token_id >= rows:
+        raise ConfigError(
+            f"token {token!r} of the tokenizer in {path} has the id {token_id}, but the model's "
+            f"embedding has {rows} rows; add rows to the embedding, or remove the token"
+        )
+
+
+def special_ids(
+    tokenizer: Tokenizer, path: str, stop_tokens: tuple[str, ...], rows: int
+) -> tuple[tuple[int, ...], int]:
+    """`stop_token_ids` and `pad_token_id`, all of which have one of the embedding's rows.
+
+    Raises:
+      ConfigError: see `stop_token_ids`; or a token has no row.
+    """
+    check_rows(tokenizer, rows, path)
+    stop_ids, pad_id = stop_token_ids(tokenizer, path, stop_tokens), pad_token_id(tokenizer)
+    if max(stop_ids) >= rows:
+        raise ConfigError(
+            f"the end token {max(stop_ids)} of {path} (eos_token_id) has no row in the model's "
+            f"embedding, which has {rows}; correct it in generation_config.json and config.json"
+        )
+    return stop_ids, pad_id
 
 
 def pad_token_id(tokenizer: Tokenizer) -> int:

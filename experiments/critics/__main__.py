@@ -18,7 +18,13 @@ from typing import Any
 from absl import app, flags, logging
 
 from asyppo_jax.config import Config, ConfigError, UserError
-from experiments.command_line import parse_flags, read_config_file, stop, use_compile_cache
+from experiments.command_line import (
+    parse_flags,
+    read_config_file,
+    refuse_words,
+    stop,
+    use_compile_cache,
+)
 from experiments.critics.results import Results, table
 from experiments.critics.variants import FACTORS, VARIANTS
 
@@ -36,8 +42,7 @@ _LIST = flags.DEFINE_bool("list", False, "List the variants and end.")
 def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     try:
-        if len(argv) > 1:
-            raise ConfigError(f"{argv[1]!r} is not a flag")
+        refuse_words(argv)
         if _LIST.value:
             print("\n".join(f"{name}: {changes}" for name, changes in VARIANTS.items()))
             return

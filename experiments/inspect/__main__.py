@@ -17,7 +17,7 @@ from etils import epath
 
 from asyppo_jax.config import ConfigError, UserError
 from asyppo_jax.runtime.paths import write_whole
-from experiments.command_line import parse_flags
+from experiments.command_line import parse_flags, refuse_words
 from experiments.inspect.page import read_rollouts, render
 
 _ROLLOUTS = flags.DEFINE_list("rollouts", [], "Files or folders of saved rollouts.")
@@ -27,8 +27,8 @@ _OUTPUT = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    del argv
     try:
+        refuse_words(argv)
         if not _ROLLOUTS.value:
             raise ConfigError("--rollouts=FILE is missing; give files from a run's rollouts/")
         runs = read_rollouts(_ROLLOUTS.value)

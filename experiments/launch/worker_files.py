@@ -78,7 +78,7 @@ def _paths(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _is_hub_name(path: str) -> bool:
-    """As `formats.huggingface.resolve_directory` decides."""
+    """As `runtime.paths.resolve_directory` decides."""
     is_path = path.startswith((".", "/", "~")) or path.count("/") != 1
     return not is_path and not Path(path).exists()
 

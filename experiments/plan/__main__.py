@@ -32,7 +32,13 @@ from asyppo_jax.planning.plan import (
     prepare,
 )
 from asyppo_jax.planning.report import ratios, search_verdict, table
-from experiments.command_line import INTERRUPTED, parse_flags, read_config, read_config_file
+from experiments.command_line import (
+    INTERRUPTED,
+    parse_flags,
+    read_config,
+    read_config_file,
+    refuse_words,
+)
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file in configs/.")
 _TOPOLOGY = flags.DEFINE_string(
@@ -51,9 +57,9 @@ Named = tuple[str, Config]  # a config file's name, and its config
 
 
 def main(argv: list[str]) -> None:
-    del argv
     logging.set_verbosity(logging.WARNING)  # at INFO, JAX logs that it finds no TPU
     try:
+        refuse_words(argv)
         config = read_config(_CONFIG.value)
         name = config_flags.get_config_filename(flags.FLAGS["config"])
         changes = config_flags.get_override_values(flags.FLAGS["config"])

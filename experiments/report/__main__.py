@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import app, flags
 
 from asyppo_jax.config import ConfigError, UserError
-from experiments.command_line import parse_flags
+from experiments.command_line import parse_flags, refuse_words
 
 _STUDY = flags.DEFINE_string("study", None, "The workdir of a study.")
 _OUTPUT = flags.DEFINE_string("output", None, "The directory of the report. Default: STUDY/report.")
@@ -20,8 +20,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "The directory of the report. Defa
 
 def main(argv: list[str]) -> None:
     try:
-        if len(argv) > 1:
-            raise ConfigError(f"{argv[1]!r} is not a flag")
+        refuse_words(argv)
         if not _STUDY.value:
             raise ConfigError("--study is missing; give the workdir of a study")
         study = Path(_STUDY.value)

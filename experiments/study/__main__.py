@@ -19,7 +19,7 @@ from typing import Any
 from absl import app, flags
 
 from asyppo_jax.config import ConfigError, UserError
-from experiments.command_line import parse_flags
+from experiments.command_line import parse_flags, refuse_words
 from experiments.main import command_line
 from experiments.study.results import (
     Status,
@@ -42,8 +42,7 @@ _BESIDE = flags.DEFINE_bool("beside", False, "Measure the study against one proc
 
 def main(argv: list[str]) -> None:
     try:
-        if len(argv) > 1:
-            raise ConfigError(f"{argv[1]!r} is not a flag")
+        refuse_words(argv)
         for name in ("study", "workdir"):
             if not flags.FLAGS[name].value:
                 raise ConfigError(f"--{name} is missing")

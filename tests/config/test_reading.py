@@ -44,6 +44,21 @@ def test_settings_of_an_old_run_load_under_their_new_names(sections, expected):
         assert config.mesh.zero_stage == expected
 
 
+@pytest.mark.parametrize(
+    ("damaged", "sentence"),
+    [
+        ([], r"settings are sections by name, not \[\]"),
+        ({"algorithm": 3}, "config.algorithm is 3; it is a section of settings"),
+        (saved(mesh={"gather": "row", "zero_stage": None}), "config.mesh.gather is 'row', which"),
+        (saved(algorithm={"gamma": "1"}), "config.algorithm.gamma is '1'; it must be a number"),
+        (saved(sampling={"stop_tokens": "x"}), "stop_tokens is 'x'; it must be a tuple"),
+    ],
+)
+def test_damaged_settings_are_refused_in_one_sentence(damaged, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        from_dict(damaged)
+
+
 def test_every_renamed_setting_is_tried_above():
     tried = {f"{s}.{f}" for sections, _ in OLD for s, fields in sections.items() for f in fields}
     assert {name for old, _, _ in RENAMED for name in old} <= tried

@@ -36,12 +36,15 @@ BAR = {
             "clip_eps is 0.2, which clips the squared error",
         ),
         ({"value__clip_eps": -1.0}, "clip_eps is -1.0"),
-        ({"value__head_std": 0.0}, "head_std is 0.0; it must be above 0"),
+        ({"value__head_std": 0.0}, r"head_std is 0.0; it must be in \[1e-06, 10\^6\]"),
         (
             {"value__reference_answer": "the answer"},
             r"reference_answer is 'the answer', which does not contain \{answer\}; add it",
         ),
-        ({"value__reference_max_length": 0}, "reference_max_length is 0; it must be 1 or more"),
+        (
+            {"value__reference_max_length": 0},
+            "reference_max_length is 0; it must be in",
+        ),
         (
             {"algorithm__num_critics": 0, "value__reference_answer": "{answer}"} | GRPO,
             "reference_answer needs critics",

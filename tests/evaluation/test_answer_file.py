@@ -49,6 +49,24 @@ def test_a_cut_off_last_line_is_dropped_and_another_broken_line_is_an_error(tmp_
         AnswerFile(str(tmp_path), {})
 
 
+@pytest.mark.parametrize(
+    "line", ["3", "[]", "{}", '{"index": 0}', json.dumps(answer(0) | {"score": float("nan")})]
+)
+def test_a_line_that_is_no_answer_is_refused(tmp_path, line):
+    AnswerFile(str(tmp_path), {})
+    (tmp_path / "answers.jsonl").write_text(f"{json.dumps(answer(0))}\n{line}\n")
+    with pytest.raises(AnswerFileError, match=r"line 2, is not an answer; remove the file"):
+        AnswerFile(str(tmp_path), {})
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", "[1]"])
+def test_damaged_settings_are_refused(tmp_path, text):
+    AnswerFile(str(tmp_path), {}).append([answer(0)])
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(AnswerFileError, match=r"settings\.json is damaged .*; remove it and ans"):
+        AnswerFile(str(tmp_path), {})
+
+
 def test_the_error_for_other_settings_names_the_setting(tmp_path):
     AnswerFile(str(tmp_path), {"seed": 0, "top_p": 0.9}).append([answer(0)])
     with pytest.raises(AnswerFileError, match=r"made with seed = 0, but now it is 1; set another"):

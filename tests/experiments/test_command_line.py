@@ -10,7 +10,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from asyppo_jax.config import ConfigError
-from experiments.command_line import parse_flags, read_config, read_config_file, read_flags
+from experiments.command_line import (
+    parse_flags,
+    read_config,
+    read_config_file,
+    read_flags,
+    refuse_words,
+)
 from experiments.train import define_flags, read_run
 
 
@@ -64,6 +70,11 @@ def _training_flags() -> flags.FlagValues:
         ("def get_config(:", r"--config cannot be read: .*mine\.py, line 1"),
         ("import nowhere", "--config cannot be read: No module named 'nowhere'"),
         ("def get_config():\n    return sead", r"mine\.py, line 2: name 'sead' is not defined"),
+        ("def get_config():\n    return 1 / 0", r"mine\.py, line 2: division by zero"),
+        (
+            "def get_config():\n    return int('x')",
+            r"mine\.py, line 2: ValueError: inv",
+        ),
     ],
 )
 def test_a_config_file_with_a_mistake_gives_one_sentence(tmp_path, text, message):
@@ -73,6 +84,39 @@ def test_a_config_file_with_a_mistake_gives_one_sentence(tmp_path, text, message
     with pytest.raises(ConfigError, match=message) as error:
         read_flags(["program", f"--config={file}"], _training_flags())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_a_config_file_that_returns_something_else_is_refused(tmp_path):
+    file, values = tmp_path / "mine.py", _training_flags()
+    file.write_text("def get_config():\n    return {'seed': 1}\n")
+    read_flags(["program", f"--config={file}"], values)
+    with pytest.raises(ConfigError, match=r"returns a dict; return default_config\(\) after"):
+        read_config(values.config)
+    with pytest.raises(ConfigError, match=r"returns a dict; return default_config\(\) after"):
+        read_config_file(str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:", r"is not a config file .*line 1"),
+        ("1 / 0", "is not a config file with a get_config function: division by zero"),
+        ("def get_config():\n    raise RuntimeError", r"mine\.py, line 2: RuntimeError"),
+    ],
+)
+def test_another_config_file_with_a_mistake_gives_one_sentence(tmp_path, text, message):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        read_config_file(str(file))
+    assert "\n" not in str(error.value)
+
+
+def test_a_stray_word_is_refused():
+    refuse_words(["program"])
+    with pytest.raises(ConfigError, match="'best' is not a flag"):
+        refuse_words(["program", "best"])
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

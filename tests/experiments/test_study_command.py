@@ -26,7 +26,8 @@ METHODS = {
     "too fast": {
         "algorithm.num_critics": 0,
         "algorithm.advantages": "grpo",
-        "actor_optimizer.learning_rate": 1e38,
+        "actor_optimizer.learning_rate": 1e3,
+        "actor_optimizer.weight_decay": 1e3,
     },
     "no model": {"actor.path": "nowhere"},
 }

@@ -106,6 +106,18 @@ def test_splash_is_refused_where_packed_completions_share_a_prompt(model):
         load_networks(config)
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"actor__attention": "cudnn"}, "attention='cudnn' is a kernel for gpu, but .* a cpu; set"),
+        ({"actor__attention": "splash"}, "attention='splash' is a kernel for tpu, but this is a"),
+    ],
+)
+def test_a_kernel_of_another_platform_is_refused(model, changes, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        load_networks(make_config(0, actor__path=model, **changes), "cpu")
+
+
 def test_an_empty_path_is_refused():
     with pytest.raises(ModelError, match=r"config\.actor\.path is empty"):
         load_networks(make_config(0))

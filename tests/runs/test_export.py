@@ -9,7 +9,9 @@ import pytest
 
 from asyppo_jax import load_actor, load_critics
 from asyppo_jax.models.config import ModelError
+from asyppo_jax.runs import export
 from asyppo_jax.runs.base_files import keep_base_files
+from asyppo_jax.runs.checkpoint import CheckpointError
 from asyppo_jax.runs.export import ExportError, export_run
 from tests.runs.test_load import TOKENS, write_run
 from tests.tiny import assert_trees_equal
@@ -77,6 +79,23 @@ def test_exports_that_cannot_be_made_give_a_one_sentence_error(exported, tmp_pat
     for nothing in (str(tmp_path / "nothing"), "nobody/nothing"):
         with pytest.raises(ExportError, match="nothing holds no run; set --workdir to the directo"):
             export_run(nothing, str(tmp_path / "x"))
+
+
+def test_an_export_that_fails_leaves_nothing(exported, tmp_path, monkeypatch):
+    run, _, _, _ = exported
+
+    def torn(*arguments, **options):
+        raise CheckpointError("torn")
+
+    monkeypatch.setattr(export, "load_critics", torn)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="torn"):
+        export_run(run, str(tmp_path / "empty"), step="best")
+    assert [p.name for p in tmp_path.iterdir()] == ["empty"]
+    assert not list((tmp_path / "empty").iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="is a file; set another"):
+        export_run(run, str(tmp_path / "file"))
 
 
 def test_the_parent_of_an_export_is_refused_with_the_directory_of_the_actor(exported):

@@ -38,7 +38,7 @@ def test_the_bytes_of_a_token_are_those_of_its_text():
 
 @given(tokens=st.lists(st.integers(0, 10), min_size=1, max_size=8))
 def test_a_string_is_found_at_the_token_that_completes_it(tokens):
-    table, texts = make_stop_table(STOPS, TOKENIZER), token_bytes(TOKENIZER)
+    table, texts = make_stop_table(STOPS, TOKENIZER, 11), token_bytes(TOKENIZER)
     state = 0
     for n, token in enumerate(tokens):
         state = table[state, token]
@@ -47,7 +47,7 @@ def test_a_string_is_found_at_the_token_that_completes_it(tokens):
 
 
 def test_tokens_after_a_rows_length_do_not_count():
-    table = make_stop_table(("aba",), TOKENIZER)
+    table = make_stop_table(("aba",), TOKENIZER, 11)
     tokens = np.array([[0, 1, 0], [0, 1, 0], [9, 0, 0], [3, 3, 3]])
     has_stop = holds_stop_string(table, tokens, np.array([3, 2, 1, 3]))
     np.testing.assert_array_equal(has_stop, [True, False, True, False])
@@ -55,4 +55,12 @@ def test_tokens_after_a_rows_length_do_not_count():
 
 def test_an_empty_stop_string_is_refused():
     with pytest.raises(ConfigError, match="stop_strings has an empty string"):
-        make_stop_table(("a", ""), TOKENIZER)
+        make_stop_table(("a", ""), TOKENIZER, 11)
+
+
+def test_rows_of_the_head_beyond_the_tokenizer_add_no_text():
+    table = make_stop_table(("ab",), TOKENIZER, 40)
+    assert table.shape == (3, 40)
+    np.testing.assert_array_equal(table[:, 11:], np.repeat([[0], [1], [2]], 29, axis=1))
+    tokens = np.array([[0, 39, 1], [39, 12, 39]])  # "a", nothing, "b"
+    np.testing.assert_array_equal(holds_stop_string(table, tokens, np.array([3, 3])), [True, False])

@@ -9,8 +9,10 @@ import pytest
 from asyppo_jax.config import ConfigError, PromptConfig, ValueConfig
 from asyppo_jax.tasks.prompts import (
     Prompt,
+    has_date,
     make_prompt_iterator,
     make_prompts,
+    missing_first_token,
     pad_critic_prompts,
     pad_prompts,
 )
@@ -38,6 +40,42 @@ def test_the_chat_prompt_ends_at_the_start_of_the_assistants_answer(tokenizer):
 
 def test_an_empty_system_prompt_gives_no_system_message(tokenizer):
     assert texts(tokenizer, PromptConfig(system_prompt="")) == "<user>1+1<eos><assistant>"
+
+
+def test_a_date_in_a_chat_template_is_that_of_the_settings(tokenizer):
+    dated = character_tokenizer(
+        "{{ strftime_now('%d %m %y') }} {{ strftime_now( \"%Y\" ) }}={{ date_string | lower }}="
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    assert has_date(dated) and not has_date(tokenizer)
+    settings = PromptConfig(system_prompt="")
+    assert texts(dated, settings) == "26 07 24 2024=26 jul 2024=1+1"
+    settings = PromptConfig(system_prompt="", date="2025-01-02")
+    assert texts(dated, settings) == "02 01 25 2025=02 jan 2025=1+1"
+    with pytest.raises(ConfigError, match=r"config\.prompt\.date is 'today'; write it as YYYY-MM"):
+        texts(dated, PromptConfig(date="today"))
+
+
+def test_a_chat_template_that_fails_in_any_way_is_refused():
+    for template in ("{{ 1 / 0 }}", "{{ messages[9].content }}", "{% for %}", "{{ 'a' + 1 }}"):
+        with pytest.raises(ConfigError, match="the tokenizer's chat template fails") as caught:
+            texts(character_tokenizer(template), PromptConfig())
+        assert "\n" not in str(caught.value)
+
+
+def test_a_plain_template_without_the_first_token_is_reported():
+    from tokenizers.processors import TemplateProcessing
+
+    adding, plain = character_tokenizer(), PromptConfig(template="{problem}")
+    assert missing_first_token(adding, plain) == ""
+    adding.add_special_tokens({"bos_token": "<user>"})
+    assert missing_first_token(adding, plain) == ""  # it does not put it before texts itself
+    adding.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<user> $A", special_tokens=[("<user>", adding.convert_tokens_to_ids("<user>"))]
+    )
+    assert "does not start with '<user>', with which" in missing_first_token(adding, plain)
+    assert missing_first_token(adding, PromptConfig(template="<user>{problem}")) == ""
+    assert missing_first_token(adding, PromptConfig()) == ""
 
 
 def test_a_plain_template_makes_the_full_prompt(tokenizer):

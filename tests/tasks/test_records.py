@@ -36,11 +36,15 @@ def write_jsonl(path: Path, rows: list) -> str:
         (" 7\n", "7"),
         (["9.6\n"], "9.6"),
         ([27.0], "27"),
-        (["10^{-3}", "1 \\times 10^{-3}"], "10^{-3}"),
         ([], ""),
         (None, ""),
         (float("nan"), ""),
         (True, "True"),
+        (0.00001, "0.00001"),
+        (2.5e-07, "0.00000025"),
+        (-1.5e-10, "-0.00000000015"),
+        (6.02e23, "6.02e+23"),
+        (1e16, "1e+16"),
     ],
 )
 def test_answers_of_every_type_become_text(tmp_path, value, text):
@@ -53,6 +57,41 @@ def test_field_names_can_be_set_and_group_1_of_the_pattern_is_the_answer(tmp_pat
     path = write_jsonl(tmp_path / "data.jsonl", rows)
     data = DataConfig(path=path, problem_field="q", answer_field="a", answer_pattern=r"####\s*(.+)")
     assert load_records(data) == [Record("1+1?", "2"), Record("1+2?", "")]
+
+
+def test_a_name_with_dots_is_a_field_in_a_field(tmp_path):
+    rows = [{"prompt": [{"content": "p"}], "reward": {"truth": 3}, "a.b": "q"}]
+    path = write_jsonl(tmp_path / "data.jsonl", rows)
+    data = DataConfig(path=path, problem_field="a.b", answer_field="reward.truth")
+    assert load_records(data) == [Record("q", "3")]
+    with pytest.raises(DataError, match=r"line 1: there is no field 'reward\.true' among '"):
+        load_records(DataConfig(path=path, problem_field="a.b", answer_field="reward.true"))
+
+
+def test_a_list_of_answers_is_taken_where_spellings_are_asked_for(tmp_path):
+    path = write_jsonl(tmp_path / "data.jsonl", [{"problem": "p", "answer": ["2", "3", " 2"]}])
+    assert load_records(DataConfig(path=path), spellings=True)[0].answer == '["2", "3"]'
+    with pytest.raises(DataError, match="holds a list of 3 values"):
+        load_records(DataConfig(path=path))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("(split, num_records):\n    return []", r"before item 1 \(TypeError: .*\); it is"),
+        ("(*a):\n    yield {'problem': 1, 'answer': 10**5000}", "item 1: field 'answer' holds an"),
+        ("(*a):\n    yield {'problem': 1, 'answer': 1}\n    1 / 0", r"item 2 \(ZeroDivisionError"),
+        ("(*a):\n    return 3", "TypeError: 'int' object is not iterable"),
+        ("(*a):\n    yield 3", "item 1: expected an object with fields, got a int"),
+    ],
+)
+def test_a_function_that_fails_is_named(tmp_path, monkeypatch, body, reason):
+    (tmp_path / "failing_task.py").write_text(f"def make{body}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "failing_task", raising=False)
+    with pytest.raises(DataError, match=reason) as caught:
+        load_records(DataConfig(source="function", path="failing_task:make"))
+    assert "\n" not in str(caught.value)
 
 
 def test_num_records_takes_the_first_records(tmp_path):
@@ -77,7 +116,19 @@ def test_blank_lines_and_a_byte_order_mark_are_skipped(tmp_path):
             b'{"question": "p", "answer": 1}',
             "there is no field 'problem' among 'question', 'answer'; set problem_field and",
         ),
-        (b'{"problem": "p", "answer": {"x": 1}}', "field 'answer' holds a dict, neither text nor"),
+        (
+            b'{"problem": "p", "answer": {"x": 1, "y": 2}}',
+            r"field 'answer' holds a dict \(with the fields 'x', 'y': name one as answer.FIELD",
+        ),
+        (
+            b'{"problem": "p", "answer": ["2", 3.0, "4"]}',
+            "field 'answer' holds a list of 3 values; write one text, such as '2, 3.0",
+        ),
+        (b'{"problem": "a \\ud800 b", "answer": 1}', "field 'problem' has half of a surrogate"),
+        (b'{"problem": "p", "answer": "\\udfff"}', "field 'answer' has half of a surrogate pair"),
+        (b'{"problem": "p", "answer": 1e999}', "field 'answer' holds inf, which is no number"),
+        (b'{"problem": "p", "answer": ' + b"1" * 5000 + b"}", r"not JSON \(Exceeds the limit"),
+        (b"[" * 100_000, "not JSON .*recursion"),
     ],
 )
 def test_the_error_for_a_broken_line_has_its_number(tmp_path, line, reason):
@@ -247,7 +298,6 @@ def test_the_error_for_a_missing_package_has_its_install_command(
             1319,
             "18",
         ),
-        ("minerva_math", {}, 272, "9.6"),
     ],
 )
 def test_every_public_record_has_a_problem_and_an_answer(name, settings, count, first):

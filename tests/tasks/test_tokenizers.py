@@ -10,12 +10,15 @@ from typing import Any, cast
 import pytest
 
 from asyppo_jax.config import ConfigError, PromptConfig
+from asyppo_jax.config.errors import ModelError
 from asyppo_jax.tasks.prompts import make_prompts
 from asyppo_jax.tasks.records import Record
 from asyppo_jax.tasks.tokenizers import (
+    check_rows,
     check_same_vocabulary,
     load_tokenizer,
     pad_token_id,
+    special_ids,
     stop_token_ids,
 )
 from tests.character_tokenizer import character_tokenizer
@@ -88,6 +91,38 @@ def test_every_end_of_sequence_token_is_a_stop_token_once(
     assert tokenizer.convert_ids_to_tokens(ids) == expected
 
 
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json"])
+def test_end_tokens_are_read_from_every_file_that_can_list_them(tokenizer, tmp_path, name):
+    (tmp_path / name).write_text(json.dumps({"eos_token_id": [1, 4]}))
+    assert stop_token_ids(tokenizer, str(tmp_path), ()) == (1, 4)
+
+
+def test_the_end_tokens_of_a_hub_name_are_those_of_its_files(tokenizer, tmp_path, monkeypatch):
+    repository = tmp_path / "models--someone--tiny-chat"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    (snapshot / "generation_config.json").write_text('{"eos_token_id": [1, 4]}')
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert stop_token_ids(tokenizer, "someone/tiny-chat", ()) == (1, 4)
+    with pytest.raises(ModelError, match="'someone/other' is not a local directory, and download"):
+        stop_token_ids(tokenizer, "someone/other", ())
+
+
+def test_every_token_needs_a_row_of_the_embedding(tmp_path):
+    tokenizer = character_tokenizer()  # 47 tokens
+    (tmp_path / "config.json").write_text('{"eos_token_id": 47}')
+    check_rows(tokenizer, 47, "m")
+    with pytest.raises(ConfigError, match=r"end token 47 of .* has no row .*, which has 47; corr"):
+        special_ids(tokenizer, str(tmp_path), (), 47)
+    assert special_ids(tokenizer, str(tmp_path), (), 48) == ((1, 47), 0)
+    tokenizer.add_special_tokens({"pad_token": "<new>"})
+    with pytest.raises(ConfigError, match=r"token '<new>' .* has the id 47, .* has 47 rows; add"):
+        check_rows(tokenizer, 47, "m")
+
+
 def test_invalid_stop_tokens_are_refused(tokenizer, tmp_path):
     with pytest.raises(ConfigError, match=r"'ab', which is not one token .* but 2: \['a', 'b'\]"):
         stop_token_ids(tokenizer, str(tmp_path), ("ab",))
@@ -95,6 +130,10 @@ def test_invalid_stop_tokens_are_refused(tokenizer, tmp_path):
         stop_token_ids(tokenizer, str(tmp_path), ("É",))  # the unknown token is one token too
     with pytest.raises(ConfigError, match="'', which is not one token"):
         stop_token_ids(tokenizer, str(tmp_path), ("",))
+    for value in ("2", [[1]], True, -1, 1.5, {"a": 1}):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
+        with pytest.raises(ConfigError, match=r"eos_token_id is .*; it must be a token id or"):
+            stop_token_ids(tokenizer, str(tmp_path), ())
     for broken in ("{", "[]"):
         (tmp_path / "generation_config.json").write_text(broken)
         with pytest.raises(ConfigError, match=r"generation_config\.json cannot be read"):

@@ -198,6 +198,7 @@ LAYERS = DecodeBackend(
     unmet_requirement=_layers_requirement,
 )
 BACKENDS = {backend.name: backend for backend in (BLOCKS, DENSE, PAGES, LAYERS)}
+_KERNELS = {"pages": ("tpu",), "layers": ("gpu", "cuda")}  # name -> where it runs
 _FASTEST = {"cpu": BLOCKS, "tpu": PAGES, "gpu": LAYERS, "cuda": LAYERS}
 
 
@@ -207,7 +208,7 @@ def choose_decode_backend(
     """The backend of this name; "auto": the platform's fastest, or "dense" if that cannot be used.
 
     Raises:
-        ConfigError: the backend of this name does not support the model.
+        ConfigError: the backend of this name does not support the model or the platform.
     """
     if name == "auto":
         fastest = _FASTEST.get(platform, DENSE)
@@ -216,5 +217,10 @@ def choose_decode_backend(
     if reason := backend.unmet_requirement(config, dtype):
         raise ConfigError(
             f"config.actor.decode_attention={name!r} needs {reason}; choose 'auto' or 'dense'"
+        )
+    if platform not in (platforms := _KERNELS.get(name, (platform,))):
+        raise ConfigError(
+            f"config.actor.decode_attention={name!r} is a kernel for {platforms[0]}, but this is "
+            f"a {platform}; choose 'auto' or 'dense'"
         )
     return backend

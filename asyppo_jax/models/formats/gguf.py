@@ -19,8 +19,16 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from asyppo_jax.models.config import ModelConfig, ModelError, RopeScaling, to_huggingface
-from asyppo_jax.models.formats.gguf_tokenizer import stop_token_ids, tokenizer_from_gguf
+from asyppo_jax.models.config import (
+    ModelConfig,
+    ModelError,
+    RopeScaling,
+    check_heads,
+    read_number,
+    read_size,
+    to_huggingface,
+)
+from asyppo_jax.models.formats.gguf_tokenizer import special_token_ids, tokenizer_from_gguf
 
 try:
     from gguf import GGUFReader, ReaderTensor
@@ -82,9 +90,8 @@ def convert_gguf(path: Path, output: Path, *, dtype: str = "float32") -> None:
     check_tensors(tensors, config, path)
     tokenizer = tokenizer_from_gguf(metadata, path)
     arrays, config = _convert_tensors(tensors, config, _DTYPES[dtype], path)
-    token_ids = _special_token_ids(metadata, path)
+    token_ids = special_token_ids(metadata, path)
     values = to_huggingface(config) | token_ids | {"dtype": dtype}
-    values["max_position_embeddings"] = _field(metadata, _key(metadata, "context_length"), path)
 
     partial = output.parent / f".{output.name}.partial-{os.getpid()}"
     partial.mkdir(parents=True)
@@ -116,7 +123,7 @@ def read_gguf(path: Path) -> tuple[Metadata, dict[str, ReaderTensor]]:
     except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
         raise ModelError(f"{path} is truncated or damaged ({error}); download it again") from error
     num_files = metadata.get("split.count", 0)
-    if num_files > 1:
+    if num_files not in (0, 1):
         raise ModelError(
             f"{path} is one of {num_files} parts; merge them with llama-gguf-split --merge"
         )
@@ -132,21 +139,27 @@ def read_model_config(
         raise ModelError(
             f"{path}: architecture {architecture!r} is not supported; use llama, qwen2 or qwen3"
         )
-    if "token_embd.weight" not in tensors:
+    if "token_embd.weight" not in tensors or len(tensors["token_embd.weight"].shape) != 2:
         raise ModelError(f"{path} has no tensor 'token_embd.weight'; is it a language model?")
 
     def size(name: str) -> int:
         value = _field(metadata, _key(metadata, name), path)
-        if not isinstance(value, int):
+        if isinstance(value, list):
             raise ModelError(f"{path}: {name} differs between layers, which is not supported")
-        return value
+        return read_size(value, name, str(path))
+
+    def number(name: str, default: float | None, most: int | float) -> float:
+        key = _key(metadata, name)
+        value = _field(metadata, key, path) if default is None else metadata.get(key, default)
+        return _shortest_decimal(read_number(value, name, str(path), 0, most))
 
     def optional_size(name: str, default: int) -> int:
         return size(name) if _key(metadata, name) in metadata else default
 
     embed_dim, num_heads = size("embedding_length"), size("attention.head_count")
-    head_dim = optional_size("attention.key_length", embed_dim // num_heads)
-    return ModelConfig(
+    head_dim = optional_size("attention.key_length", max(1, embed_dim // num_heads))
+    rope_theta = number("rope.freq_base", 10000.0, 1e12)
+    config = ModelConfig(
         model_type=architecture,
         vocab_size=int(tensors["token_embd.weight"].shape[1]),
         embed_dim=embed_dim,
@@ -155,15 +168,16 @@ def read_model_config(
         num_kv_heads=optional_size("attention.head_count_kv", num_heads),
         head_dim=head_dim,
         mlp_dim=size("feed_forward_length"),
-        norm_eps=_shortest_decimal(
-            _field(metadata, _key(metadata, "attention.layer_norm_rms_epsilon"), path)
-        ),
-        rope_theta=_shortest_decimal(metadata.get(_key(metadata, "rope.freq_base"), 10000.0)),
-        rope_scaling=_rope_scaling(metadata, tensors, head_dim, path),
+        norm_eps=number("attention.layer_norm_rms_epsilon", None, 1),
+        rope_theta=rope_theta,
+        rope_scaling=_rope_scaling(metadata, tensors, rope_theta, head_dim, path),
         tie_embeddings="output.weight" not in tensors,
         qk_norm=architecture == "qwen3",
         attention_bias=architecture == "qwen2",
+        max_positions=size("context_length"),
     )
+    check_heads(config, str(path))
+    return config
 
 
 def _field(metadata: Metadata, name: str, path: Path) -> Any:
@@ -182,7 +196,7 @@ def _shortest_decimal(value: float) -> float:
 
 
 def _rope_scaling(
-    metadata: Metadata, tensors: dict[str, ReaderTensor], head_dim: int, path: Path
+    metadata: Metadata, tensors: dict[str, ReaderTensor], theta: float, head_dim: int, path: Path
 ) -> RopeScaling | None:
     """Llama-3's scaling, recovered from the frequency divisors that a GGUF file stores."""
     kind = metadata.get(_key(metadata, "rope.scaling.type"), "none")
@@ -193,7 +207,6 @@ def _rope_scaling(
     stored = dequantize(tensors["rope_freqs.weight"].data, tensors["rope_freqs.weight"].tensor_type)
     # Llama 3.1, 3.2 and 3.3 all use these constants. Other divisors are an error.
     scaling = RopeScaling(float(stored.max()), 1.0, 4.0, 8192)
-    theta = metadata.get(_key(metadata, "rope.freq_base"), 10000.0)
     expected = rope_divisors(scaling, theta, head_dim)
     if stored.shape != expected.shape or not np.allclose(stored, expected, rtol=1e-4):
         raise ModelError(
@@ -325,11 +338,3 @@ def _dequantize(tensor: ReaderTensor, path: Path) -> np.ndarray:
             f"{path}: tensor {tensor.name!r} is quantised as {tensor.tensor_type.name}, which the "
             "gguf package cannot dequantise; choose another quantisation of the model"
         ) from error
-
-
-def _special_token_ids(metadata: Metadata, path: Path) -> dict[str, Any]:
-    ids: dict[str, Any] = {"eos_token_id": stop_token_ids(metadata, path)}
-    for name, key in (("bos_token_id", "bos"), ("pad_token_id", "padding")):
-        if f"tokenizer.ggml.{key}_token_id" in metadata:
-            ids[name] = metadata[f"tokenizer.ggml.{key}_token_id"]
-    return ids

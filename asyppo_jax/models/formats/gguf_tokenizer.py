@@ -68,25 +68,23 @@ def tokenizer_from_gguf(metadata: dict[str, Any], path: Path) -> PreTrainedToken
             f"{path}: tokenizer.ggml.pre {pre!r} is not supported; "
             f"it must be one of {', '.join(_PRETOKENIZERS)}"
         )
-    for name in ("tokens", "token_type", "merges"):
-        if f"tokenizer.ggml.{name}" not in metadata:
-            raise ModelError(
-                f"{path} has no field 'tokenizer.ggml.{name}', so its tokenizer is incomplete; "
-                "choose another file"
-            )
+    _check_lists(metadata, path)
     rule = _PRETOKENIZERS[pre]
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-    special_ids = {
-        f"{name}_token": tokens[metadata[f"tokenizer.ggml.{key}_token_id"]]
-        for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown"))
-        if f"tokenizer.ggml.{key}_token_id" in metadata
-    }
+    special_ids = {}
+    for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
+        token_id = read_token_id(metadata, key, path)
+        if token_id is not None:
+            special_ids[f"{name}_token"] = tokens[token_id]
     add_bos = metadata.get("tokenizer.ggml.add_bos_token", rule.add_bos)
+    template = metadata.get("tokenizer.chat_template")
+    if not isinstance(template, str | None):
+        raise ModelError(f"{path}: tokenizer.chat_template is {template!r:.40}, not a text")
     # Omitted if false, because even `add_bos_token=False` makes transformers add a post-processor.
     options = {"add_bos_token": True} if add_bos else {}
     return PreTrainedTokenizerFast(
-        tokenizer_object=_backend(metadata, rule),
-        chat_template=metadata.get("tokenizer.chat_template"),
+        tokenizer_object=_backend(metadata, rule, path),
+        chat_template=template,
         clean_up_tokenization_spaces=False,
         model_max_length=metadata[f"{metadata['general.architecture']}.context_length"],
         **special_ids,
@@ -94,12 +92,59 @@ def tokenizer_from_gguf(metadata: dict[str, Any], path: Path) -> PreTrainedToken
     )
 
 
-def _backend(metadata: dict[str, Any], rule: _Pretokenizer) -> Tokenizer:
+def _check_lists(metadata: dict[str, Any], path: Path) -> None:
+    """Raises `ModelError` unless tokens, their types and the merges are lists that fit."""
+    for name, kind in (("tokens", str), ("token_type", int), ("merges", str)):
+        values = metadata.get(f"tokenizer.ggml.{name}")
+        if values is None:
+            raise ModelError(
+                f"{path} has no field 'tokenizer.ggml.{name}', so its tokenizer is incomplete; "
+                "choose another file"
+            )
+        if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+            raise ModelError(
+                f"{path}: tokenizer.ggml.{name} is {values!r:.40}, not a list of "
+                f"{'texts' if kind is str else 'whole numbers'}; choose another file"
+            )
+    tokens, token_types = (metadata[f"tokenizer.ggml.{x}"] for x in ("tokens", "token_type"))
+    if len(tokens) != len(token_types):
+        raise ModelError(
+            f"{path} has {len(tokens)} tokens but {len(token_types)} token types; choose another "
+            "file"
+        )
+    for merge in metadata["tokenizer.ggml.merges"]:
+        if len(merge.split(" ")) != 2:
+            raise ModelError(
+                f"{path}: tokenizer.ggml.merges has {merge!r:.40}, which is not two tokens with a "
+                "space between them; choose another file"
+            )
+
+
+def read_token_id(metadata: dict[str, Any], key: str, path: Path) -> int | None:
+    """The id in tokenizer.ggml.KEY_token_id, or None; raises `ModelError` if no token has it."""
+    name = f"tokenizer.ggml.{key}_token_id"
+    token_id, count = metadata.get(name), len(metadata["tokenizer.ggml.tokens"])
+    if token_id is None:
+        return None
+    if not isinstance(token_id, int) or not 0 <= token_id < count:
+        raise ModelError(
+            f"{path}: {name} is {token_id!r:.40}, but the tokens have the ids 0 to {count - 1}; "
+            "choose another file"
+        )
+    return token_id
+
+
+def _backend(metadata: dict[str, Any], rule: _Pretokenizer, path: Path) -> Tokenizer:
     types = metadata["tokenizer.ggml.token_type"]
     tokens = metadata["tokenizer.ggml.tokens"]
     vocab = {token: i for i, token in enumerate(tokens) if types[i] != _UNUSED}
-    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(BPE(vocab=vocab, merges=merges, ignore_merges=rule.ignore_merges))
+    merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
+    try:
+        tokenizer = Tokenizer(BPE(vocab=vocab, merges=merges, ignore_merges=rule.ignore_merges))
+    except Exception as error:  # the Rust library raises a bare Exception for an unknown token
+        raise ModelError(
+            f"{path}: tokenizer.ggml.merges cannot be used ({error}); choose another file"
+        ) from error
     if rule.nfc:
         tokenizer.normalizer = normalizers.NFC()
     steps: list[Any] = []
@@ -125,15 +170,26 @@ def stop_token_ids(metadata: dict[str, Any], path: Path) -> list[int]:
     Raises:
         ModelError: the file names no end-of-sequence token.
     """
-    if "tokenizer.ggml.eos_token_id" not in metadata:
+    end_of_sequence = read_token_id(metadata, "eos", path)
+    if end_of_sequence is None:
         raise ModelError(
             f"{path} has no field 'tokenizer.ggml.eos_token_id', so it has no stop token; "
             "choose another file"
         )
-    ids = [metadata["tokenizer.ggml.eos_token_id"]]
-    if "tokenizer.ggml.eot_token_id" in metadata:
-        ids.append(metadata["tokenizer.ggml.eot_token_id"])
+    ids = [end_of_sequence]
+    if (end_of_turn := read_token_id(metadata, "eot", path)) is not None:
+        ids.append(end_of_turn)
     for i, token in enumerate(metadata["tokenizer.ggml.tokens"]):
         if token in _STOP_TOKENS and metadata["tokenizer.ggml.token_type"][i] == _CONTROL:
             ids.append(i)
     return list(dict.fromkeys(ids))
+
+
+def special_token_ids(metadata: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The fields eos_token_id, bos_token_id and pad_token_id of a config.json."""
+    ids: dict[str, Any] = {"eos_token_id": stop_token_ids(metadata, path)}
+    for name, key in (("bos_token_id", "bos"), ("pad_token_id", "padding")):
+        token_id = read_token_id(metadata, key, path)
+        if token_id is not None:
+            ids[name] = token_id
+    return ids

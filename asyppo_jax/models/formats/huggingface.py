@@ -1,17 +1,16 @@
 """Reads and writes Hugging Face directories (config.json and safetensors) without PyTorch."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from etils import epath
 from flax import traverse_util
-from safetensors import safe_open
 from safetensors.numpy import save
 
+from asyppo_jax.config.ranges import check_fields
 from asyppo_jax.models.config import ModelConfig, ModelError, from_huggingface, to_huggingface
 from asyppo_jax.models.formats.name_table import (
     Entry,
@@ -19,39 +18,16 @@ from asyppo_jax.models.formats.name_table import (
     full_name,
     layer_table,
     parse_name,
+    prefix_of,
     top_table,
 )
+from asyppo_jax.models.formats.weight_files import read_tensors
 from asyppo_jax.ops.value_heads import ValueHead
-from asyppo_jax.runtime.paths import local_directory
+from asyppo_jax.runtime.paths import resolve_directory
 from asyppo_jax.types import Params
 
 Head = Literal["actor", "critic"]
 _SHARD_BYTES = 4 * 2**30
-
-
-def resolve_directory(path: str) -> Path:
-    """The local directory of a model; a model given by its hub name is downloaded to the hub cache.
-
-    Raises:
-        ModelError: `path` is not a directory, and the hub has no such repository or is offline.
-    """
-    directory = local_directory(path)
-    if directory.is_dir() and path:
-        return directory
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
-    if looks_local:
-        raise ModelError(f"model directory {path!r} does not exist; give a directory or a hub name")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"{path!r} is not a local directory, and downloading it from the hub failed "
-            f"({reason}); check the name, or download it yourself and give the directory"
-        ) from error
 
 
 def load_config(path: str) -> ModelConfig:
@@ -61,7 +37,15 @@ def load_config(path: str) -> ModelConfig:
 
 def load_value_head(path: str) -> ValueHead:
     """The value head of an exported critic; the linear one if config.json names none."""
-    return ValueHead(**_read_config(path)[0].get("value_head", {}))
+    values, file = _read_config(path)
+    head = values.get("value_head", {})
+    known = {field.name for field in fields(ValueHead)}
+    if not isinstance(head, dict) or not head.keys() <= known:
+        raise ModelError(
+            f"{file}: value_head is {head!r:.60}; it must have the fields {', '.join(known)}"
+        )
+    check_fields(value_head := ValueHead(**head), f"{file}: value_head.")
+    return value_head
 
 
 def load_value_anchor(path: str) -> str:
@@ -88,8 +72,10 @@ def _read_config(path: str) -> tuple[dict[str, Any], str]:
         raise ModelError(f"{file.parent} has no config.json; {hint}")
     try:
         values = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
         raise ModelError(f"{file} is not valid JSON ({error}); download it again") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{file} holds a {type(values).__name__}, not an object; replace it")
     return values, str(file)
 
 
@@ -121,7 +107,7 @@ def load_params(path: str, config: ModelConfig, head: Head, bins: int = 0) -> Pa
     depth = load_config(path).num_layers
     leaves: dict[Leaf, np.ndarray] = {}
     seen: dict[tuple[int | None, str], str] = {}
-    for name, file, read in _tensors(directory):
+    for name, file, read in read_tensors(directory):
         key = parse_name(name)
         if key is None:
             continue
@@ -133,10 +119,10 @@ def load_params(path: str, config: ModelConfig, head: Head, bins: int = 0) -> Pa
         elif layer is None:
             leaves[entry.leaf] = _convert(read(), entry, name, file)
         elif layer < config.num_layers:
-            stack = leaves.setdefault(
-                entry.leaf, np.empty((config.num_layers, *entry.shape), np.float32)
-            )
-            stack[layer] = _convert(read(), entry, name, file)
+            array = _convert(read(), entry, name, file)  # first, because it checks the shape
+            if entry.leaf not in leaves:
+                leaves[entry.leaf] = np.empty((config.num_layers, *entry.shape), np.float32)
+            leaves[entry.leaf][layer] = array
         elif layer >= depth:
             raise ModelError(
                 f"{file}: unexpected tensor {name}, because config.json has {depth} layers; "
@@ -144,27 +130,6 @@ def load_params(path: str, config: ModelConfig, head: Head, bins: int = 0) -> Pa
             )
     _check_complete(directory, config, layers, top, seen)
     return traverse_util.unflatten_dict(leaves)
-
-
-def _tensors(directory: Path) -> Iterator[tuple[str, Path, Callable[[], np.ndarray]]]:
-    files = sorted(directory.glob("*.safetensors"))
-    if not files:
-        raise ModelError(
-            f"{directory} has no .safetensors file; convert the weights to safetensors first"
-        )
-    for file in files:
-        try:
-            with safe_open(file, framework="numpy") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (not a dict)
-                    yield name, file, lambda n=name, t=tensors: t.get_tensor(n)
-        except ModelError:
-            raise
-        except Exception as error:
-            if type(error).__name__ != "SafetensorError":
-                raise
-            raise ModelError(
-                f"{file} is truncated or not safetensors ({error}); download it again"
-            ) from error
 
 
 def _check_unseen(key, name: str, file: Path, seen: dict) -> None:
@@ -192,6 +157,11 @@ def _check_may_be_ignored(key, name, file, config, head, read, directory) -> Non
             f"{file}: unexpected tensor {name} in a {config.model_type} model read as {head}; "
             "check model_type in config.json"
         )
+    if prefix := prefix_of(name):
+        raise ModelError(
+            f"{file}: tensor {name} has the prefix {prefix!r}, which a wrapper of the model wrote; "
+            "save the model without it (of an adapter: merge it first)"
+        )
     raise ModelError(
         f"{file}: unknown tensor {name}; this architecture is not supported, choose another model"
     )
@@ -201,7 +171,7 @@ _EMBEDDING = (None, "embed_tokens.weight")
 
 
 def _read_tensor(directory: Path, key: tuple[int | None, str]) -> np.ndarray:
-    for name, _, read in _tensors(directory):
+    for name, _, read in read_tensors(directory):
         if parse_name(name) == key:
             return read()
     raise ModelError(f"{directory}: tensor {full_name(*key)} is missing; download the model again")
@@ -210,7 +180,7 @@ def _read_tensor(directory: Path, key: tuple[int | None, str]) -> np.ndarray:
 def has_tensor(path: str, short: str) -> bool:
     """Whether a model has a tensor outside the layers with this short name (`name_table`)."""
     return any(
-        parse_name(name) == (None, short) for name, _, _ in _tensors(resolve_directory(path))
+        parse_name(name) == (None, short) for name, _, _ in read_tensors(resolve_directory(path))
     )
 
 
@@ -226,13 +196,23 @@ def _convert(tensor: np.ndarray, entry: Entry, name: str, file: Path) -> np.ndar
             f"but config.json implies {entry.their_shape}; check its sizes"
         )
     # Not `ascontiguousarray`, because it turns a scalar into an array of shape (1,).
-    return np.array(entry.to_ours(tensor), np.float32, order="C")
+    array = np.array(entry.to_ours(tensor), np.float32, order="C")
+    # Minimum and maximum, because `isfinite` would need an array of the tensor's size.
+    if not (np.isfinite(array.min()) and np.isfinite(array.max())):
+        kind = "NaN" if np.isnan(array.min()) else "infinite numbers"
+        raise ModelError(f"{file}: tensor {name} has {kind}; save or download the model again")
+    return array
 
 
 def _check_complete(directory: Path, config: ModelConfig, layers, top, seen) -> None:
     required = [(None, short) for short in top if not short.startswith("score.")]
     required += [(i, short) for i in range(config.num_layers) for short in layers]
     missing = [full_name(*key) for key in required if key not in seen]
+    if missing == ["lm_head.weight"]:
+        raise ModelError(
+            f"{directory}: tensor lm_head.weight is missing, and config.json does not tie the head "
+            "to the embedding; set tie_word_embeddings to true if the model has no head of its own"
+        )
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise ModelError(

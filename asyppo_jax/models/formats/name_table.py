@@ -134,6 +134,12 @@ def parse_name(name: str) -> tuple[int | None, str] | None:
     return (int(match[1]), match[2]) if match else (None, short)
 
 
+def prefix_of(name: str) -> str:
+    """What a wrapper (torch.compile, DDP, an adapter) put before a tensor's name, or ""."""
+    match = re.match(r"(.+?\.)(?:model\.)?(?:layers\.\d+\.|embed_tokens\.|norm\.|lm_head\.)", name)
+    return match[1] if match and match[1] != "model." else ""
+
+
 def full_name(layer: int | None, short: str) -> str:
     """The tensor's name in transformers; `layer` is None outside the layers."""
     if layer is not None:

@@ -140,10 +140,8 @@ def _weights(config: RewardConfig, count: int) -> list[float]:
             "one number each, or none for equal weights"
         )
     total = math.fsum(weights)
-    if not (all(weight >= 0 for weight in weights) and 0 < total < math.inf):
-        raise ConfigError(
-            f"config.reward.weights is {weights}; give numbers of 0 or more, at least one above 0"
-        )
+    if total == 0:
+        raise ConfigError(f"config.reward.weights is {weights}; make at least one larger than 0")
     return [weight / total for weight in weights]
 
 

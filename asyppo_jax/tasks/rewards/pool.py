@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asyppo_jax.config import ConfigError, RewardConfig
+from asyppo_jax.config import RewardConfig
 from asyppo_jax.config.functions import function_name
+from asyppo_jax.config.ranges import check_fields
 from asyppo_jax.tasks.rewards import graders
 from asyppo_jax.tasks.rewards.functions import RewardFunction, find_rewards, reward_functions
 from asyppo_jax.tasks.rewards.process import WorkerProcess, start_worker, wait_for_workers
@@ -24,7 +25,6 @@ FIXES = {
     "bad_score": "let the function return a number in [0, 1]",
 }
 REASONS = tuple(FIXES)
-MAX_TIME_LIMIT = 86400.0  # seconds; system timers do not accept infinity
 START_LIMIT = 120.0  # seconds for a worker to import the reward function; allows a busy machine
 
 logger = logging.getLogger(__name__)
@@ -49,19 +49,6 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
     columns = {name: np.concatenate([x[name] for x in by_function]) for name in by_function[0]}
     joined = [answer for of_call in details for answer in of_call]
     return Scores(np.concatenate(rewards), np.concatenate(valid), counts, columns, joined)
-
-
-def check_limits(config: RewardConfig) -> None:
-    """Raises `ConfigError` on a time limit or a number of workers that cannot work."""
-    if not 0 < config.time_limit <= MAX_TIME_LIMIT:
-        raise ConfigError(
-            f"config.reward.time_limit is {config.time_limit}; "
-            f"it must be above 0 and at most {MAX_TIME_LIMIT:g} seconds"
-        )
-    if config.num_workers < 1:
-        raise ConfigError(
-            f"config.reward.num_workers is {config.num_workers}; it must be 1 or more"
-        )
 
 
 class _Outcome(NamedTuple):
@@ -93,7 +80,6 @@ class RewardPool:
         `functions` replaces those that `config.function` names. They are sent to the workers with
         cloudpickle, so they may be defined in a notebook.
         """
-        check_limits(config)
         self._rewards = find_rewards(config, functions)
         self._in_process = [reward.function for reward in self._rewards] == [graders.exact]
         # With the names of given functions, as `train` records them.
@@ -101,6 +87,7 @@ class RewardPool:
         if functions is not None:
             names = map(function_name, reward_functions(functions))
             self.config = replace(config, function=",".join(names))
+        check_fields(self.config, "config.reward.")
         self._workers: list[WorkerProcess] = []
         self._closed = False
         self._scoring = threading.RLock()  # held while `score` runs

@@ -152,6 +152,7 @@ def test_the_backend_follows_the_platform_and_what_its_kernel_can_do(
     [
         ("pages", "float32", 128, "needs bfloat16, but the actor's dtype is float32"),
         ("pages", "bfloat16", 64, "head_dim that is a multiple of 128, but the actor's is 64"),
+        ("pages", "bfloat16", 128, "is a kernel for tpu, but this is a cpu; choose 'auto'"),
         ("layers", "bfloat16", 256, "head_dim that is a multiple of 8 up to 128, but .* 256"),
     ],
 )

@@ -196,6 +196,63 @@ ERRORS = {
         lambda p: write_gguf(p, tokenizer__ggml__eos_token_id=None),
         "no field 'tokenizer.ggml.eos_token_id'",
     ),
+    "end token out of range": (
+        lambda p: write_gguf(p, tokenizer__ggml__eos_token_id=9999),
+        "eos_token_id is 9999, but the tokens have the ids 0 to",
+    ),
+    "first token out of range": (
+        lambda p: write_gguf(p, tokenizer__ggml__bos_token_id=9999),
+        "bos_token_id is 9999, but the tokens",
+    ),
+    "end token as text": (
+        lambda p: write_gguf(p, tokenizer__ggml__eos_token_id="<eos>"),
+        "eos_token_id is '<eos>', but the tokens",
+    ),
+    "no context length": (
+        lambda p: write_gguf(p, llama__context_length=None),
+        "no field 'llama.context_length'",
+    ),
+    "zero heads": (
+        lambda p: write_gguf(p, llama__attention__head_count=0),
+        r"attention.head_count is 0; it must be a whole number in \[1",
+    ),
+    "zero key heads": (
+        lambda p: write_gguf(p, llama__attention__head_count_kv=0),
+        "attention.head_count_kv is 0; it must be",
+    ),
+    "three key heads": (
+        lambda p: write_gguf(p, llama__attention__head_count_kv=3),
+        "4 attention heads cannot share 3 heads",
+    ),
+    "eps as text": (
+        lambda p: write_gguf(p, llama__attention__layer_norm_rms_epsilon="1e-5"),
+        "attention.layer_norm_rms_epsilon is '1e-5'; it must be a number",
+    ),
+    "theta is NaN": (
+        lambda p: write_gguf(p, llama__rope__freq_base=float("nan")),
+        "rope.freq_base is nan; it must be a number",
+    ),
+    "parts as text": (lambda p: write_gguf(p, split__count="3"), "one of 3 parts"),
+    "odd merge": (
+        lambda p: write_gguf(p, tokenizer__ggml__merges=["h e", "ll"]),
+        "merges has 'll', which is not two tokens",
+    ),
+    "merge of unknown tokens": (
+        lambda p: write_gguf(p, tokenizer__ggml__merges=["he zz"]),
+        "tokenizer.ggml.merges cannot be used",
+    ),
+    "merges as text": (
+        lambda p: write_gguf(p, tokenizer__ggml__merges="h e"),
+        "tokenizer.ggml.merges is 'h e', not a list of texts",
+    ),
+    "too few token types": (
+        lambda p: write_gguf(p, tokenizer__ggml__token_type=[1, 1]),
+        "tokens but 2 token types",
+    ),
+    "template is a number": (
+        lambda p: write_gguf(p, tokenizer__chat_template=3),
+        "chat_template is 3, not a text",
+    ),
     "not GGUF": (text_file, "is not a GGUF file"),
     "no file": (lambda p: p, "is not a file"),
     "truncated in the fields": (lambda p: truncated(p, 0.01), "truncated or damaged"),

@@ -1,6 +1,7 @@
 """Hugging Face directories: exact round trips, and clear errors for files that do not fit."""
 
 import json
+import re
 from dataclasses import replace
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from flax.core import meta
 from safetensors.numpy import load_file, save_file
 
+from asyppo_jax.config import ConfigError
 from asyppo_jax.models.actor_critic import init_critics
 from asyppo_jax.models.config import ModelError
 from asyppo_jax.models.formats import huggingface
@@ -16,6 +18,7 @@ from asyppo_jax.models.formats.huggingface import (
     first_layers,
     load_config,
     load_params,
+    load_value_head,
     save_params,
 )
 from tests.tiny import ARCHITECTURES, QWEN3, assert_trees_equal, make_actor_params, make_networks
@@ -132,6 +135,40 @@ def test_a_tensor_in_two_files_is_duplicated(tensors, tmp_path):
         save_and_load()
 
 
+@pytest.mark.parametrize(("value", "kind"), [(np.nan, "NaN"), (np.inf, "infinite numbers")])
+def test_weights_that_are_no_numbers_are_named(tensors, value, kind):
+    contents, save_and_load = tensors
+    contents["model.layers.1.mlp.up_proj.weight"][1, 2] = value
+    with pytest.raises(ModelError, match=rf"layers\.1\.mlp\.up_proj\.weight has {kind}"):
+        save_and_load()
+
+
+def test_a_missing_head_of_an_untied_model_is_explained(tmp_path):
+    params = make_actor_params(make_networks(0))
+    save_params(tmp_path, QWEN3, params, "actor")
+    untied = replace(QWEN3, tie_embeddings=False)
+    with pytest.raises(ModelError, match=r"lm_head\.weight is missing.*set tie_word_embeddings"):
+        load_params(str(tmp_path), untied, "actor")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model."])
+def test_the_prefix_of_a_wrapper_is_named(tensors, prefix):
+    contents, save_and_load = tensors
+    for name in list(contents):
+        contents[prefix + name] = contents.pop(name)
+    with pytest.raises(ModelError, match=rf"has the prefix '{re.escape(prefix)}', which a wrapper"):
+        save_and_load()
+
+
+def test_a_damaged_value_head_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"value_head": {"kind": "cubic"}}')
+    with pytest.raises(ConfigError, match=r"value_head\.kind is 'cubic'; choose one of"):
+        load_value_head(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"value_head": {"width": 3}}')
+    with pytest.raises(ModelError, match="it must have the fields"):
+        load_value_head(str(tmp_path))
+
+
 def test_the_error_for_a_wrong_shape_names_both_shapes(tensors):
     contents, save_and_load = tensors
     contents["model.norm.weight"] = np.zeros(31, np.float32)
@@ -163,6 +200,9 @@ def test_a_directory_without_config_or_weights_is_refused(tmp_path):
         load_config(str(tmp_path / "nowhere"))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="is not valid JSON"):
+        load_config(str(tmp_path))
+    (tmp_path / "config.json").write_text('"text"')
+    with pytest.raises(ModelError, match=r"config\.json holds a str, not an object"):
         load_config(str(tmp_path))
 
 

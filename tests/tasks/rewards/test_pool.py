@@ -318,12 +318,12 @@ def test_a_wrong_name_is_refused_and_the_message_says_how_to_fix_it(name: str, m
 
 @pytest.mark.parametrize("time_limit", [0.0, -1.0, float("nan"), float("inf")])
 def test_an_invalid_time_limit_is_refused(time_limit: float):
-    with pytest.raises(ConfigError, match=r"config\.reward\.time_limit is .* must be above 0"):
+    with pytest.raises(ConfigError, match=r"config\.reward\.time_limit is .* in \(0, 86400\]"):
         RewardPool(reward_config("exact", time_limit=time_limit))
 
 
 def test_a_pool_without_workers_is_refused():
-    with pytest.raises(ConfigError, match=r"config\.reward\.num_workers is 0; it must be 1 or"):
+    with pytest.raises(ConfigError, match=r"config\.reward\.num_workers is 0; it must be in"):
         RewardPool(reward_config("math", num_workers=0))
 
 
