@@ -18,6 +18,8 @@ from asyppo_jax.config.value_checks import check_values
 def check_config(config: Config) -> None:
     """Raises `ConfigError` on sizes and fractions that cannot work; names field and fix."""
     algorithm, sampling, batching = config.algorithm, config.sampling, config.batching
+    if not 0 <= config.seed < 2**32:  # `jax.random.key` keeps the low 32 bits, the data loader all
+        raise ConfigError(f"config.seed is {config.seed}; it must be from 0 to {2**32 - 1}")
     for name in ("advantage_mask_fraction", "entropy_mask_fraction"):
         value = getattr(algorithm, name)
         if not 0 <= value < 1:

@@ -20,6 +20,8 @@ from tests.tiny import make_config
         ({"algorithm__kl_coef": float("nan")}, r"kl_coef is nan; it must be 0"),
         ({"algorithm__positive_nll_coef": -0.1}, r"positive_nll_coef is -0\.1; it must be 0 \(off"),
         ({"algorithm__kl_estimator": "k4"}, r"kl_estimator is 'k4'; choose one of 'k1', 'k2'"),
+        ({"seed": -1}, r"config\.seed is -1; it must be from 0 to 4294967295"),
+        ({"seed": 2**32}, r"config\.seed is 4294967296; it must be"),
         ({"algorithm__gamma": 1.5}, r"config\.algorithm\.gamma is 1\.5"),
         ({"algorithm__num_critics": 3}, "group_size is 32, which 3 critics cannot share evenly"),
         ({"algorithm__num_critics": -1}, "num_critics is -1"),
