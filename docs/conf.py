@@ -46,6 +46,7 @@ NAVIGATION = {
         "Configs": "configs/README",
         "Metrics": "docs/metrics",
         "Troubleshooting": "docs/troubleshooting",
+        "Surprises in libraries": "findings/README",
         "Changes": "CHANGELOG",
     },
     "Results and plans": {
@@ -64,7 +65,7 @@ project = "asyppo_jax"
 extensions = ["myst_parser", "sphinx_copybutton"]
 root_doc = "README"
 include_patterns = ["*.md", "docs/*.md", "experiments/*/README.md", "notebooks/*.md"]
-include_patterns += ["notebooks/*.ipynb", "configs/README.md"]
+include_patterns += ["notebooks/*.ipynb", "configs/README.md", "findings/README.md"]
 include_patterns += ["experiments/*/PREREGISTRATION.md"]
 exclude_patterns = [".*", "build", "runs", "site"]  # are not searched for pages
 source_suffix = {".md": "markdown", ".ipynb": "markdown"}  # see `read_source`

@@ -20,6 +20,7 @@ from tests.tiny import make_config
         ({"algorithm__kl_coef": float("nan")}, r"kl_coef is nan; it must be in"),
         ({"algorithm__positive_nll_coef": -0.1}, r"positive_nll_coef is -0\.1; it must be in"),
         ({"algorithm__kl_estimator": "k4"}, r"kl_estimator is 'k4'; choose one of 'k1', 'k2'"),
+        ({"seed": 2**31}, r"config\.seed is 2147483648; it must be in \[0, 2147483647\]"),
         ({"algorithm__gamma": 1.5}, r"config\.algorithm\.gamma is 1\.5"),
         ({"algorithm__num_critics": 3}, "group_size is 32, which 3 critics cannot share evenly"),
         ({"algorithm__num_critics": -1}, "num_critics is -1"),

@@ -9,8 +9,10 @@ Worker processes load this file by its path.
 
 import functools
 import importlib
+import math
 import re
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from asyppo_jax.tasks.answers.extract import final_answers
@@ -77,8 +79,25 @@ def reasoning_gym_partial(
     texts = [
         text for given in final_answers(completion)[:1] for text in (given.strip(), _plain(given))
     ]
-    scores = [float(_scorer(name)(answer=text, entry=entry)) for text in dict.fromkeys(texts)]
+    scores = [_score(name, text, entry) for text in dict.fromkeys(texts)]
     return min(max(scores, default=0.0), 1.0)
+
+
+def _score(name: str, text: str, entry: dict[str, Any]) -> float:
+    """The task's score; 0.0 for a wrong answer that reasoning-gym 0.1.25 would take for right.
+
+    `game_of_life_halting` gives 1.0 to any text, `coin_flip` to each beginning of the right
+    number, so to 0 for 0.25.
+    """
+    if name == "game_of_life_halting" and text.lower() != entry["answer"].lower():
+        return 0.0
+    try:
+        score = float(_scorer(name)(answer=text, entry=entry))
+        if name == "coin_flip" and score == 1.0:
+            return float(math.isclose(Fraction(text), float(entry["answer"]), rel_tol=1e-3))
+    except ValueError:  # a task that reads numbers, and an answer that is none, is wrong
+        return 0.0
+    return score
 
 
 def _plain(text: str) -> str:

@@ -1,6 +1,7 @@
 """Tasks of reasoning-gym, scored by their own rule."""
 
 import json
+from fractions import Fraction
 
 import pytest
 
@@ -48,6 +49,23 @@ def test_partial_credit_is_a_function_of_its_own():
     assert 0 < reasoning_gym_partial(problem, text, answer, record) < 1
     assert reasoning_gym(problem, text, answer, record) == 0.0
     assert reasoning_gym_partial(problem, "", answer, record) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("task", "wrong"),
+    [("game_of_life_halting", "maybe"), ("coin_flip", "0"), ("prime_factorization", "no idea")],
+)
+def test_a_wrong_answer_that_a_task_takes_for_right_or_cannot_read_is_wrong(task: str, wrong: str):
+    problem, answer, record = item(task)
+    assert reasoning_gym(problem, rf"\boxed{{{answer}}}", answer, record) == 1.0
+    assert reasoning_gym_partial(problem, rf"\boxed{{{wrong}}}", answer, record) == 0.0
+
+
+def test_a_probability_may_be_a_fraction():
+    problem, answer, record = item("coin_flip")
+    fraction = Fraction(answer)
+    text = f"{fraction.numerator}/{fraction.denominator}"
+    assert reasoning_gym(problem, rf"\boxed{{{text}}}", answer, record) == 1.0
 
 
 def test_a_record_of_another_source_is_an_error():
