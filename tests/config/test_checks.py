@@ -53,7 +53,7 @@ from tests.tiny import make_config
                 "batching__rows_per_prompt": 4,
                 "batching__critic_minibatch_size": 32,
             },
-            r"critic_minibatch_size is 32; .* group_size \* num_critics = 64",
+            r"critic_minibatch_size is 32; .*group_size \* num_critics = 64",
         ),
         (
             {"algorithm__critic_data": "all", "batching__critic_microbatch_size": 48},
