@@ -54,6 +54,9 @@ class Rollout(struct.PyTreeNode):
     # [B, C] float32, under the distribution that was sampled from (after temperature and
     # truncation). Only with `DecodingOptions.sampled_log_probs`; no loss reads it.
     sampled_log_probs: jax.Array | None = None
+    # [B, C] float32, H(π(·|s_t)) of the plain policy over the full vocabulary (nats). Only with
+    # `DecodingOptions.entropy`, which `config.algorithm.mask_by` = "entropy" sets.
+    entropy: jax.Array | None = None
     # Only with `config.value.reference_answer`, and read by the critics alone, in place of the
     # prompt: the reference answer and the prompt, left-padded so that their tokens are contiguous.
     critic_prompt: jax.Array | None = None  # [B, R + P] int32

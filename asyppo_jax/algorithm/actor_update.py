@@ -140,7 +140,7 @@ def _sums_and_maxima(
     if algorithm.dual_clip:
         dual = (ratio > algorithm.dual_clip) & (rows.advantages < 0)
         sums["dual_clipped"] = masked_sum(dual.astype(jnp.float32), mask)
-    if algorithm.num_critics > 1:
+    if algorithm.ranks_tokens:
         sums |= mask_sums(ratio, entropy, rows, algorithm)
     if algorithm.kl_coef:
         sums["kl_to_reference"] = masked_sum(_kl_to_reference(log_probs, rows, "k3"), mask)
@@ -167,7 +167,7 @@ def _metrics(sums: Metrics, maxima: Metrics, norm: Array) -> Metrics:
         "rollout/log_prob_gap": (sums["gap"] / tokens)[0],
         "rollout/log_prob_gap_max": maxima["gap"][0],
     }
-    if "low_overlap" in sums:
+    if "bonus" in sums:
         metrics |= mask_metrics(sums)
     if "nll" in sums:  # per minibatch; `positive` is 1, or 0 in those without a right answer
         positive = jnp.maximum(jnp.sum(sums["positive"]), 1.0)

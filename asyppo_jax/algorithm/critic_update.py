@@ -43,12 +43,12 @@ def update_critics(
     """The critics' parameters (stacked), optimizer state and metrics after all minibatch updates.
 
     They minimise L = Σ_k E_{(s_t, R_t) ~ D_k} (V_k(s_t) − R_t)² (arXiv 2510.01656). D_k is critic
-    k's share of the responses, and E the mean over its real tokens in the minibatch. Options of
-    `config.value` change the loss (`value_loss`) and its tokens (`critic_rows`). With `dense` all
-    tokens are fitted, also if the config names positions.
+    k's share of the responses (`config.algorithm.critic_data`), and E the mean over its real tokens
+    in the minibatch. Options of `config.value` change the loss (`value_loss`) and its tokens
+    (`critic_rows`). With `dense` all tokens are fitted, also if the config names positions.
     """
     num_critics, batching = experience.critic_shards.shape[0], config.batching
-    share = config.sampling.group_size // num_critics
+    sizes = config.critic_sizes
     rows = critic_rows(experience, networks.value_head, config, dense)
 
     def critic_loss(critic: Params, rows: UpdateRows, num_tokens: Array) -> Array:
@@ -68,9 +68,7 @@ def update_critics(
             old_values = jnp.take_along_axis(experience.values, index[..., None], axis=1)
             shares = shares.replace(old_values=old_values)
         num_tokens = jnp.maximum(jnp.sum(shares.mask, axis=(1, 2)), 1).astype(jnp.float32)
-        laid_out, used = jax.vmap(lambda share_rows: lay_out(share_rows, batching, share)[:2])(
-            shares
-        )
+        laid_out, used = jax.vmap(lambda x: lay_out(x, batching, sizes.per_prompt)[:2])(shares)
         num_rows = jnp.max(used) if batching.packing else laid_out.tokens.shape[1]
         return Minibatch(laid_out, num_rows, num_tokens)
 
@@ -81,14 +79,15 @@ def update_critics(
         critic_minibatches(
             key,
             experience.critic_shards,
+            size=sizes.responses,
             epochs=config.algorithm.critic_epochs,
-            minibatch=batching.critic_minibatch_size // num_critics,
-            block_size=share if batching.rows_per_prompt > 1 else 1,
+            minibatch=sizes.minibatch,
+            block_size=sizes.per_prompt if batching.rows_per_prompt > 1 else 1,
         ),
         read_minibatch,
         optimizer=critic_optimizer(config),
         placement=critic_placement(networks, config, num_critics),
-        microbatch_size=batching.rows_of(batching.critic_microbatch(num_critics)),
+        microbatch_size=batching.rows_of(sizes.microbatch),
         axis=1,
     )
     return (

@@ -5,9 +5,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from asyppo_jax.algorithm.advantages import critic_targets, discounted_rewards, find_estimator
-from asyppo_jax.config import AlgorithmConfig
+from asyppo_jax.config import AlgorithmConfig, ConfigError
 from asyppo_jax.ops.baselines import group_mean_of_others
-from asyppo_jax.ops.ensemble import critic_shards, disagreement_masks, value_mean_and_std
+from asyppo_jax.ops.ensemble import (
+    critic_shards,
+    disagreement_masks,
+    ensemble_value,
+    mask_scores,
+    value_mean_and_std,
+)
 from asyppo_jax.ops.masked import (
     explained_variance,
     masked_mean,
@@ -30,35 +36,38 @@ def make_experience(
     """Advantages, returns, both token masks, and each critic's share of the responses.
 
     These are steps 3 to 5 of docs/method.md and the inputs of step 6. Without critics (K = 0)
-    values are empty, returns are 0, and both masks keep every token.
+    values are empty, returns are 0, and both masks keep every token, unless `config.mask_by` ranks
+    tokens without critics.
 
     With `config.overlong_buffer` advantages and returns are made of the rewards plus the penalty
     for long answers; the experience's rollout keeps the task's own rewards.
+
+    Raises:
+        ConfigError: masks are by the entropy, and the rollout does not have it.
     """
     mask = rollout.completion_mask & rollout.reward_valid[:, None]
     task_rollout, rollout = rollout, _with_overlong_penalty(rollout, config)
     mask_key, shard_key = jax.random.split(key)
     num_critics, num_prompts = values.shape[0], mask.shape[0] // group_size
     if num_critics:
-        value_mean, value_std = value_mean_and_std(values)
-        returns = critic_targets(rollout, value_mean, mask, config)
-        advantage_mask, entropy_mask = disagreement_masks(
-            value_std,
-            mask,
-            mask_key,
-            advantage_mask_fraction=config.advantage_mask_fraction,
-            entropy_mask_fraction=config.entropy_mask_fraction,
-        )
+        value, value_std = value_mean_and_std(values)
+        if config.value_aggregation != "mean":
+            value = ensemble_value(values, config.value_aggregation)
+        returns = critic_targets(rollout, value, mask, config)
         shards = critic_shards(
-            shard_key, num_prompts=num_prompts, group_size=group_size, num_critics=num_critics
+            shard_key,
+            num_prompts=num_prompts,
+            group_size=group_size,
+            num_critics=num_critics,
+            critic_data=config.critic_data,
         )
     else:
-        value_mean = value_std = returns = jnp.zeros(mask.shape, jnp.float32)
-        advantage_mask = entropy_mask = mask
+        value = value_std = returns = jnp.zeros(mask.shape, jnp.float32)
         shards = jnp.zeros((0, mask.shape[0]), bool)
-    baseline = value_mean
+    advantage_mask, entropy_mask = _token_masks(rollout, value_std, mask, mask_key, config)
+    baseline = value
     if config.explained_variance_gate:
-        baseline = gated_values(rollout, value_mean, mask, group_size, config)
+        baseline = gated_values(rollout, value, mask, group_size, config)
     estimate = find_estimator(config)
     advantages = estimate(rollout, baseline, mask, group_size, config)
     return Experience(
@@ -72,6 +81,30 @@ def make_experience(
         advantage_mask=advantage_mask,
         entropy_mask=entropy_mask,
         critic_shards=shards,
+    )
+
+
+def _token_masks(
+    rollout: Rollout,
+    value_std: Float[Array, "B C"],
+    mask: Bool[Array, "B C"],
+    key: PRNGKeyArray,
+    config: AlgorithmConfig,
+) -> tuple[Bool[Array, "B C"], Bool[Array, "B C"]]:
+    """The masks I^A and I^H by `config.mask_by`; all real tokens where there is nothing to rank."""
+    if config.num_critics == 0 and not config.ranks_tokens:
+        return mask, mask
+    if config.mask_by == "entropy" and rollout.entropy is None:
+        raise ConfigError(
+            "config.algorithm.mask_by is 'entropy', but this rollout has none; sample it with "
+            "DecodingOptions(entropy=True), or set its entropy"
+        )
+    return disagreement_masks(
+        mask_scores(value_std, rollout.entropy, config.mask_by),
+        mask,
+        key,
+        advantage_mask_fraction=config.advantage_mask_fraction,
+        entropy_mask_fraction=config.entropy_mask_fraction,
     )
 
 
@@ -158,19 +191,21 @@ def summarize(experience: Experience, group_size: int, config: AlgorithmConfig) 
         "rollout/completion_tokens": jnp.sum(real).astype(jnp.float32),
         "rollout/advantage_abs_mean": masked_mean(jnp.abs(experience.advantages), mask),
     }
+    if num_critics or config.ranks_tokens:
+        metrics |= {
+            "ensemble/advantage_mask_rate": _masked_rate(experience.advantage_mask, mask),
+            "ensemble/entropy_mask_rate": _masked_rate(experience.entropy_mask, mask),
+        }
     if num_critics == 0:
         return metrics
     std, returns = experience.value_std, experience.returns
+    value = ensemble_value(experience.values, config.value_aggregation)
     metrics |= {
         "ensemble/value_std_p50": masked_quantile(std, mask, 0.5),
         "ensemble/value_std_p90": masked_quantile(std, mask, 0.9),
-        "ensemble/advantage_mask_rate": _masked_rate(experience.advantage_mask, mask),
-        "ensemble/entropy_mask_rate": _masked_rate(experience.entropy_mask, mask),
-        "critic/value_mean": masked_mean(jnp.mean(experience.values, axis=0), mask),
+        "critic/value_mean": masked_mean(value, mask),
         "critic/return_mean": masked_mean(returns, mask),
-        "critic/explained_variance": explained_variance(
-            jnp.mean(experience.values, axis=0), returns, mask
-        ),
+        "critic/explained_variance": explained_variance(value, returns, mask),
     }
     for k in range(num_critics):
         name = f"critic/explained_variance_{k}"
@@ -189,11 +224,11 @@ def _variance_metrics(
     movement costs, also that of perfect values.
     """
     mask, std = experience.loss_mask, experience.value_std
-    mean = jnp.mean(experience.values, axis=0)
+    value = ensemble_value(experience.values, config.value_aggregation)
     targets = discounted_rewards(experience.rollout, mask, config)
     returns = variance_parts(targets, mask, group_size)
-    residuals = variance_parts(targets - mean, mask, group_size)
-    values, stds = variance_parts(mean, mask, group_size), variance_parts(std, mask, group_size)
+    residuals = variance_parts(targets - value, mask, group_size)
+    values, stds = variance_parts(value, mask, group_size), variance_parts(std, mask, group_size)
     total = returns.total
     explained = {
         name: _share(of_return - of_residual, total)

@@ -22,7 +22,7 @@ def mask_sums(
     there is taken off.
     """
     mask = rows.mask
-    low_std, high_std = mask & ~rows.advantage_mask, mask & ~rows.entropy_mask
+    lowest, highest = mask & ~rows.advantage_mask, mask & ~rows.entropy_mask
     clipped = jnp.where(
         rows.advantages > 0, ratio > 1 + config.clip_eps_high, ratio < 1 - config.clip_eps_low
     )
@@ -30,14 +30,16 @@ def mask_sums(
         clipped |= (rows.advantages < 0) & (ratio > config.dual_clip)
     gradient = jnp.where(clipped, 0.0, rows.length_normalizer * ratio * rows.advantages)
     weighted_entropy = rows.length_normalizer * entropy
-    return {
+    sums = {
         "squared_gradient": masked_sum(jnp.square(gradient), mask),
-        "squared_gradient_dropped": masked_sum(jnp.square(gradient), low_std),
+        "squared_gradient_dropped": masked_sum(jnp.square(gradient), lowest),
         "bonus": masked_sum(weighted_entropy, mask),
-        "bonus_dropped": masked_sum(weighted_entropy, high_std),
-        **_overlap("low", entropy, low_std, mask),
-        **_overlap("high", -entropy, high_std, mask),
+        "bonus_dropped": masked_sum(weighted_entropy, highest),
     }
+    if config.mask_by != "std":  # what the masks drop says nothing about σ
+        return sums
+    sums |= _overlap("low", entropy, lowest, mask)
+    return sums | _overlap("high", -entropy, highest, mask)
 
 
 def _overlap(
@@ -61,11 +63,15 @@ def mask_metrics(sums: Metrics) -> Metrics:
     def share(part: str, total: str) -> Array:
         return jnp.sum(sums[part]) / jnp.maximum(jnp.sum(sums[total]), 1e-12)
 
-    return {
+    metrics = {
         # Of the squared norm of the gradient with respect to log-probs.
         "actor/advantage_mask_gradient": share("squared_gradient_dropped", "squared_gradient"),
         # Of the entropy bonus.
         "actor/entropy_mask_bonus": share("bonus_dropped", "bonus"),
+    }
+    if "low_overlap" not in sums:
+        return metrics
+    return metrics | {
         # 1: the tokens with the lowest (highest) σ are those with the lowest (highest) entropy; 0:
         # as many of them as with independent ranks.
         "ensemble/low_std_low_entropy": share("low_overlap", "low_possible"),

@@ -29,6 +29,17 @@ class AlgorithmConfig:
     num_critics: int = 2  # K [P]; 0 needs an estimator without values
     advantage_mask_fraction: float = 0.2  # of the real tokens: those with the lowest std [P]
     entropy_mask_fraction: float = 0.2  # of the real tokens: those with the highest std [P]
+    # Which responses critics train on. "responses" [P]: those to each prompt are divided over the
+    # critics; "prompts": the prompts are; "all": no division. All three make the same number of
+    # optimizer updates; with "all" each update has all K shares, so critics compute K times as much
+    # and the comparison is of equal updates, not of equal data per critic.
+    critic_data: Literal["responses", "prompts", "all"] = "responses"
+    # The value of all critics, in advantages and targets: their "mean" [P] or their "min".
+    value_aggregation: Literal["mean", "min"] = "mean"
+    # What both masks rank tokens by, all with the same fractions: "std" of the critics' values [P];
+    # "entropy" of the policy that sampled; "random". Only "std" needs two critics, the others work
+    # with any estimator.
+    mask_by: Literal["std", "entropy", "random"] = "std"
     gamma: float = 1.0  # [D] 0.95 is ROLL's default
     gae_lambda: float = 1.0  # [D] 0.95 is ROLL's default
     # λ of an answer of L tokens = max(0, 1 − 1 / (α L)) with this α, for the actor's advantages
@@ -91,14 +102,19 @@ class AlgorithmConfig:
     log_prob_gap_bound: float = 0.05  # [D] mean |sampler - learner| in nats above which a run warns
 
     @property
+    def ranks_tokens(self) -> bool:
+        """Whether the masks have something to rank; one critic has no disagreement."""
+        return self.num_critics > 1 or self.mask_by != "std"
+
+    @property
     def method(self) -> str:
         """The method in words, such as "AsyPPO (2 critics, masks 20% and 20%)"."""
         details = [f"{self.num_critics or 'no'} critic{'s' * (self.num_critics != 1)}"]
-        # One critic has no disagreement to rank: masks keep every token. A loss of a user may use
-        # them or not.
-        if self.num_critics > 1 and self.loss == "asyppo":
+        # A loss of a user may use the masks or not.
+        if self.ranks_tokens and self.loss == "asyppo":
             advantage, entropy = self.advantage_mask_fraction, self.entropy_mask_fraction
-            details.append(f"masks {advantage:.0%} and {entropy:.0%}")
+            by = {"std": "", "entropy": " by entropy", "random": " at random"}[self.mask_by]
+            details.append(f"masks {advantage:.0%} and {entropy:.0%}{by}")
         if self.loss_aggregation != "sequence":
             details.append(
                 {"token": "loss per token", "constant": "loss over C"}[self.loss_aggregation]

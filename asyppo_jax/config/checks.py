@@ -6,7 +6,6 @@ from asyppo_jax.config.errors import ConfigError
 from asyppo_jax.config.ranges import check_fields
 from asyppo_jax.config.settings import (
     AlgorithmConfig,
-    BatchingConfig,
     Config,
     MeshConfig,
     OptimizerConfig,
@@ -32,11 +31,7 @@ def check_config(config: Config) -> None:
     _check_actor_loss(algorithm, sampling)
     _check_schedule("config.actor_optimizer", config.actor_optimizer)
     _check_schedule("config.critic_optimizer", config.critic_optimizer)
-    if critics and group % critics:
-        raise ConfigError(
-            f"config.sampling.group_size is {group}, which {critics} critics cannot share evenly; "
-            f"make it a multiple of config.algorithm.num_critics = {critics}"
-        )
+    _check_variants(algorithm, sampling)
     batch = sampling.num_prompts * group
     for name in ("actor_minibatch_size", "critic_minibatch_size"):
         size = getattr(batching, name)
@@ -47,9 +42,9 @@ def check_config(config: Config) -> None:
     part, size = "config.batching.microbatch_size", batching.microbatch_size
     _check_divides(part, size, total, batching.actor_minibatch_size)
     if critics:
-        _check_critic_microbatch(batching, critics)
+        _check_critic_microbatch(config)
     if batching.rows_per_prompt != 1:
-        _check_rows_per_prompt(batching, group, critics)
+        _check_rows_per_prompt(config)
 
 
 def _check_estimator(algorithm: AlgorithmConfig) -> None:
@@ -109,34 +104,72 @@ def _check_schedule(where: str, optimizer: OptimizerConfig) -> None:
         )
 
 
-def _check_rows_per_prompt(batching: BatchingConfig, group: int, critics: int) -> None:
+def _check_variants(algorithm: AlgorithmConfig, sampling: SamplingConfig) -> None:
+    """How critics share the data, what the masks rank, and settings of them without effect."""
+    critics, data = algorithm.num_critics, algorithm.critic_data
+    for name, default in (("critic_data", "responses"), ("value_aggregation", "mean")):
+        if (given := getattr(algorithm, name)) != default and critics < 2:
+            raise ConfigError(
+                f"config.algorithm.{name} is {given!r}, which has no effect with config.algorithm."
+                f"num_critics = {critics}; set it to {default!r}, or have two or more critics"
+            )
+    if algorithm.value_aggregation != "mean" and algorithm.advantages != "gae":
+        raise ConfigError(
+            f"config.algorithm.value_aggregation is {algorithm.value_aggregation!r}, but "
+            f"config.algorithm.advantages = {algorithm.advantages!r} has no values in its "
+            "advantages; set value_aggregation to 'mean', or advantages to 'gae'"
+        )
+    fractions = algorithm.advantage_mask_fraction, algorithm.entropy_mask_fraction
+    if algorithm.mask_by != "std" and not any(fractions):
+        raise ConfigError(
+            f"config.algorithm.mask_by is {algorithm.mask_by!r}, which has no effect with both "
+            "mask fractions at 0; set it to 'std', or a fraction above 0"
+        )
+    shared = {"responses": "group_size", "prompts": "num_prompts"}.get(data)
+    if critics and shared and (count := getattr(sampling, shared)) % critics:
+        raise ConfigError(
+            f"config.sampling.{shared} is {count}, which {critics} critics cannot share evenly; "
+            f"make it a multiple of config.algorithm.num_critics = {critics}"
+        )
+
+
+def _check_rows_per_prompt(config: Config) -> None:
+    batching, group = config.batching, config.sampling.group_size
+    critics, data = config.algorithm.num_critics, config.algorithm.critic_data
     name, size = "config.batching.rows_per_prompt", batching.rows_per_prompt
-    share = group // max(1, critics)
-    _check_divides(name, size, "a critic's share of a group, group_size / num_critics,", share)
+    part, share = "config.sampling.group_size", group
+    if data == "responses":
+        part, share = "a critic's share of a group, group_size / num_critics,", group
+        share //= max(1, critics)
+    _check_divides(name, size, part, share)
     part, microbatch = "config.batching.microbatch_size", batching.microbatch_size
     _check_divides(name, size, part, microbatch)
     if critics:
         part = f"{part} / num_critics, or critic_microbatch_size,"
-        _check_divides(name, size, part, batching.critic_microbatch(critics))
+        _check_divides(name, size, part, config.critic_sizes.microbatch)
     for field in ("actor_minibatch_size", "critic_minibatch_size"):
-        minibatch = getattr(batching, field)
-        if minibatch % group:
+        minibatch, groups, of = getattr(batching, field), group, ""
+        if data == "prompts" and field == "critic_minibatch_size":
+            groups, of = group * critics, " * num_critics"
+        if minibatch % groups:
             raise ConfigError(
                 f"config.batching.{field} is {minibatch}; with {name} = {size} it must contain "
-                f"complete groups: make it a multiple of config.sampling.group_size = {group}"
+                f"complete groups: make it a multiple of config.sampling.group_size{of} = {groups}"
             )
 
 
-def _check_critic_microbatch(batching: BatchingConfig, critics: int) -> None:
+def _check_critic_microbatch(config: Config) -> None:
+    batching, critics = config.batching, config.algorithm.num_critics
     name, total = "config.algorithm.num_critics", "config.batching.critic_minibatch_size"
-    _check_divides(name, critics, total, batching.critic_minibatch_size)
-    part, size = "config.batching.critic_microbatch_size", batching.critic_microbatch_size
-    if not size:
-        part, size = "config.batching.microbatch_size", batching.microbatch_size
-        _check_divides(name, critics, part, size)
-    size = batching.critic_microbatch(critics)
-    share = batching.critic_minibatch_size // critics
-    _check_divides(f"{part} (for each critic)", size, f"a critic's share of {total}", share)
+    if config.algorithm.critic_data != "all":
+        _check_divides(name, critics, total, batching.critic_minibatch_size)
+        total = f"a critic's share of {total}"
+    part = "config.batching.critic_microbatch_size"
+    if not batching.critic_microbatch_size:
+        part = "config.batching.microbatch_size"
+        _check_divides(name, critics, part, batching.microbatch_size)
+    sizes = config.critic_sizes
+    _check_divides(f"{part} (for each critic)", sizes.microbatch, total, sizes.minibatch)
 
 
 def _check_sampling(sampling: SamplingConfig) -> None:

@@ -8,7 +8,7 @@ the framework of the authors, [D] the paper is silent and this is our choice.
 
 import datetime
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from asyppo_jax.config.algorithm_settings import AlgorithmConfig
 from asyppo_jax.config.errors import ConfigError
@@ -163,7 +163,8 @@ class BatchingConfig:
     """How a rollout is divided: a minibatch is one gradient, a microbatch one forward pass."""
 
     actor_minibatch_size: int = 128  # sequences
-    critic_minibatch_size: int = 128  # sequences, over all critics together
+    # Sequences, over all critics together; with config.algorithm.critic_data = "all", of each.
+    critic_minibatch_size: int = 128
     microbatch_size: int = 16  # sequences; with `packing`, packed rows
     critic_microbatch_size: int = 0  # the same for each critic; 0: its share of microbatch_size
     # Pack several sequences into one row of P + C tokens and skip empty microbatches, so that an
@@ -185,6 +186,15 @@ class BatchingConfig:
     def rows_of(self, sequences: int) -> int:
         """The rows of a network for this many sequences (or packed rows of completions)."""
         return sequences // self.rows_per_prompt
+
+
+class CriticSizes(NamedTuple):
+    """What each critic trains on, in responses (with `packing`, `microbatch` in packed rows)."""
+
+    responses: int  # per epoch
+    per_prompt: int  # to each prompt that the critic sees
+    minibatch: int
+    microbatch: int
 
 
 @dataclass(frozen=True)
@@ -262,6 +272,19 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
 
     @property
+    def critic_sizes(self) -> CriticSizes:
+        """What one critic trains on; only if there are critics."""
+        critics, data = self.algorithm.num_critics, self.algorithm.critic_data
+        batch = self.sampling.num_prompts * self.sampling.group_size
+        shares = 1 if data == "all" else critics
+        return CriticSizes(
+            responses=batch // shares,
+            per_prompt=self.sampling.group_size // (critics if data == "responses" else 1),
+            minibatch=self.batching.critic_minibatch_size // shares,
+            microbatch=self.batching.critic_microbatch(critics),
+        )
+
+    @property
     def reference_length(self) -> int:
         """R, by which the critics' prompts are longer than the actor's; 0: they are the same."""
         return self.value.reference_max_length if self.value.reference_answer else 0
@@ -285,4 +308,5 @@ class Config:
 _OF_VALUES_AND_ADVANTAGES = (
     *("gamma", "gae_lambda", "length_adaptive_lambda", "returns", "returns_lambda"),
     *("explained_variance_gate", "overlong_filter", "value_timing", "advantage_whitening"),
+    *("critic_data", "value_aggregation"),
 )

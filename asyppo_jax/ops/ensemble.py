@@ -1,14 +1,20 @@
-"""The critic ensemble: mean value, disagreement, the two token masks, and each critic's data shard.
+"""The critic ensemble: its value, disagreement, the two token masks, and each critic's data shard.
 
 AsyPPO, arXiv 2510.01656, section 4. The masks rank all real completion tokens of the rollout
 batch, across devices: `jax.lax.sort` under jit sorts the global array, whatever its sharding.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from asyppo_jax.ops.checks import check_fraction
+
+Aggregation = Literal["mean", "min"]
+MaskBy = Literal["std", "entropy", "random"]
+CriticData = Literal["responses", "prompts", "all"]
 
 
 def value_mean_and_std(
@@ -22,6 +28,38 @@ def value_mean_and_std(
     # Subtracting the first critic's values makes σ exactly 0 where all critics agree exactly;
     # otherwise the mean of 3 or 5 equal numbers is rounded, and σ is not exactly 0.
     return jnp.mean(values, axis=0), jnp.std(values - values[:1], axis=0)
+
+
+def ensemble_value(
+    values: Float[Array, "K B C"], aggregation: Aggregation = "mean"
+) -> Float[Array, "B C"]:
+    """The value that the critics give together, without gradients: V̄ = mean_k V_k, or min_k V_k.
+
+    The mean is AsyPPO's (arXiv 2510.01656, section 4). The minimum is that of clipped double
+    Q-learning (arXiv 1802.09477), against overestimation.
+    """
+    values = jax.lax.stop_gradient(values)
+    return jnp.min(values, axis=0) if aggregation == "min" else jnp.mean(values, axis=0)
+
+
+def mask_scores(
+    value_std: Float[Array, "B C"], entropy: Float[Array, "B C"] | None, mask_by: MaskBy = "std"
+) -> Float[Array, "B C"]:
+    """What `disagreement_masks` ranks tokens by: σ_t, H(π(·|s_t)), or 1 at every token.
+
+    σ is AsyPPO's choice (arXiv 2510.01656, section 4), which the paper compares with the entropy.
+    If all scores are 1, ties decide every rank, so the masks are random and of the same size.
+
+    Raises:
+        ValueError: the entropy is needed and not given.
+    """
+    if mask_by == "random":
+        return jnp.ones_like(value_std)
+    if mask_by == "std":
+        return value_std
+    if entropy is None:
+        raise ValueError("mask_by is 'entropy', but no entropy is given; give it, or use 'std'")
+    return jax.lax.stop_gradient(entropy)
 
 
 def disagreement_masks(
@@ -42,6 +80,8 @@ def disagreement_masks(
     the tokens with equal σ. `key` breaks ties at random, because breaking them by position would
     always drop tokens of the first sequences. If max σ = 0 there is nothing to rank, and both masks
     keep every real token.
+
+    Other scores than σ, of 0 or more, may take its place (`mask_scores`).
 
     Raises:
         ValueError: a fraction is a Python number outside [0, 1).
@@ -72,17 +112,31 @@ def masked_rank(x: Float[Array, "B C"], mask: Bool[Array, "B C"], key: PRNGKeyAr
 
 
 def critic_shards(
-    key: PRNGKeyArray, *, num_prompts: int, group_size: int, num_critics: int
+    key: PRNGKeyArray,
+    *,
+    num_prompts: int,
+    group_size: int,
+    num_critics: int,
+    critic_data: CriticData = "responses",
 ) -> Bool[Array, "K B"]:
     """Which responses each critic learns from: `shards[k, b]` is true if critic k trains on b.
 
-    This is the paper's group-level non-overlapping division (arXiv 2510.01656, section 4.1). The G
-    responses to each prompt are split at random into K disjoint shards of equal size. Every critic
-    sees every prompt, but only G/K of its responses.
+    "responses" is the paper's group-level non-overlapping division (arXiv 2510.01656, section 4.1).
+    The G responses to each prompt are split at random into K disjoint shards of equal size. Every
+    critic sees every prompt, but only G/K of its responses.
+
+    The paper compares it with two others. "prompts": the N prompts are split at random into K
+    disjoint shards of equal size, and a critic sees all responses to N/K prompts. "all": no
+    division, every critic sees all responses. All shards of a choice have the same size.
 
     Raises:
-        ValueError: if `num_critics` does not divide `group_size`.
+        ValueError: `num_critics` does not divide `group_size`, or with "prompts" `num_prompts`.
     """
+    if critic_data == "all":
+        return jnp.ones((num_critics, num_prompts * group_size), bool)
+    if critic_data == "prompts":
+        critic_of_row = jnp.repeat(_divided_prompts(key, num_prompts, num_critics), group_size)
+        return critic_of_row[None, :] == jnp.arange(num_critics)[:, None]
     if group_size % num_critics:
         raise ValueError(
             f"{num_critics} critics cannot split a group of {group_size} responses evenly; "
@@ -93,3 +147,13 @@ def critic_shards(
     permute = jax.vmap(lambda prompt_key: jax.random.permutation(prompt_key, critic_of_response))
     critic_of_row = permute(prompt_keys).ravel()
     return critic_of_row[None, :] == jnp.arange(num_critics)[:, None]
+
+
+def _divided_prompts(key: PRNGKeyArray, num_prompts: int, num_critics: int) -> Int[Array, " N"]:
+    """The critic of each prompt; each critic has equally many."""
+    if num_prompts % num_critics:
+        raise ValueError(
+            f"{num_critics} critics cannot split {num_prompts} prompts evenly; make num_prompts a "
+            "multiple of num_critics"
+        )
+    return jax.random.permutation(key, jnp.arange(num_prompts) % num_critics)

@@ -175,13 +175,14 @@ def _values(config: Config, critic: Critic, sizes: Sizes) -> Cost:
 
 
 def _critics(config: Config, critic: Critic, sizes: Sizes) -> Cost:
-    # Each critic trains on 1/K of the sequences, so an epoch of all critics is one pass over all.
+    # If each critic trains on 1/K of the sequences, an epoch of all critics is one pass over all.
     epochs, count = config.algorithm.critic_epochs, config.algorithm.num_critics
+    passes_per_epoch = count * config.critic_sizes.responses // sizes.batch
     keys = attended_keys(sizes.length, critic.attention)
-    tokens = epochs * sizes.tokens
+    tokens = epochs * passes_per_epoch * sizes.tokens
     flops = gradient_flops(critic.config, tokens, keys, critic.remat)
     microbatch = count * config.batching.critic_microbatch(count)  # over all critics
-    microbatches = epochs * sizes.batch // microbatch
+    microbatches = epochs * passes_per_epoch * sizes.batch // microbatch
     moved = microbatches * passes(critic.remat) * sizes.data * _param_bytes(critic)
     moved += sizes.critic_updates * _optimizer_bytes(critic)
     return Cost(flops, count * moved)

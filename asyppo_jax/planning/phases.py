@@ -192,14 +192,13 @@ def _decode_kernels(config: Config, networks: Networks, mesh: Mesh) -> dict[str,
 def _packed_trips(config: Config) -> dict[str, dict[str, float]]:
     """Iterations of the loops over packed rows if all completions have the greatest length."""
     batching, sizes = config.batching, sizes_of(config)
-    critics = max(1, config.algorithm.num_critics)
     chunks = -(-sizes.completion // batching.logits_chunk)
     forward = {"forward_microbatches": sizes.batch / batching.microbatch_size}
-    of_critic = batching.critic_minibatch_size / critics / batching.critic_microbatch(critics)
+    critic = config.critic_sizes if config.algorithm.num_critics else None
     of_actor = batching.actor_minibatch_size / batching.microbatch_size
     return {
         "values": forward,
-        "critics": {"microbatches": of_critic},
+        "critics": {"microbatches": critic.minibatch / critic.microbatch} if critic else {},
         "reference": forward | {"logits_chunks": chunks},
         "actor": forward | {"microbatches": of_actor, "logits_chunks": chunks},
     }
@@ -212,6 +211,8 @@ def rollout_shapes(config: Config, mesh: Mesh) -> Rollout:
     def shape(*dims: int, dtype: Any) -> Any:
         return _shape((sizes.batch, *dims), dtype, row)
 
+    by_entropy = config.algorithm.mask_by == "entropy"
+    entropy = shape(sizes.completion, dtype=jnp.float32) if by_entropy else None
     critic_prompts = {}
     if sizes.reference:
         length = sizes.reference + sizes.prompt
@@ -225,6 +226,7 @@ def rollout_shapes(config: Config, mesh: Mesh) -> Rollout:
         rewards=shape(dtype=jnp.float32),
         reward_valid=shape(dtype=bool),
         truncated=shape(dtype=bool),
+        entropy=entropy,
         **critic_prompts,
     )
 

@@ -80,7 +80,8 @@ def critic_card(name: str, workdir: str, step: int, config: Config, index: int) 
         f"{_critic_model(config)}, at step {step} of seed {config.seed}; trained with asyppo_jax."
         f"{explained}",
         "It gives the value V(s), the expected reward of an answer, at every token: the logit at "
-        "token t depends on the tokens up to and including t. The method uses the mean value over "
+        "token t depends on the tokens up to and including t. The method uses the "
+        f"{'smallest' if config.algorithm.value_aggregation == 'min' else 'mean'} value over "
         f"all critics.{_from_logits(config)}",
         _code(
             "from transformers import AutoModelForTokenClassification, AutoTokenizer",

@@ -122,23 +122,26 @@ def describe_sizes(config: Config) -> str:
         f"tokens    at most {batch * length:,} sampled per step",
         "",
     ]
-    actor_sizes = algorithm.actor_epochs, batching.actor_minibatch_size, batching.microbatch_size
-    columns = [("actor", 1, *actor_sizes)]
+    actor_sizes = batch, batching.actor_minibatch_size, batching.microbatch_size
+    columns = [("actor", algorithm.actor_epochs, *actor_sizes)]
     if num_critics:
-        microbatch_of_all = num_critics * batching.critic_microbatch(num_critics)
-        critic_sizes = algorithm.critic_epochs, batching.critic_minibatch_size, microbatch_of_all
-        columns.append((f"{num_critics} critic{'s' * (num_critics > 1)}", 1, *critic_sizes))
+        each, epochs = config.critic_sizes, algorithm.critic_epochs
+        names = {num_critics: f"{num_critics} critic{'s' * (num_critics > 1)}"}
         if num_critics > 1:
-            columns.append(("each critic", num_critics, *critic_sizes))
+            names[1] = "each critic"
+        columns += [
+            (name, epochs, n * each.responses, n * each.minibatch, n * each.microbatch)
+            for n, name in names.items()
+        ]
     rows: dict[str, list[str]] = {"": [name for name, *_ in columns]}
-    for _, num_shares, epochs, minibatch, microbatch in columns:
+    for _, epochs, responses, minibatch, microbatch in columns:
         sizes = {
-            "epoch (responses, one pass)": batch // num_shares,
-            "minibatch (one gradient)": minibatch // num_shares,
-            "microbatch (one forward)": microbatch // num_shares,
-            "minibatches per epoch": batch // minibatch,
+            "epoch (responses, one pass)": responses,
+            "minibatch (one gradient)": minibatch,
+            "microbatch (one forward)": microbatch,
+            "minibatches per epoch": responses // minibatch,
             "epochs per step": epochs,
-            "optimizer updates per step": batch // minibatch * epochs,
+            "optimizer updates per step": responses // minibatch * epochs,
         }
         for label, size in sizes.items():
             rows.setdefault(label, []).append(f"{size:,}")

@@ -25,6 +25,7 @@ class DecodingOptions(Truncation):
     pad_id: int
     slots: int = 0  # sequences decoded at the same time; 0: all
     sampled_log_probs: bool = False  # whether the rollout has them as well
+    entropy: bool = False  # whether the rollout has the plain policy's, per token
 
 
 class Draw(NamedTuple):
@@ -33,6 +34,7 @@ class Draw(NamedTuple):
     token: Int[Array, " B"]
     log_prob: Float[Array, " B"]  # of the plain policy, softmax(logits)
     sampled_log_prob: Float[Array, " B"]  # of the distribution that the token was drawn from
+    entropy: Float[Array, " B"] | None  # of the plain policy (nats); only with `options.entropy`
 
 
 def draw(
@@ -41,8 +43,8 @@ def draw(
     """One token per row from softmax(logits / temperature) after top-k, top-p and min-p.
 
     `log_prob` is log π(token) of the plain policy (temperature 1, no truncation), because PPO's
-    ratio compares plain policies. A greedy token is the likeliest one, the first of them on a tie;
-    its `sampled_log_prob` is 0.
+    ratio compares plain policies; `entropy` is that policy's, −Σ_v π_v log π_v. A greedy token is
+    the likeliest one, the first of them on a tie; its `sampled_log_prob` is 0.
     """
     highest = jnp.max(logits, axis=-1, keepdims=True)
     plain = jnp.exp(logits - highest)
@@ -63,7 +65,16 @@ def draw(
         if weights is plain:  # neither cooled nor truncated
             all_plain = total
     chosen = jnp.take_along_axis(logits - highest, token[:, None], axis=-1)[:, 0]
-    return Draw(token, chosen - jnp.log(all_plain), sampled)
+    entropy = _entropy(logits - highest, plain, all_plain) if options.entropy else None
+    return Draw(token, chosen - jnp.log(all_plain), sampled, entropy)
+
+
+def _entropy(
+    shifted: Float[Array, "B V"], weights: Float[Array, "B V"], total: Float[Array, " B"]
+) -> Float[Array, " B"]:
+    """log Σw − Σ w x / Σw for x = logits − max x and w = exp(x); tokens of logit −inf add 0."""
+    weighted = jnp.where(weights > 0, weights * shifted, 0.0)
+    return jnp.log(total) - jnp.sum(weighted, axis=-1) / total
 
 
 def truncate(weights: Float[Array, "B V"], options: DecodingOptions) -> Float[Array, "B V"]:

@@ -123,17 +123,18 @@ def _first_tokens(
     group = options.group_size
     keys = row_keys.reshape(-1, group).T
     drawn = jax.lax.map(lambda k: draw(prompt_logits, _uniform(k, 0), options), keys)
-    token, log_prob, sampled = (x.T.reshape(-1) for x in drawn)
-    batch, room = token.shape[0], (0, options.max_completion_length - 1)
-    tokens = jnp.pad(token[:, None], ((0, 0), room), constant_values=options.pad_id)
-    log_probs, sampled = (jnp.pad(x[:, None], ((0, 0), room)) for x in (log_prob, sampled))
+    drawn = jax.tree.map(lambda x: x.T.reshape(-1), drawn)
+    batch, room = len(drawn.token), (0, options.max_completion_length - 1)
+    tokens = jnp.pad(drawn.token[:, None], ((0, 0), room), constant_values=options.pad_id)
+    padded = jax.tree.map(lambda x: jnp.pad(x[:, None], ((0, 0), room)), drawn)
     states = jnp.zeros(batch, jnp.int32)
     if stop_table is not None:
-        states = stop_table[states, token]
+        states = stop_table[states, drawn.token]
     return DecodedAnswers(
         tokens=tokens,
-        log_probs=log_probs,
-        sampled_log_probs=sampled if options.sampled_log_probs else None,
+        log_probs=padded.log_prob,
+        sampled_log_probs=padded.sampled_log_prob if options.sampled_log_probs else None,
+        entropy=padded.entropy,
         lengths=jnp.ones(batch, jnp.int32),
         stop_states=states,
     )
@@ -241,6 +242,9 @@ def _step(
         sampled_log_probs=None
         if answers.sampled_log_probs is None
         else answers.sampled_log_probs.at[request, t].set(drawn.sampled_log_prob, mode="drop"),
+        entropy=None
+        if answers.entropy is None
+        else answers.entropy.at[request, t].set(drawn.entropy, mode="drop"),
         lengths=answers.lengths.at[request].set(t + 1, mode="drop"),
         stop_states=answers.stop_states.at[request].set(stop_state, mode="drop"),
     )
@@ -267,4 +271,5 @@ def _to_rollout(prompts: PromptBatch, answers: DecodedAnswers, options: Decoding
         rewards=jnp.zeros(batch, jnp.float32),
         reward_valid=jnp.zeros(batch, bool),
         sampled_log_probs=answers.sampled_log_probs,
+        entropy=answers.entropy,
     )

@@ -123,6 +123,7 @@ def training_options(config: Config, stop_ids: tuple[int, ...], pad_id: int) -> 
         slots=sampling.slots,
         stop_ids=stop_ids,
         pad_id=pad_id,
+        entropy=config.algorithm.mask_by == "entropy",
     )
 
 

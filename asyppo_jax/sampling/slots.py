@@ -34,6 +34,7 @@ class DecodedAnswers(NamedTuple):
     tokens: Int[Array, "B C"]
     log_probs: Float[Array, "B C"]
     sampled_log_probs: Float[Array, "B C"] | None
+    entropy: Float[Array, "B C"] | None
     lengths: Int[Array, " B"]
     stop_states: Int[Array, " B"]
 

@@ -1,6 +1,7 @@
 """From rollout and values to experience."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from asyppo_jax.algorithm.experience import make_experience, summarize
+from asyppo_jax.config import ConfigError
 from tests.tiny import make_config, make_rollout
 
 KEY = jax.random.key(5)
@@ -109,6 +111,61 @@ def test_every_critic_sees_every_prompt_and_no_response_twice(num_critics):
     np.testing.assert_array_equal(shards.sum(axis=0), 1)
     per_prompt = shards.reshape(num_critics, 4, 8).sum(axis=2)
     np.testing.assert_array_equal(per_prompt, 8 // num_critics)
+
+
+def test_the_minimum_takes_the_place_of_the_mean_in_advantages_targets_and_metrics():
+    """As if the critics were one, whose value is the minimum."""
+    options: dict[str, Any] = {"algorithm__gae_lambda": 0.9, "algorithm__gamma": 0.95}
+    config = make_config(2, algorithm__value_aggregation="min", **options)
+    values = _values(config, 2)
+    ours = _experience(values=values, algorithm__value_aggregation="min", **options)
+    one = _experience(1, values=jnp.min(values, axis=0, keepdims=True), **options)
+    for name in ("advantages", "returns"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(one, name), atol=1e-6)
+    mean = _experience(values=values, **options)
+    assert not np.allclose(ours.advantages, mean.advantages)
+    np.testing.assert_array_equal(ours.advantage_mask, mean.advantage_mask)
+    metrics, of_one = (summarize(x, 8, config.algorithm) for x in (ours, one))
+    for name in (
+        "critic/value_mean",
+        "critic/explained_variance",
+        "critic/explained_between_tokens",
+    ):
+        np.testing.assert_allclose(metrics[name], of_one[name], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("num_critics", [0, 1, 2])
+@pytest.mark.parametrize("mask_by", ["entropy", "random"])
+def test_masks_that_need_no_critics_drop_their_share_with_any_number_of_them(num_critics, mask_by):
+    rollout = make_rollout(make_config())
+    entropy = jax.random.uniform(KEY, rollout.completion_mask.shape)
+    rollout = rollout.replace(entropy=entropy)
+    experience = _experience(num_critics, rollout=rollout, algorithm__mask_by=mask_by)
+    real = experience.loss_mask
+    low, high = real & ~experience.advantage_mask, real & ~experience.entropy_mask
+    count = int(real.sum())
+    assert int(low.sum()) == int(high.sum()) == round(0.2 * count)
+    if mask_by == "entropy":
+        assert entropy[low].max() < entropy[real & ~low].min()
+        assert entropy[high].min() > entropy[real & ~high].max()
+    config = make_config(num_critics, algorithm__mask_by=mask_by).algorithm
+    rate = summarize(experience, 8, config)["ensemble/entropy_mask_rate"]
+    np.testing.assert_allclose(rate, round(0.2 * count) / count, atol=1e-6)
+
+
+def test_what_the_masks_rank_changes_the_masks_alone():
+    rollout = make_rollout(make_config())
+    rollout = rollout.replace(entropy=jax.random.uniform(KEY, rollout.completion_mask.shape))
+    by_std = _experience(rollout=rollout)
+    by_entropy = _experience(rollout=rollout, algorithm__mask_by="entropy")
+    assert (by_std.advantage_mask != by_entropy.advantage_mask).any()
+    masks = {name: getattr(by_std, name) for name in ("advantage_mask", "entropy_mask")}
+    jax.tree.map(np.testing.assert_array_equal, by_std, by_entropy.replace(**masks))
+
+
+def test_masks_by_the_entropy_of_a_rollout_that_has_none_are_refused():
+    with pytest.raises(ConfigError, match=r"mask_by is 'entropy', but this rollout has none"):
+        _experience(algorithm__mask_by="entropy")
 
 
 def test_the_summary_counts_invalid_rewards_and_leaves_them_out_of_the_mean():

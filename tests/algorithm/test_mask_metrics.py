@@ -47,6 +47,13 @@ def test_the_share_of_the_bonus_is_of_the_entropy():
     assert metrics([0], [4])["actor/entropy_mask_bonus"] == pytest.approx(0.5 / 1.5)
 
 
+def test_masks_that_do_not_rank_by_sigma_have_no_metrics_of_it():
+    sums = mask_sums(RATIO, ENTROPY, rows([1], [4]), AlgorithmConfig(mask_by="random"))
+    of_masks = mask_metrics({name: jnp.array([x, x]) for name, x in sums.items()})
+    assert of_masks.keys() == {"actor/advantage_mask_gradient", "actor/entropy_mask_bonus"}
+    assert of_masks["actor/advantage_mask_gradient"] == pytest.approx(4 / 9)
+
+
 @pytest.mark.parametrize(
     ("lowest", "highest", "found"), [([0, 1], [3, 4], 2), ([0, 4], [4, 0], 1), ([3, 4], [0, 1], 0)]
 )

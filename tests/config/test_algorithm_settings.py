@@ -64,6 +64,18 @@ from tests.config.test_settings import with_changes
             {"algorithm__positive_nll_coef": 0.1, "algorithm__num_critics": 1},
             "PPO (1 critic, NLL of right answers 0.1)",
         ),
+        (
+            {"algorithm__mask_by": "entropy"},
+            "AsyPPO (2 critics, masks 20% and 20% by entropy)",
+        ),
+        (
+            {
+                "algorithm__mask_by": "random",
+                "algorithm__num_critics": 0,
+                "algorithm__advantages": "grpo",
+            },
+            "GRPO (no critics, masks 20% and 20% at random)",
+        ),
         ({"algorithm__loss": "my:f", "algorithm__num_critics": 1}, "PPO (1 critic, loss my:f)"),
     ],
 )

@@ -25,6 +25,42 @@ from tests.tiny import make_config
         ({"algorithm__num_critics": 3}, "group_size is 32, which 3 critics cannot share evenly"),
         ({"algorithm__num_critics": -1}, "num_critics is -1"),
         (
+            {"algorithm__num_critics": 3, "algorithm__critic_data": "prompts"},
+            "num_prompts is 32, which 3 critics cannot share evenly; make it a multiple",
+        ),
+        (
+            {"algorithm__num_critics": 1, "algorithm__critic_data": "all"},
+            "critic_data is 'all', which has no effect with .*num_critics = 1; set it to 'respons",
+        ),
+        (
+            {"algorithm__num_critics": 1, "algorithm__value_aggregation": "min"},
+            "value_aggregation is 'min', which has no effect with .*num_critics = 1; set it to 'm",
+        ),
+        (
+            {"algorithm__value_aggregation": "min", "algorithm__advantages": "grpo"},
+            "value_aggregation is 'min', but .*'grpo' has no values in its advantages; set",
+        ),
+        (
+            {
+                "algorithm__mask_by": "random",
+                "algorithm__advantage_mask_fraction": 0.0,
+                "algorithm__entropy_mask_fraction": 0.0,
+            },
+            "mask_by is 'random', which has no effect with both mask fractions at 0",
+        ),
+        (
+            {
+                "algorithm__critic_data": "prompts",
+                "batching__rows_per_prompt": 4,
+                "batching__critic_minibatch_size": 32,
+            },
+            r"critic_minibatch_size is 32; .*group_size \* num_critics = 64",
+        ),
+        (
+            {"algorithm__critic_data": "all", "batching__critic_microbatch_size": 48},
+            r"critic_microbatch_size \(for each critic\) is 48, .*minibatch_size = 128",
+        ),
+        (
             {"algorithm__value_timing": "during"},
             r"value_timing is 'during'; choose one of 'before_update'",
         ),

@@ -18,11 +18,39 @@ from experiments.asyppo_study.settings import (
 )
 from experiments.command_line import read_config_file
 from experiments.quickstart.make_model import MODEL as QUICKSTART_MODEL
+from experiments.study.study import differences
 
 
 def test_every_method_is_a_valid_config_and_no_two_are_the_same():
     configs = [read_config_file(BASE_CONFIG, settings) for settings in METHODS.values()]
     assert len(set(map(repr, configs))) == len(METHODS)
+
+
+def test_every_method_has_the_same_budget_and_warm_up():
+    base = read_config_file(BASE_CONFIG)
+    for settings in METHODS.values():
+        config = read_config_file(BASE_CONFIG, settings)
+        assert config.sampling == base.sampling and config.num_steps == base.num_steps
+        assert config.algorithm.critic_warmup_steps == base.algorithm.critic_warmup_steps
+
+
+@pytest.mark.parametrize(
+    ("method", "quickstart", "own"),
+    [
+        ("vapo", "quickstart_vapo", {"algorithm.critic_warmup_steps"}),
+        ("sp3o_symmetric", "quickstart_sp3o_ppo", set()),
+        (
+            "easy_ppo_symmetric",
+            "quickstart_easy_ppo",
+            {"batching.critic_minibatch_size", "batching.critic_microbatch_size"},
+        ),
+    ],
+)
+def test_methods_of_the_quickstarts_have_their_settings(method, quickstart, own):
+    """But for sizes that depend on the rollout's, and the study's one warm-up."""
+    of_quickstart = differences(quickstart, "quickstart")
+    mine = {name: value for name, value in METHODS[method].items() if name not in own}
+    assert mine == {name: value for name, value in of_quickstart.items() if name not in own}
 
 
 def test_every_task_and_actor_is_a_valid_config():

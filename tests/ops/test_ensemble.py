@@ -32,7 +32,8 @@ def masks(value_std, mask, low, high, key=KEY):
 
 
 jitted_shards = jax.jit(
-    ensemble.critic_shards, static_argnames=("num_prompts", "group_size", "num_critics")
+    ensemble.critic_shards,
+    static_argnames=("num_prompts", "group_size", "num_critics", "critic_data"),
 )
 
 
@@ -70,6 +71,50 @@ def test_critics_that_agree_exactly_have_a_std_of_exactly_zero(num_critics):
     values = jnp.broadcast_to(shared_values, (num_critics, 50, 40))
     for function in (ensemble.value_mean_and_std, jax.jit(ensemble.value_mean_and_std)):
         np.testing.assert_array_equal(function(values)[1], 0.0)
+
+
+@pytest.mark.parametrize("num_critics", [1, 2, 5])
+def test_the_value_of_the_ensemble_is_the_mean_or_the_minimum_without_a_gradient(num_critics):
+    values = np.random.default_rng(0).standard_normal((num_critics, 2, 3)).astype(np.float32)
+    mean, std = ensemble.value_mean_and_std(jnp.asarray(values))
+    np.testing.assert_array_equal(ensemble.ensemble_value(jnp.asarray(values)), mean)
+    lowest = ensemble.ensemble_value(jnp.asarray(values), "min")
+    np.testing.assert_array_equal(lowest, values.min(axis=0))
+    if num_critics == 2:  # the lower of two is one standard deviation below their mean
+        np.testing.assert_allclose(lowest, mean - std, rtol=1e-5)
+    gradient = jax.grad(lambda v: jnp.sum(ensemble.ensemble_value(v, "min")))(jnp.asarray(values))
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+def test_masks_by_the_entropy_are_those_of_a_sort_of_it_whatever_sigma_is():
+    entropy = np.asarray(distinct_std(3))
+    scores = ensemble.mask_scores(distinct_std(4), jnp.asarray(entropy), "entropy")
+    real = np.asarray(RAGGED)
+    advantage_mask, entropy_mask = masks(scores, RAGGED, 0.25, 0.2)
+    # 16 real tokens: 4 with the lowest entropy, round(3.2) = 3 with the highest.
+    ranked = np.sort(entropy[real])
+    np.testing.assert_array_equal(np.sort(entropy[real & ~advantage_mask]), ranked[:4])
+    np.testing.assert_array_equal(np.sort(entropy[real & ~entropy_mask]), ranked[-3:])
+
+
+def test_random_masks_have_the_same_size_and_drop_every_token_equally_often():
+    scores = ensemble.mask_scores(jnp.zeros(SHAPE), None, "random")
+    draw = jax.vmap(jitted_masks(0.25, 0.125), in_axes=(None, None, 0))
+    drawn = draw(scores, RAGGED, jax.random.split(KEY, 400))
+    real = np.asarray(RAGGED)
+    for token_mask, dropped in zip(drawn, (4, 2), strict=True):
+        lost = real & ~np.asarray(token_mask)
+        np.testing.assert_array_equal(lost.sum(axis=(1, 2)), dropped)
+        expected = 400 * dropped / 16
+        assert np.abs(lost.sum(axis=0)[real] - expected).max() < 4.5 * np.sqrt(expected)
+    both = ~np.asarray(drawn[0]) & ~np.asarray(drawn[1]) & real
+    assert not both.any(), "one ranking: no token is dropped by both masks"
+
+
+def test_scores_by_sigma_are_sigma_and_a_missing_entropy_is_a_clear_error():
+    np.testing.assert_array_equal(ensemble.mask_scores(distinct_std(), None), distinct_std())
+    with pytest.raises(ValueError, match="no entropy is given; give it, or use 'std'"):
+        ensemble.mask_scores(distinct_std(), None, "entropy")
 
 
 def test_no_gradient_flows_through_the_std_which_would_be_nan_at_equal_values():
@@ -236,6 +281,36 @@ def test_shards_are_random_in_every_group_and_every_step():
     # of 200 groups (standard deviation 7).
     assert len(np.unique(first, axis=0)) == 6
     assert np.abs(first.sum(axis=0) - 100).max() < 35
+
+
+@pytest.mark.parametrize(("num_prompts", "num_critics"), [(2, 2), (8, 2), (6, 3), (5, 1)])
+def test_divided_prompts_belong_with_all_their_answers_to_one_critic(num_prompts, num_critics):
+    sizes = {"num_prompts": num_prompts, "group_size": 4, "num_critics": num_critics}
+    shards = np.asarray(jitted_shards(KEY, **sizes, critic_data="prompts"))
+    np.testing.assert_array_equal(shards.sum(axis=0), 1)
+    per_prompt = shards.reshape(num_critics, num_prompts, 4)
+    np.testing.assert_array_equal(per_prompt.min(axis=2), per_prompt.max(axis=2))
+    np.testing.assert_array_equal(per_prompt[..., 0].sum(axis=1), num_prompts // num_critics)
+
+
+def test_prompts_are_divided_at_random():
+    sizes = {"num_prompts": 4, "group_size": 3, "num_critics": 2, "critic_data": "prompts"}
+    draws = {
+        tuple(np.asarray(jitted_shards(jax.random.key(i), **sizes))[0, ::3]) for i in range(60)
+    }
+    assert len(draws) == 6  # all 4-choose-2
+
+
+def test_without_a_division_every_critic_sees_every_response():
+    sizes = {"num_prompts": 5, "group_size": 4, "num_critics": 3}  # 3 divides neither
+    assert jitted_shards(KEY, **sizes, critic_data="all").all()
+
+
+def test_prompts_that_cannot_be_split_evenly_are_a_clear_error():
+    with pytest.raises(ValueError, match=r"3 critics cannot split 8 prompts .* multiple of"):
+        ensemble.critic_shards(
+            KEY, num_prompts=8, group_size=3, num_critics=3, critic_data="prompts"
+        )
 
 
 def test_a_group_that_cannot_be_split_evenly_is_a_clear_error():

@@ -70,5 +70,11 @@ def test_costs_grow_with_the_completion_length_and_the_number_of_critics():
     assert two_critics["values"].flops == 2 * one_critic["values"].flops
     # The responses are divided among the critics, so the update of two costs as much as of one.
     assert two_critics["critics"].flops == one_critic["critics"].flops
+    divided = {
+        data: phase_costs(make_config(2, algorithm__critic_data=data), networks)["critics"].flops
+        for data in ("prompts", "all")
+    }
+    assert divided["prompts"] == two_critics["critics"].flops
+    assert divided["all"] == 2 * two_critics["critics"].flops
     ratio = phase_costs(long, networks)["actor"].flops / phase_costs(short, networks)["actor"].flops
     assert ratio > 23 / 14

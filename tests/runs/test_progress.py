@@ -124,6 +124,16 @@ def test_sizes_of_the_default_run_by_hand():
     assert "the first 10 steps update the critics only" in text
 
 
+def test_critics_of_the_same_data_see_all_of_it_in_as_many_updates():
+    config = _with_critics(2)
+    algorithm = dataclasses.replace(config.algorithm, critic_data="all")
+    table = _table(describe_sizes(dataclasses.replace(config, algorithm=algorithm)))
+    assert table["epoch (responses, one pass)"] == ["1,024", "2,048", "1,024"]
+    assert table["minibatch (one gradient)"] == ["128", "256", "128"]
+    assert table["microbatch (one forward)"] == ["16", "16", "8"]
+    assert table["optimizer updates per step"] == ["32", "8", "8"]
+
+
 def test_sizes_mention_shared_prompts():
     config = _with_critics(2)
     batching = dataclasses.replace(config.batching, rows_per_prompt=8)

@@ -91,7 +91,7 @@ def test_tokens_that_tie_with_a_kept_one_are_kept():
 
 def test_truncation_does_not_leak_into_the_log_prob():
     options = replace(OPTIONS, top_k=2)
-    token, log_prob, sampled = draw(jnp.log(P), jnp.array([0.9]), options)
+    token, log_prob, sampled, _ = draw(jnp.log(P), jnp.array([0.9]), options)
     assert int(token[0]) == 1
     np.testing.assert_allclose(log_prob, np.log(0.3), rtol=1e-6)
     np.testing.assert_allclose(sampled, np.log(0.3 / 0.8), rtol=1e-6)
@@ -99,16 +99,31 @@ def test_truncation_does_not_leak_into_the_log_prob():
 
 def test_temperature_shows_in_the_sampled_log_prob_alone():
     options = replace(OPTIONS, temperature=0.5)
-    token, log_prob, sampled = draw(jnp.log(P), jnp.array([0.0]), options)
+    token, log_prob, sampled, _ = draw(jnp.log(P), jnp.array([0.0]), options)
     squares = np.asarray(P[0]) ** 2
     np.testing.assert_allclose(log_prob, np.log(0.5), rtol=1e-6)
     np.testing.assert_allclose(sampled, np.log(squares[0] / squares.sum()), rtol=1e-6)
     assert int(token[0]) == 0
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"temperature": 0.5, "top_k": 2}, {"temperature": 0.0}], ids=str
+)
+def test_the_entropy_is_that_of_the_plain_policy(changes):
+    options = replace(OPTIONS, entropy=True, **changes)
+    p = np.array([[0.5, 0.3, 0.15, 0.05], [0.5, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    with np.errstate(divide="ignore"):
+        logits = jnp.asarray(7 + np.log(p), jnp.float32)  # of forbidden tokens: -inf
+    expected = [-sum(x * np.log(x) for x in row if x > 0) for row in p]
+    entropy = draw(logits, jnp.array([0.1, 0.6, 0.9]), options).entropy
+    assert entropy is not None
+    np.testing.assert_allclose(entropy, expected, atol=1e-6)
+    assert draw(logits, jnp.array([0.1, 0.6, 0.9]), replace(options, entropy=False)).entropy is None
+
+
 def test_greedy_takes_the_first_of_the_likeliest():
     options = replace(OPTIONS, temperature=0.0)
     logits = jnp.array([[1.0, 3.0, 3.0, 0.0], [0.0, 0.0, 0.0, 9.0]])
-    token, _, sampled = draw(logits, jnp.array([0.7, 0.7]), options)
+    token, _, sampled, _ = draw(logits, jnp.array([0.7, 0.7]), options)
     np.testing.assert_array_equal(token, [1, 3])
     np.testing.assert_array_equal(sampled, 0.0)

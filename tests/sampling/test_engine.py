@@ -196,6 +196,20 @@ def test_sampled_log_probs_are_those_of_the_truncated_distribution(params, promp
     np.testing.assert_allclose(gap, 0.0, atol=1e-5)
 
 
+def test_entropies_are_the_teacher_forced_ones_of_the_plain_policy(params, prompts, sampler):
+    """With fewer slots than answers, so that they are written where their request says."""
+    options = replace(OPTIONS, top_k=3, slots=5, entropy=True)
+    rollout = sampler(params, prompts, jax.random.key(0), options=options)
+    mask = jnp.concatenate([rollout.prompt_mask, rollout.completion_mask], axis=1)
+    logits = jit_logits(NETWORKS)(params, rollout.tokens, mask)[:, PROMPT - 1 : -1]
+    log_p = jax.nn.log_softmax(logits)
+    gap = jnp.where(
+        rollout.completion_mask, rollout.entropy + jnp.sum(jnp.exp(log_p) * log_p, axis=-1), 0.0
+    )
+    np.testing.assert_allclose(gap, 0.0, atol=1e-5)
+    assert not jnp.any(jnp.where(rollout.completion_mask, 0.0, rollout.entropy))
+
+
 def test_a_completion_ends_with_its_first_stop_token_and_pads_after_it(params, prompts, sampler):
     ended = 0
     for seed in range(6):

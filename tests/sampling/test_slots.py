@@ -37,7 +37,7 @@ def requests():
 def answers():
     tokens = jnp.zeros((BATCH, LENGTH), jnp.int32).at[:, 0].set(10 + jnp.arange(BATCH))
     ones = jnp.ones(BATCH, jnp.int32)
-    return DecodedAnswers(tokens, jnp.zeros((BATCH, LENGTH)), None, ones, 0 * ones)
+    return DecodedAnswers(tokens, jnp.zeros((BATCH, LENGTH)), None, None, ones, 0 * ones)
 
 
 def test_start_full_gives_every_request_a_slot_and_nothing_waits(kv, requests, answers):

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from asyppo_jax.runtime.sharding import constrain_batch, map_data_shards
 
@@ -29,14 +29,20 @@ def actor_minibatches(
 
 
 def critic_minibatches(
-    key: PRNGKeyArray, shards: Array, *, epochs: int, minibatch: int, block_size: int = 1
+    key: PRNGKeyArray,
+    shards: Bool[Array, "K B"],
+    *,
+    size: int,
+    epochs: int,
+    minibatch: int,
+    block_size: int = 1,
 ) -> Int[Array, "E K m"]:
     """Row indices [epochs · minibatches, K, rows]; those of critic k are in its shard.
 
+    `size` is the number of rows of every shard; shards may overlap. Each critic has its own order.
     Each block of `block_size` consecutive rows of a shard stays contiguous.
     """
-    num_critics, batch = shards.shape
-    size = batch // num_critics
+    num_critics = shards.shape[0]
     shard_rows = jax.vmap(lambda shard: jnp.nonzero(shard, size=size)[0])(shards)
     blocks = shard_rows.reshape(num_critics, -1, block_size)
 

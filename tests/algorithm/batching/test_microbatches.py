@@ -29,11 +29,21 @@ def test_a_critics_minibatches_hold_its_own_shard_and_nothing_else(num_critics):
     owner = np.random.default_rng(0).permutation(np.arange(32) % num_critics)
     shards = jnp.asarray(owner[None] == np.arange(num_critics)[:, None])
     minibatch = 16 // num_critics
-    order = np.asarray(critic_minibatches(KEY, shards, epochs=2, minibatch=minibatch))
+    sizes = {"size": 32 // num_critics, "epochs": 2, "minibatch": minibatch}
+    order = np.asarray(critic_minibatches(KEY, shards, **sizes))
     assert order.shape == (4, num_critics, minibatch)
     for k in range(num_critics):
         first_epoch = np.sort(order[:2, k].ravel())
         np.testing.assert_array_equal(first_epoch, np.flatnonzero(owner == k))
+
+
+def test_shards_that_overlap_give_every_critic_all_rows_in_an_order_of_its_own():
+    shards = jnp.ones((2, 16), bool)
+    order = np.asarray(critic_minibatches(KEY, shards, size=16, epochs=1, minibatch=8))
+    assert order.shape == (2, 2, 8)
+    for k in range(2):
+        np.testing.assert_array_equal(np.sort(order[:, k].ravel()), np.arange(16))
+    assert (order[:, 0] != order[:, 1]).any()
 
 
 def _sum_and_maximum(rows):
