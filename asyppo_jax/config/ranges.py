@@ -47,7 +47,7 @@ _BELOW_ONE = Range(0, 1, high_open=True)
 _COEFFICIENT = Range(0, 1000)
 _BOUND = Range(0, 10**6)
 _POSITIVE = Range(1e-6, 10**6)
-_COUNT = Range(1, 10**6)
+_COUNT = Range(1, 10**7)
 _COUNT_OR_NONE = Range(0, 10**6)
 _LENGTH = Range(1, 10**7)
 _STEPS = Range(0, 10**9)
@@ -94,7 +94,7 @@ RANGES: dict[str, dict[str, Range]] = {
     "AlgorithmConfig": {
         "overlong_buffer": Range(0, 10**7),
         "overlong_penalty": Range(0, 1, low_open=True),
-        "num_critics": Range(0, 1000),
+        "num_critics": Range(0, 10**7),
         "advantage_mask_fraction": _BELOW_ONE,
         "entropy_mask_fraction": _BELOW_ONE,
         "gamma": _FRACTION,

@@ -10,6 +10,7 @@ from etils import epath
 
 from asyppo_jax.config import UserError
 from asyppo_jax.config.errors import did_you_mean
+from asyppo_jax.runtime.paths import check_packages
 
 Rows = Iterator[tuple[str, Any]]  # (location for error messages, fields)
 
@@ -21,12 +22,22 @@ class DataError(UserError, ValueError):
 
 
 def existing_file(path: str) -> epath.Path:
-    """The path of a data file; raises `DataError` if it is none."""
+    """The path of a data file.
+
+    Raises:
+        DataError: it is none.
+        ConfigError: a package for its bucket is missing.
+    """
     if path.startswith(("http://", "https://")):
         raise DataError(f"{path} is an address, not a file; download it and give the file's path")
+    check_packages(path)
     file = epath.Path(path)
-    if not file.is_file():
-        state = "is a directory" if file.is_dir() else "does not exist"
+    try:
+        is_file, is_directory = file.is_file(), file.is_dir()
+    except (ImportError, OSError, ValueError) as error:  # of a bucket
+        raise DataError(f"data file {path} cannot be found ({error}); check the path") from error
+    if not is_file:
+        state = "is a directory" if is_directory else "does not exist"
         fix = f"set path in {SECTIONS} to a file"
         raise DataError(f"data file {path} {state}; {nearest_file(path, fix)}")
     return file

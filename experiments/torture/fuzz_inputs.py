@@ -1,5 +1,6 @@
 """The inputs of `fuzz`: a good setting, file or model, mutated, and what reads it."""
 
+import atexit
 import dataclasses
 import json
 import random
@@ -138,6 +139,7 @@ def _tokenizer() -> Any:
 @cache
 def _good_model() -> Path:
     directory = Path(tempfile.mkdtemp(prefix="asyppo_fuzz_model_"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     save_tokenizer(directory)
     params = jax.jit(lambda: init_actor(Actor(MODEL), jax.random.key(0)))()
     save_params(directory, MODEL, jax.tree.map(jax.device_get, _unboxed(params)), "actor")

@@ -79,7 +79,7 @@ from tests.tiny import make_config
         ({"evaluation__top_p": 0.0}, "config.evaluation.top_p is 0.0; it must be in"),
         ({"batching__microbatch_size": 0}, "microbatch_size is 0"),
         ({"critic__unroll": -1}, r"config.critic.unroll is -1; it must be in \[0, 10000\]"),
-        ({"batching__rows_per_prompt": 0}, r"rows_per_prompt is 0; it must be in \[1, 10\^6\]"),
+        ({"batching__rows_per_prompt": 0}, r"rows_per_prompt is 0; it must be in \[1, 10\^7\]"),
         (
             {"batching__rows_per_prompt": 32},
             "rows_per_prompt is 32, which does not divide a critic's share of a group",

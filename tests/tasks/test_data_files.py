@@ -1,10 +1,11 @@
 """Data files: what cannot be read is named, with what the file is instead."""
 
 import gzip
+import importlib.util
 
 import pytest
 
-from asyppo_jax.config import DataConfig
+from asyppo_jax.config import ConfigError, DataConfig
 from asyppo_jax.tasks.data_files import DataError
 from asyppo_jax.tasks.records import load_records
 
@@ -34,6 +35,14 @@ def test_a_file_of_another_kind_is_named(tmp_path, content, sentence):
 def test_an_address_is_not_a_file():
     with pytest.raises(DataError, match=r"https://x\.org/d\.jsonl is an address, not a file; down"):
         load_records(DataConfig(path="https://x.org/d.jsonl"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
+def test_a_bucket_without_its_package_is_refused():
+    with pytest.raises(ConfigError, match=r"gs://bucket/d\.jsonl needs the package gcsfs"):
+        load_records(DataConfig(path="gs://bucket/d.jsonl"))
+    with pytest.raises(DataError, match=r"data file s3://bucket/d.* cannot be found"):
+        load_records(DataConfig(path="s3://bucket/d.jsonl"))
 
 
 def test_damaged_pages_of_a_parquet_file_are_named(tmp_path):

@@ -63,7 +63,7 @@ def tokenizer_from_gguf(metadata: dict[str, Any], path: Path) -> PreTrainedToken
             f"{path}: tokenizer {model!r} is not supported; only byte-level BPE ('gpt2') is"
         )
     pre = metadata.get("tokenizer.ggml.pre")
-    if pre not in _PRETOKENIZERS:
+    if not isinstance(pre, str) or pre not in _PRETOKENIZERS:
         raise ModelError(
             f"{path}: tokenizer.ggml.pre {pre!r} is not supported; "
             f"it must be one of {', '.join(_PRETOKENIZERS)}"

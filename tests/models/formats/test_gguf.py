@@ -192,6 +192,10 @@ ERRORS = {
         lambda p: write_gguf(p, tokenizer__ggml__pre="jais"),
         "tokenizer.ggml.pre 'jais' is not supported",
     ),
+    "pretokenizer is a list": (
+        lambda p: write_gguf(p, tokenizer__ggml__pre=["smollm"]),
+        r"tokenizer.ggml.pre \['smollm'\] is not supported",
+    ),
     "no stop token": (
         lambda p: write_gguf(p, tokenizer__ggml__eos_token_id=None),
         "no field 'tokenizer.ggml.eos_token_id'",
