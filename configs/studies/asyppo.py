@@ -33,4 +33,5 @@ def get_study() -> Study:
             "parts": ("asyppo", "no_masks", "asyppo_anchored"),
         },
         final_evaluations=FINAL_EVALUATIONS,
+        metrics=("evaluate/accuracy", "actor/entropy", "critic/explained_variance"),
     )
