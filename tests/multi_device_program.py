@@ -43,6 +43,9 @@ OPTIONS = {
     "algorithm__overlong_filter": True,
     "algorithm__zero_spread_groups": "drop",
     "algorithm__positive_nll_coef": 0.1,
+    "algorithm__critic_data": "prompts",
+    "algorithm__value_aggregation": "min",
+    "algorithm__mask_by": "entropy",
 }
 
 
@@ -66,7 +69,7 @@ def setting_config(model: int, setting: str) -> Config:
 def main(model: int, setting: str, out: str) -> None:
     config = setting_config(model, setting)
     networks, mesh = networks_of(config), make_mesh(config.mesh)
-    options = make_options(4, config.sampling.max_completion_length, stop_ids=(7,))
+    options = make_options(4, config.sampling.max_completion_length, stop_ids=(7,), entropy=True)
     rng = np.random.default_rng(0)
     prompts = PromptBatch(
         tokens=jnp.asarray(rng.integers(0, VOCABULARY, (8, PROMPT)), jnp.int32),

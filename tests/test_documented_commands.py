@@ -40,6 +40,8 @@ NOT_RUN = {
     "real_model.fetch": "downloads weights",
     "smollm2_arithmetic": "needs downloaded weights",
     "experiments.critics": "takes half an hour; its parts are the library's functions",
+    "--study=asyppo": "takes hours; tests/experiments/test_study_command.py runs one",
+    "experiments.asyppo_study --study": "needs a study that ended; test_asyppo_study_tuning.py",
     "studies/quickstart.py": "takes minutes; tests/experiments/test_study_command.py runs one",
     "--study=runs/study": "needs a study that ended; the same test reports one",
     "--beside": "needs another library's environment",
@@ -62,7 +64,6 @@ SHORTER = {
     "experiments.train": "--config.num_steps=2 --config.evaluation.every=0 "
     "--config.eval_data.num_records=16 --config.evaluation.batch_size=16 "
     "--config.log.rollouts_every=1",
-    "asyppo_study --workdir": "--tasks=sums --actors=qwen3 --methods=grpo --seeds=100 --steps=2",
     "experiments.evaluate": "--problems=2 --samples=1 --max_tokens=16 --batch_size=2",
     "experiments.value_truth": "--prompts=2 --group=2 --continuations=2",
     "benchmark sample": "--sequences=16 --completion=8 --repeats=1",
