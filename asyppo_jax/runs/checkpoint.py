@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
+import signal
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -49,12 +51,19 @@ def save(
     state: TrainState,
     iterator_state: dict[str, Any],
     accuracy: float | None,
+    unevaluated: dict[str, float] | None = None,
 ) -> None:
     """Starts to write a checkpoint of the state's step; returns before it is on disk.
 
-    `accuracy` is the held-out mean reward of that step, None if it was not evaluated.
+    `accuracy` is the held-out mean reward of that step, None if it was not evaluated. NaN, where no
+    answer has a score, counts as None, because it would be taken for the best. `unevaluated` has
+    the metrics of a step that was stopped before its evaluation; `restore` gives them back.
     """
     step = int(state.step)
+    if accuracy is not None and math.isnan(accuracy):
+        accuracy = None
+    if unevaluated is not None:
+        iterator_state = iterator_state | {_UNEVALUATED: unevaluated}
     with _without_metric_warning():
         manager.save(
             step,
@@ -104,6 +113,11 @@ def restore(
             "earlier one, or give another --workdir"
         ) from error
     return restored["state"], restored["data"]
+
+
+def take_unevaluated(data_state: dict[str, Any]) -> dict[str, float] | None:
+    """The metrics of a step whose evaluation is missing, taken out of the iterator's state."""
+    return data_state.pop(_UNEVALUATED, None)
 
 
 def is_run(path: str) -> bool:
@@ -215,14 +229,15 @@ def has_trained(workdir: str) -> bool:
     return any(row["step"] > 0 for row in rows) or bool(saved_steps(workdir))
 
 
-def describe_kept(workdir: str) -> str:
-    """What an interrupted run has kept, and how to go on, in one sentence."""
+def describe_kept(workdir: str, number: int = signal.SIGINT) -> str:
+    """What a run that a signal stopped has kept, and how to go on, in one sentence."""
+    stopped = "stopped" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
     if steps := saved_steps(workdir):
         return (
-            f"stopped; the last checkpoint is of step {steps[-1]}, "
+            f"{stopped}; the last checkpoint is of step {steps[-1]}, "
             "and the same command continues from there"
         )
-    return "stopped before the first checkpoint; the same command starts from the beginning"
+    return f"{stopped} before the first checkpoint; the same command starts from the beginning"
 
 
 def check_same_run(workdir: str, settings: dict[str, Any]) -> None:
@@ -268,7 +283,7 @@ def write_settings(workdir: str, settings: dict[str, Any]) -> None:
         )
 
 
-_SETTINGS, _CHECKPOINTS = "config.json", "checkpoints"
+_SETTINGS, _CHECKPOINTS, _UNEVALUATED = "config.json", "checkpoints", "unevaluated"
 
 
 def _flat(config: Config) -> dict[str, Any]:

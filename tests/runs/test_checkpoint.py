@@ -1,6 +1,8 @@
 """Checkpoints: equal to the bit, the latest and the best kept."""
 
 import logging
+import math
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -70,9 +72,10 @@ def test_a_state_saved_on_eight_devices_is_the_same_bits_on_four_times_two_and_o
     assert data == {"next_index": 3} and jax.device_count() == 1
 
 
-def test_the_latest_and_the_best_are_kept(tmp_path, state_and_shardings):
+@pytest.mark.parametrize("without", [None, math.nan])  # NaN: no answer had a score
+def test_the_latest_and_the_best_are_kept(tmp_path, state_and_shardings, without):
     state, _ = state_and_shardings
-    accuracies = {1: 0.2, 2: 0.9, 3: None, 4: 0.4, 5: 0.5}
+    accuracies = {1: 0.2, 2: 0.9, 3: without, 4: 0.4, 5: 0.5}
     with checkpoint.make_manager(str(tmp_path), CheckpointConfig(keep=1)) as manager:
         for step, accuracy in accuracies.items():
             checkpoint.save(manager, state.replace(step=np.int32(step)), {}, accuracy)
@@ -132,3 +135,4 @@ def test_after_an_interruption_the_last_checkpoint_is_named(tmp_path):
     for step in (2, 4):
         (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
     assert "the last checkpoint is of step 4, and the same command" in kept(str(tmp_path))
+    assert kept(str(tmp_path), signal.SIGTERM).startswith("stopped by SIGTERM; the last checkpoint")
