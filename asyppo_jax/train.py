@@ -35,6 +35,7 @@ from asyppo_jax.runs.save_rollouts import make_rollout_saver
 from asyppo_jax.runs.setup import Run, first_state, prepare, print_once, with_functions
 from asyppo_jax.runs.step_report import (
     check_scored,
+    count_unscored,
     mean_of_each_reward,
     print_step,
     warn_if_nothing_can_be_learnt,
@@ -184,6 +185,7 @@ def _train_on(
         work = _Work(
             partial(_one_step, run, pool, data, progress, save_rollout, writer, interrupt),
             partial(_evaluate, run, pool, progress, save_heldout),
+            partial(count_unscored, config, pool),
             lambda state: partial(checkpoints.save, manager, state, data.get_state()),
             write,
         )
@@ -211,6 +213,7 @@ class _Work(NamedTuple):
 
     one_step: Callable[[TrainState], tuple[TrainState, dict[str, float]]]
     evaluate: Callable[[TrainState], dict[str, float]]
+    count_unscored: Callable[[int, dict[str, float], int], int]
     checkpoint: Callable[[TrainState], Callable[..., None]]  # takes the data's position at once
     write: Callable[[int, dict[str, float]], None]
 
@@ -225,7 +228,7 @@ def _run_steps(
 ) -> None:
     """The steps after that of `state`; first the evaluation of its own step, if it is missing."""
     first_step = saved_step = int(state.step)
-    step, warned = first_step, False
+    step, warned, unscored = first_step, False, 0
     while step < config.num_steps or unevaluated is not None:
         compiles, step = step == first_step, step + (unevaluated is None)
         last = step == config.num_steps
@@ -255,6 +258,7 @@ def _run_steps(
         # Before the checkpoint: a run that resumes from it does not write this step again.
         work.write(step, metrics)
         progress.finish_step(step, metrics)
+        unscored = work.count_unscored(step, metrics, unscored)
         if step - first_step <= _FIRST_STEPS:
             warned = warned or warn_if_nothing_can_be_learnt(config, step, metrics, progress)
         due = config.checkpoint.every and step % config.checkpoint.every == 0

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
@@ -47,6 +48,9 @@ def update_in_minibatches(
     each entry of `indices`. Rows are along `axis`: 0 for one network, 1 for stacked critics, whose
     axis 0 is the critic. The statistics are, per minibatch, the (sums, maxima) of the loss's
     metrics and the gradient norm (one per critic for a stack).
+
+    A gradient of exactly 0, of a minibatch without a token to learn from, changes neither the
+    parameters nor the optimizer state. Adam's momentum and weight decay would move them.
     """
     norm = jax.vmap(optax.tree.norm) if axis else optax.tree.norm
 
@@ -68,8 +72,22 @@ def update_in_minibatches(
             local=placement.accumulates_locally,
         )
         grads = placement.for_optimizer(grads)
-        params, opt_state = apply_gradients(optimizer, grads, opt_state, params)
-        return (params, opt_state), (sums, maxima, norm(grads))
+        grad_norm = norm(grads)
+        updated = apply_gradients(optimizer, grads, opt_state, params)
+        carry = _where_learnt(grad_norm != 0, updated, (params, opt_state))
+        return carry, (sums, maxima, grad_norm)
 
     (params, opt_state), per_minibatch = jax.lax.scan(update, (params, opt_state), indices)
     return params, opt_state, per_minibatch
+
+
+def _where_learnt(learnt: Array, updated: Any, before: Any) -> Any:
+    """`updated`, but for networks with nothing to learn `before`; `learnt` is [] or [K]."""
+
+    def choose(new: Array, old: Array) -> Array:
+        if new.ndim < learnt.ndim:  # the count of updates of critics with a joint optimizer
+            return jnp.where(jnp.any(learnt), new, old)
+        of_networks = jnp.expand_dims(learnt, range(learnt.ndim, new.ndim))
+        return jnp.where(of_networks, new, old)
+
+    return jax.tree.map(choose, updated, before)

@@ -5,10 +5,12 @@ import numpy as np
 from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.runs.metrics import MetricWriter
 from asyppo_jax.runs.progress import Progress, format_samples
-from asyppo_jax.runs.setup import Run
+from asyppo_jax.runs.setup import Run, print_once
 from asyppo_jax.runtime.multi_host import is_first, sum_over_hosts
 from asyppo_jax.sampling.sampler import Answers
 from asyppo_jax.tasks.rewards import RewardPool, Scores
+
+_UNSCORED_STEPS = 3  # in a row, after which a run ends
 
 
 def mean_of_each_reward(scores: Scores) -> dict[str, float]:
@@ -27,6 +29,31 @@ def check_scored(metrics: dict[str, float], run: Run, pool: RewardPool) -> None:
             f"{run.config.reward.function}: {pool.failure or 'see the messages above'}; "
             f"{pool.fix or 'correct the function'}"
         )
+
+
+def count_unscored(
+    config: Config, pool: RewardPool, step: int, metrics: dict[str, float], before: int
+) -> int:
+    """The number of steps in a row without a scored answer, of which `before` came before this one.
+
+    Raises:
+        ConfigError: it has become three: a broken reward function, and nothing more can be learnt.
+    """
+    sampling = config.sampling
+    if metrics["rollout/reward_invalid"] < sampling.num_prompts * sampling.group_size:
+        return 0
+    if before + 1 < _UNSCORED_STEPS:
+        print_once(
+            f"WARNING: step {step}: NO ANSWER HAS A SCORE ({pool.failure or 'see above'}), so the "
+            f"step changed nothing; {_UNSCORED_STEPS} such steps in a row end the run"
+        )
+        return before + 1
+    raise ConfigError(
+        f"no answer of the last {_UNSCORED_STEPS} steps got a reward from "
+        f"{config.reward.function}: {pool.failure or 'see the messages above'}; "
+        f"{pool.fix or 'correct the function'}, and run the same command to continue from the last "
+        "checkpoint"
+    )
 
 
 def warn_if_nothing_can_be_learnt(
