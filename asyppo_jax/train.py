@@ -25,6 +25,7 @@ from asyppo_jax.config import Config, ConfigError, Settings
 from asyppo_jax.evaluation.held_out import evaluate
 from asyppo_jax.runs import checkpoint as checkpoints
 from asyppo_jax.runs.base_files import keep_base_files
+from asyppo_jax.runs.checksums import ChecksumWriter
 from asyppo_jax.runs.collect import collect
 from asyppo_jax.runs.finished import describe_finished, is_evaluated, is_finished, passes_bar
 from asyppo_jax.runs.interrupt import Interrupt, Stopped
@@ -171,22 +172,25 @@ def _train_on(
         rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
         times = (r["time/elapsed_s"] for r in rows if r["step"] <= start_step)
         started -= max(times, default=0.0)
+    at = {"start_step": start_step, "is_writer": is_writer}
     with (
-        closing(
-            MetricWriter(workdir, config.log, start_step=start_step, is_writer=is_writer)
-        ) as writer,
-        closing(Progress(config.num_steps, start_step=start_step, is_writer=is_writer)) as progress,
+        closing(MetricWriter(workdir, config.log, **at)) as writer,
+        closing(Progress(config.num_steps, **at)) as progress,
         Interrupt(progress.print, manager.wait_until_finished) as interrupt,
     ):
+        sums = ChecksumWriter(epath.Path(manager.directory))
 
         def write(step: int, metrics: dict[str, float]) -> None:
             writer.write(step, metrics | {"time/elapsed_s": time.perf_counter() - started})
+            if not manager.is_saving_in_progress():
+                sums.start()
 
+        save = partial(checkpoints.save_and_hash, manager, sums)
         work = _Work(
             partial(_one_step, run, pool, data, progress, save_rollout, writer, interrupt),
             partial(_evaluate, run, pool, progress, save_heldout),
             partial(count_unscored, config, pool),
-            lambda state: partial(checkpoints.save, manager, state, data.get_state()),
+            lambda state: partial(save, state, data.get_state()),
             write,
         )
         try:
@@ -205,6 +209,8 @@ def _train_on(
         finally:
             interrupt.rescue = None
             interrupt.leave()
+            sums.start()
+            sums.finish()
         interrupt.check()  # of the last step: a loop over runs ends, too
 
 

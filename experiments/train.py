@@ -94,7 +94,7 @@ def read_run(argv: list[str], values: flags.FlagValues) -> Config:
         raise ConfigError(
             f"{argv[1]!r} is not a flag; settings are flags, such as --config.section.field=value"
         )
-    if values.workdir is None:
+    if not values.workdir:
         raise ConfigError("--workdir=DIR is missing; checkpoints and metrics are written there")
     return read_config(values.config)
 

@@ -73,16 +73,21 @@ def update_in_minibatches(
         )
         grads = placement.for_optimizer(grads)
         grad_norm = norm(grads)
-        updated = apply_gradients(optimizer, grads, opt_state, params)
-        carry = _where_learnt(grad_norm != 0, updated, (params, opt_state))
+        carry = _apply_where_learnt(optimizer, grads, opt_state, params, grad_norm != 0)
         return carry, (sums, maxima, grad_norm)
 
     (params, opt_state), per_minibatch = jax.lax.scan(update, (params, opt_state), indices)
     return params, opt_state, per_minibatch
 
 
-def _where_learnt(learnt: Array, updated: Any, before: Any) -> Any:
-    """`updated`, but for networks with nothing to learn `before`; `learnt` is [] or [K]."""
+def _apply_where_learnt(
+    optimizer: optax.GradientTransformation | StackOptimizer,
+    grads: Params,
+    opt_state: Any,
+    params: Params,
+    learnt: Array,
+) -> tuple[Params, Any]:
+    """`apply_gradients`, but networks with nothing to learn stay; `learnt` is [] or [K]."""
 
     def choose(new: Array, old: Array) -> Array:
         if new.ndim < learnt.ndim:  # the count of updates of critics with a joint optimizer
@@ -90,4 +95,13 @@ def _where_learnt(learnt: Array, updated: Any, before: Any) -> Any:
         of_networks = jnp.expand_dims(learnt, range(learnt.ndim, new.ndim))
         return jnp.where(of_networks, new, old)
 
-    return jax.tree.map(choose, updated, before)
+    def apply() -> tuple[Params, Any]:
+        return apply_gradients(optimizer, grads, opt_state, params)
+
+    def apply_to_some() -> tuple[Params, Any]:
+        if learnt.ndim == 0:
+            return params, opt_state
+        return jax.tree.map(choose, apply(), (params, opt_state))
+
+    # A branch, so that rounding in a step where all learn does not depend on the other branch.
+    return jax.lax.cond(jnp.all(learnt), apply, apply_to_some)

@@ -32,6 +32,11 @@ def check_config(config: Config) -> None:
             raise ConfigError(
                 f"config.algorithm.{name} is {value}; it must be 0 (off) or a positive number"
             )
+    if config.checkpoint.keep < 1:
+        raise ConfigError(
+            f"config.checkpoint.keep is {config.checkpoint.keep}; it must be 1 or more, because a "
+            "run continues from its latest checkpoint"
+        )
     check_truncation("config.sampling.", sampling)
     check_truncation("config.evaluation.", config.evaluation)
     _check_sampling(sampling)

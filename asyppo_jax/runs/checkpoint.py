@@ -21,9 +21,10 @@ from etils import epath
 
 from asyppo_jax.config import CheckpointConfig, Config, ConfigError, UserError, from_dict
 from asyppo_jax.config.reading import may_change
+from asyppo_jax.runs.checksums import ChecksumWriter, find_damage
 from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics
 from asyppo_jax.runtime.multi_host import is_first, sum_over_hosts
-from asyppo_jax.runtime.paths import absolute
+from asyppo_jax.runtime.paths import absolute, write_whole
 from asyppo_jax.types import TrainState
 
 
@@ -74,6 +75,16 @@ def save(
         )
 
 
+def save_and_hash(
+    manager: ocp.CheckpointManager, sums: ChecksumWriter, state: TrainState, *more: Any
+) -> None:
+    """`save`, after the checksums of the checkpoint before it were begun."""
+    manager.wait_until_finished()  # as Orbax does
+    sums.start()
+    save(manager, state, *more)
+    sums.add(int(state.step))
+
+
 @contextlib.contextmanager
 def _without_metric_warning() -> Iterator[None]:
     """Drops Orbax's warning about a step without metrics: most steps are not evaluated."""
@@ -104,9 +115,10 @@ def restore(
     if step is None:
         raise CheckpointError(f"{where} has no checkpoint; check --workdir")
     args = ocp.args.Composite(state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
+    _check_undamaged(epath.Path(where), step)
     try:
         restored = manager.restore(step, args=args)
-    except (ValueError, KeyError, FileNotFoundError, OSError) as error:
+    except Exception as error:  # Orbax also raises bare exceptions for damaged files
         raise CheckpointError(
             f"checkpoint {where}/{step} cannot be read: {_reason(error)} "
             "(incomplete, or of a run with other networks); remove that folder to resume from an "
@@ -136,9 +148,19 @@ def read_settings(workdir: str) -> Config:
     if not file.is_file():
         raise CheckpointError(f"{workdir} has no {_SETTINGS}; give the workdir of a run")
     try:
-        return from_dict(json.loads(file.read_text()))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{file} is not JSON ({error}); give another run") from error
+        settings = json.loads(file.read_text())
+    except ValueError as error:
+        raise CheckpointError(
+            f"{file} is not JSON ({error}); give another run, or copy the file from a run with the "
+            "same settings"
+        ) from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(
+            f"{file} has no settings; give another run, or copy the file from a run with the same "
+            "settings"
+        )
+    try:
+        return from_dict(settings)
     except ConfigError as error:
         raise CheckpointError(
             f"{file} is of another version of asyppo_jax: {error}; load it with that version"
@@ -201,14 +223,23 @@ def restore_parts(workdir: str, step: int, like: dict[str, Any]) -> dict[str, An
         restore_args=ocp.checkpoint_utils.construct_restore_args(like),
         partial_restore=True,
     )
+    _check_undamaged(path.parent.parent, step)
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             return checkpointer.restore(path, args=args)
-    except (ValueError, KeyError, FileNotFoundError, OSError) as error:
+    except Exception as error:  # Orbax also raises bare exceptions for damaged files
         raise CheckpointError(
             f"checkpoint {path.parent} cannot be read: {_reason(error)} (incomplete, or of a run "
             "with other networks); give another step or another run"
         ) from error
+
+
+def _check_undamaged(directory: epath.Path, step: int) -> None:
+    if damage := find_damage(directory, step):
+        raise CheckpointError(
+            f"checkpoint {directory}/{step} is damaged: {damage}; remove that folder to continue "
+            "from the checkpoint before it"
+        )
 
 
 def _listed(steps: list[int]) -> str:
@@ -216,7 +247,7 @@ def _listed(steps: list[int]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def has_trained(workdir: str) -> bool:
@@ -273,7 +304,9 @@ def write_settings(workdir: str, settings: dict[str, Any]) -> None:
     sum_over_hosts(np.int32(1))  # every process has checked the earlier settings
     if is_first():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        content = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+        if not (file.is_file() and file.read_bytes() == content):
+            write_whole(file, content)
     sum_over_hosts(np.int32(1))  # it is written
     unseen = int(sum_over_hosts(np.int32(not file.exists())))
     if unseen:
