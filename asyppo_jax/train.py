@@ -4,17 +4,17 @@ import dataclasses
 import inspect
 import json
 import os
+import signal
 import sys
 import time
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from etils import epath
 
 from asyppo_jax.algorithm.offload import resting_shardings
@@ -25,21 +25,28 @@ from asyppo_jax.config import Config, ConfigError, Settings
 from asyppo_jax.evaluation.held_out import evaluate
 from asyppo_jax.runs import checkpoint as checkpoints
 from asyppo_jax.runs.base_files import keep_base_files
+from asyppo_jax.runs.checksums import ChecksumWriter
 from asyppo_jax.runs.collect import collect
-from asyppo_jax.runs.finished import describe_finished, is_finished, passes_bar
-from asyppo_jax.runs.interrupt import Interrupt
+from asyppo_jax.runs.finished import describe_finished, is_evaluated, is_finished, passes_bar
+from asyppo_jax.runs.interrupt import Interrupt, Stopped
 from asyppo_jax.runs.metrics import METRICS_FILE, MetricWriter, read_metrics, require_finite
-from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
+from asyppo_jax.runs.progress import Progress, describe_sizes
 from asyppo_jax.runs.save_heldout import make_heldout_saver
 from asyppo_jax.runs.save_rollouts import make_rollout_saver
 from asyppo_jax.runs.setup import Run, first_state, prepare, print_once, with_functions
+from asyppo_jax.runs.step_report import (
+    check_scored,
+    count_unscored,
+    mean_of_each_reward,
+    print_step,
+    warn_if_nothing_can_be_learnt,
+)
 from asyppo_jax.runs.summary import describe_result, summarize_run
-from asyppo_jax.runtime.multi_host import is_first, sum_over_hosts
+from asyppo_jax.runtime.multi_host import is_first
 from asyppo_jax.runtime.paths import check_packages
 from asyppo_jax.runtime.sharding import placed
-from asyppo_jax.sampling.sampler import Answers
 from asyppo_jax.tasks.prompts import make_prompt_iterator
-from asyppo_jax.tasks.rewards import RewardFunction, RewardPool, Scores
+from asyppo_jax.tasks.rewards import RewardFunction, RewardPool
 from asyppo_jax.tasks.rewards.functions import check_reward_of_task
 from asyppo_jax.types import TrainState
 
@@ -64,7 +71,9 @@ def train(
 
     The first Ctrl-C lets the current step finish and saves it; a second one, or one during the
     first step or an evaluation, stops at once. Both end in `KeyboardInterrupt`, which says what is
-    kept. In a run of several processes Ctrl-C saves nothing.
+    kept. In a run of several processes Ctrl-C saves nothing. SIGTERM and SIGHUP drop the current
+    step, or let it finish if its update has begun, and save; all processes of a run stop at the
+    same step. They end in `Stopped`, a `KeyboardInterrupt` with the signal's `number`.
 
     Args:
         config: a `Config`, or the editable settings of `default_config()`.
@@ -102,8 +111,9 @@ def train(
             keep_base_files(config, workdir)
             with jax.set_mesh(run.mesh):
                 _restore_and_train(run, opened, workdir, started)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(checkpoints.describe_kept(workdir)) from None
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Stopped) else signal.SIGINT
+        raise Stopped(checkpoints.describe_kept(workdir, number), number) from None
     if not is_first():
         return {}
     summary = summarize_run(config, workdir)
@@ -118,94 +128,167 @@ def _restore_and_train(run: Run, pool: RewardPool, workdir: str, started: float)
         run.train_prompts, batch_size=config.sampling.num_prompts, seed=config.seed
     )
     try:
-        state = _restore_or_start(run, manager, data, workdir)
-        if is_finished(state, config, workdir):
+        state, unevaluated = _restore_or_start(run, manager, data, workdir)
+        if unevaluated is None and is_finished(state, config, workdir):
             return
         print_once(describe_sizes(config))
-        _train_on(run, state, data, pool, manager, workdir, started)
+        _train_on(run, state, unevaluated, data, pool, manager, workdir, started)
     finally:
         manager.wait_until_finished()
         manager.close()
 
 
-def _restore_or_start(run: Run, manager, data, workdir: str) -> TrainState:
+def _restore_or_start(
+    run: Run, manager, data, workdir: str
+) -> tuple[TrainState, dict[str, float] | None]:
+    """The state to go on from; and the metrics of its step, if that still has to be evaluated."""
     if manager.latest_step() is None:
-        return first_state(run)
+        return first_state(run), None
     shardings = resting_shardings(run.config, run.networks, run.mesh)
     shapes = state_shapes(run.config, run.networks)
     state, data_state = checkpoints.restore(manager, placed(shapes, shardings))
+    unevaluated = checkpoints.take_unevaluated(data_state)
     data.set_state(data_state)
-    if is_finished(state, run.config, workdir):
+    if unevaluated is not None and is_evaluated(workdir, int(state.step)):
+        unevaluated = None
+    if unevaluated is None and is_finished(state, run.config, workdir):
         print_once(describe_finished(state, run.config))
     else:
         print_once(f"resuming after step {int(state.step)} of {manager.directory}")
-    return state
+    return state, unevaluated
 
 
-def _train_on(run: Run, state: TrainState, data, pool, manager, workdir, started: float) -> None:
+def _train_on(
+    run: Run, state: TrainState, unevaluated, data, pool, manager, workdir, started: float
+) -> None:
     """Runs steps, evaluations, metrics and checkpoints from the state's step to the last."""
-    config, step = run.config, int(state.step)
-    first_step, warned = step, False
-    is_writer = is_first()
+    config, first_step = run.config, int(state.step)
+    is_writer, start_step = is_first(), first_step - (unevaluated is not None)
     save_rollout = make_rollout_saver(workdir, run.networks, run.sampler, config, run.mesh)
     save_heldout = make_heldout_saver(
         workdir, run.networks, run.evaluation_sampler, config, run.mesh, run.eval_prompts
     )
-    if step and is_writer:  # the elapsed time includes that of the earlier processes
+    if first_step and is_writer:  # the elapsed time includes that of the earlier processes
         rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
-        started -= max((r["time/elapsed_s"] for r in rows if r["step"] <= step), default=0.0)
+        times = (r["time/elapsed_s"] for r in rows if r["step"] <= start_step)
+        started -= max(times, default=0.0)
+    at = {"start_step": start_step, "is_writer": is_writer}
     with (
-        closing(MetricWriter(workdir, config.log, start_step=step, is_writer=is_writer)) as writer,
-        closing(Progress(config.num_steps, start_step=step, is_writer=is_writer)) as progress,
-        Interrupt(progress.print) as interrupt,
+        closing(MetricWriter(workdir, config.log, **at)) as writer,
+        closing(Progress(config.num_steps, **at)) as progress,
+        Interrupt(progress.print, manager.wait_until_finished) as interrupt,
     ):
+        sums = ChecksumWriter(epath.Path(manager.directory))
 
-        def write(metrics: dict[str, float]) -> None:
+        def write(step: int, metrics: dict[str, float]) -> None:
             writer.write(step, metrics | {"time/elapsed_s": time.perf_counter() - started})
+            if not manager.is_saving_in_progress():
+                sums.start()
 
-        if step == 0:
-            writer.write_text(step, "config", json.dumps(dataclasses.asdict(config), indent=2))
-            metrics = _evaluate(run, state, pool, progress, save_heldout)
-            interrupt.check()
-            _check_scored(metrics, run, pool)
-            write(metrics)
-        while step < config.num_steps:
-            compiles, step = step == first_step, step + 1
-            last = step == config.num_steps
-            evaluated = last or (config.evaluation.every and step % config.evaluation.every == 0)
-            work = f"step {step} and its evaluation" if evaluated else f"step {step}"
-            # Compilations and evaluations may take minutes: they are not waited for.
-            interrupt.wait_for = "" if compiles else work
-            state, metrics = _one_step(run, state, data, pool, progress, save_rollout, writer)
-            if passes_bar(config, metrics):
-                last = evaluated = True
-            if evaluated:
-                interrupt.wait_for = ""
-                metrics |= _evaluate(run, state, pool, progress, save_heldout)
-            interrupt.wait_for = work
-            # Before the checkpoint: a run that resumes from it does not write this step again.
-            write(metrics)
-            progress.finish_step(step, metrics)
-            if step - first_step <= _FIRST_STEPS:
-                warned = warned or _warn_if_nothing_can_be_learnt(run, step, metrics, progress)
-            due = config.checkpoint.every and step % config.checkpoint.every == 0
-            if last or due or interrupt.requested:
-                accuracy = metrics["evaluate/accuracy"] if evaluated else None
-                checkpoints.save(manager, state, data.get_state(), accuracy)
-            if last:
-                break
-            interrupt.check()
+        save = partial(checkpoints.save_and_hash, manager, sums)
+        work = _Work(
+            partial(_one_step, run, pool, data, progress, save_rollout, writer, interrupt),
+            partial(_evaluate, run, pool, progress, save_heldout),
+            partial(count_unscored, config, pool),
+            lambda state: partial(save, state, data.get_state()),
+            write,
+        )
+        try:
+            if first_step == 0:
+                writer.write_text(0, "config", json.dumps(dataclasses.asdict(config), indent=2))
+                interrupt.rescue = _nothing_new
+                metrics = work.evaluate(state)
+                interrupt.commit()
+                interrupt.check()
+                check_scored(metrics, run, pool)
+                write(0, metrics)
+            _run_steps(config, state, unevaluated, progress, interrupt, work)
+        except Stopped:
+            interrupt.leave()
+            raise
+        finally:
+            interrupt.rescue = None
+            interrupt.leave()
+            sums.start()
+            sums.finish()
         interrupt.check()  # of the last step: a loop over runs ends, too
+
+
+class _Work(NamedTuple):
+    """What the loop does, with all that stays the same bound to it."""
+
+    one_step: Callable[[TrainState], tuple[TrainState, dict[str, float]]]
+    evaluate: Callable[[TrainState], dict[str, float]]
+    count_unscored: Callable[[int, dict[str, float], int], int]
+    checkpoint: Callable[[TrainState], Callable[..., None]]  # takes the data's position at once
+    write: Callable[[int, dict[str, float]], None]
+
+
+def _run_steps(
+    config: Config,
+    state: TrainState,
+    unevaluated: dict[str, float] | None,
+    progress: Progress,
+    interrupt: Interrupt,
+    work: _Work,
+) -> None:
+    """The steps after that of `state`; first the evaluation of its own step, if it is missing."""
+    first_step = saved_step = int(state.step)
+    step, warned, unscored = first_step, False, 0
+    while step < config.num_steps or unevaluated is not None:
+        compiles, step = step == first_step, step + (unevaluated is None)
+        last = step == config.num_steps
+        evaluated = last or (config.evaluation.every and step % config.evaluation.every == 0)
+        name = f"step {step} and its evaluation" if evaluated else f"step {step}"
+        # Compilations and evaluations may take minutes: they are not waited for.
+        interrupt.wait_for = "" if compiles else name
+        if unevaluated is None:
+            is_new = step - 1 > saved_step  # the update has not begun, so the state is still there
+            save = work.checkpoint(state)
+            interrupt.rescue = partial(save, None) if is_new else _nothing_new
+            state, metrics = work.one_step(state)
+        else:
+            metrics, unevaluated = unevaluated, None
+        if passes_bar(config, metrics):
+            last = evaluated = True
+        if evaluated:
+            interrupt.wait_for = ""
+            is_new = step > saved_step
+            save = work.checkpoint(state)
+            interrupt.rescue = partial(save, None, metrics) if is_new else _nothing_new
+            interrupt.check_ending()
+            metrics = metrics | work.evaluate(state)
+            interrupt.commit()
+        interrupt.agree()
+        interrupt.wait_for = name
+        # Before the checkpoint: a run that resumes from it does not write this step again.
+        work.write(step, metrics)
+        progress.finish_step(step, metrics)
+        unscored = work.count_unscored(step, metrics, unscored)
+        if step - first_step <= _FIRST_STEPS:
+            warned = warned or warn_if_nothing_can_be_learnt(config, step, metrics, progress)
+        due = config.checkpoint.every and step % config.checkpoint.every == 0
+        if (last or due or interrupt.requested) and step > saved_step:
+            work.checkpoint(state)(metrics["evaluate/accuracy"] if evaluated else None)
+            saved_step = step
+        if last:
+            break
+        interrupt.check()
+
+
+def _nothing_new() -> None:
+    """Saves nothing: the last checkpoint has the state, or nothing was trained."""
 
 
 def _one_step(
     run: Run,
-    state: TrainState,
-    data,
     pool: RewardPool,
+    data,
     progress: Progress,
     save_rollout,
     writer: MetricWriter,
+    interrupt: Interrupt,
+    state: TrainState,
 ) -> tuple[TrainState, dict[str, float]]:
     """Samples, scores and updates once; raises `NonFiniteError` before anything is saved."""
     warming_up = int(state.step) < warmup_steps(run.config)
@@ -215,6 +298,7 @@ def _one_step(
     if step == 1 and run.init_heads is not None:
         state = state.replace(critic_params=run.init_heads(state.critic_params, rollout))
     save_rollout(state, rollout, collected.prompts)
+    interrupt.commit()  # the update takes the state's memory
     # The step must not transfer anything between host and device implicitly.
     with progress.phase("update"), jax.transfer_guard("disallow"):
         state, device_metrics = run.train_step(state, rollout)
@@ -224,51 +308,15 @@ def _one_step(
         metrics = {name: x for name, x in metrics.items() if not name.startswith(of_actor)}
     require_finite(step, metrics, run.config.algorithm.loss)
     times = progress.take_times()
-    metrics |= _mean_of_each_reward(scores) | collected.metrics
+    metrics |= mean_of_each_reward(scores) | collected.metrics
     metrics["rollout/truncated_fraction"] = float(collected.columns.truncated.mean())
     metrics["rollout/tokens_per_s"] = collected.sampled_tokens / times["time/sample_s"]
-    _print_step(run.config, step, metrics, collected.answers, scores, progress, writer)
+    print_step(run.config, step, metrics, collected.answers, scores, progress, writer)
     return state, metrics | times
 
 
-def _mean_of_each_reward(scores: Scores) -> dict[str, float]:
-    """Where several functions make the reward, the mean of each over all valid answers."""
-    sums = {name: np.sum(x[scores.valid]) for name, x in scores.by_function.items()}
-    sums, count = sum_over_hosts((sums, np.float32(scores.valid.sum())))
-    return {f"rollout/reward_{name}": float(x / max(count, 1)) for name, x in sums.items()}
-
-
-def _check_scored(metrics: dict[str, float], run: Run, pool: RewardPool) -> None:
-    """Raises `ConfigError` if no held-out answer got a reward before the first step."""
-    total = len(run.eval_prompts) * run.config.evaluation.num_samples
-    if metrics["evaluate/invalid"] == total:
-        raise ConfigError(
-            f"none of the {total} answers to the held-out problems got a reward from "
-            f"{run.config.reward.function}: {pool.failure or 'see the messages above'}; "
-            f"{pool.fix or 'correct the function'}"
-        )
-
-
-def _warn_if_nothing_can_be_learnt(
-    run: Run, step: int, metrics: dict[str, float], progress: Progress
-) -> bool:
-    """Prints a line if all rewards of a step are equal; returns whether it did."""
-    if metrics["rollout/reward_std"] > 1e-6:  # equal rewards have a std of a rounding error
-        return False
-    sampling = run.config.sampling
-    none = metrics["rollout/reward_invalid"] == sampling.num_prompts * sampling.group_size
-    what = (
-        "no answer has a reward" if none else f"every reward is {metrics['rollout/reward_mean']:g}"
-    )
-    progress.print(
-        f"step {step}: {what}, so nothing can be learnt from it; if this goes on, see "
-        "docs/troubleshooting.md, 'rollout/reward_mean stays 0 or 1'"
-    )
-    return True
-
-
 def _evaluate(
-    run: Run, state: TrainState, pool: RewardPool, progress: Progress, save_heldout
+    run: Run, pool: RewardPool, progress: Progress, save_heldout, state: TrainState
 ) -> dict[str, float]:
     with progress.phase("evaluate"):
         result = evaluate(
@@ -286,39 +334,6 @@ def _evaluate(
         f"({len(run.eval_prompts)} problems, {result.invalid} answers without a score)"
     )
     return result.metrics() | progress.take_times()
-
-
-def _print_step(
-    config: Config,
-    step: int,
-    metrics: dict[str, float],
-    answers: Answers,
-    scores: Scores,
-    progress: Progress,
-    writer: MetricWriter,
-) -> None:
-    """Prints answers without a score, a log-prob gap that is too large, and samples."""
-    reasons = {name: int(count) for name, count in sum_over_hosts(scores.reasons).items()}
-    if any(reasons.values()):
-        progress.print(f"step {step}: answers without a score: {reasons}")
-    gap, bound = metrics.get("rollout/log_prob_gap", 0.0), config.algorithm.log_prob_gap_bound
-    if gap > bound:
-        progress.print(
-            f"step {step}: the log-probs of sampler and learner differ by {gap:.3g} nats per token "
-            f"on average, more than config.algorithm.log_prob_gap_bound = {bound:g}; set "
-            'config.actor.dtype = "float32" or config.algorithm.old_log_probs = "recompute"'
-        )
-    if is_first() and config.log.samples_every and step % config.log.samples_every == 0:
-        rows = np.linspace(0, len(answers.problems) - 1, config.log.num_samples).astype(int)
-        samples = format_samples(
-            step,
-            [answers.prompts[i] for i in rows],
-            [answers.completions[i] for i in rows],
-            [float(scores.rewards[i]) for i in rows],
-            [bool(scores.valid[i]) for i in rows],
-        )
-        progress.print(samples)
-        writer.write_text(step, "samples", samples)
 
 
 class _CallableModule(types.ModuleType):

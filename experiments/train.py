@@ -5,6 +5,7 @@ hosts, start this command with `--distributed` on each of them (see experiments/
 """
 
 import os
+import signal
 import sys
 from functools import partial
 from typing import NoReturn
@@ -14,10 +15,8 @@ from ml_collections import config_flags
 
 from asyppo_jax.config import Config, ConfigError, UserError
 from experiments.command_line import (
-    INTERRUPTED,
     parse_flags,
     read_config,
-    stop,
     use_compile_cache,
 )
 from experiments.main import command_line
@@ -79,8 +78,8 @@ def main(argv: list[str]) -> None:
         summary = train(config, workdir)
     except UserError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        _stop(str(values.workdir))
+    except KeyboardInterrupt as error:
+        _stop(str(values.workdir), getattr(error, "number", signal.SIGINT))
     if summary:  # empty except in the first process
         print(closing_lines(workdir, config.algorithm.num_critics))
 
@@ -95,7 +94,7 @@ def read_run(argv: list[str], values: flags.FlagValues) -> Config:
         raise ConfigError(
             f"{argv[1]!r} is not a flag; settings are flags, such as --config.section.field=value"
         )
-    if values.workdir is None:
+    if not values.workdir:
         raise ConfigError("--workdir=DIR is missing; checkpoints and metrics are written there")
     return read_config(values.config)
 
@@ -108,18 +107,18 @@ def _join(values: flags.FlagValues) -> None:
         initialize(*processes, timeout=values.join_timeout)
 
 
-def _stop(workdir: str) -> NoReturn:
-    """Says what is kept after Ctrl-C, and ends the process."""
+def _stop(workdir: str, number: int) -> NoReturn:
+    """Says what is kept after a signal, and ends the process with 128 + the signal's number."""
     import jax
 
     from asyppo_jax.runs.checkpoint import describe_kept
 
-    text = f"\n{describe_kept(workdir)}"
-    if jax.process_count() > 1:
-        stop(text)
+    text = f"\n{describe_kept(workdir, number)}"
     print(text, file=sys.stderr, flush=True)
     sys.stdout.flush()
-    os._exit(INTERRUPTED)  # jaxlib may crash in an ordinary exit after an interrupted compilation
+    if jax.process_count() > 1:  # the coordinator must not be gone before the others
+        sys.exit(128 + number)
+    os._exit(128 + number)  # jaxlib may crash in an ordinary exit after an interrupted compilation
 
 
 def closing_lines(workdir: str, num_critics: int) -> str:

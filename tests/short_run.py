@@ -23,13 +23,13 @@ def short_run(model: str, **changes):
     return from_config_dict(values)
 
 
-def press_while(monkeypatch, name, when, module=asyppo_jax.train):
-    """Ctrl-C while `module` calls its function `name` for the `when`-th time."""
+def press_while(monkeypatch, name, when, module=asyppo_jax.train, number=signal.SIGINT):
+    """A signal while `module` calls its function `name` for the `when`-th time."""
     function, calls = getattr(module, name), itertools.count(1)
 
     def pressing(*arguments, **options):
         if next(calls) == when:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return function(*arguments, **options)
 
     monkeypatch.setattr(module, name, pressing)

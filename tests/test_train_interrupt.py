@@ -1,16 +1,20 @@
-"""Ctrl-C during compilations and evaluations, which are not waited for."""
+"""Ctrl-C during compilations and evaluations, which are not waited for; SIGTERM anywhere."""
 
 import contextlib
 import signal
 
+import orbax.checkpoint as ocp
 import pytest
 
 import asyppo_jax.runs.collect
 import asyppo_jax.train
-from asyppo_jax.runs.checkpoint import saved_steps
+from asyppo_jax.config import CheckpointConfig
+from asyppo_jax.runs.checkpoint import make_manager, saved_steps
+from asyppo_jax.runs.interrupt import Stopped
+from asyppo_jax.runs.metrics import read_metrics
 from asyppo_jax.train import train
 from tests.short_run import press_while, short_run
-from tests.tiny import save_model_directory
+from tests.tiny import assert_trees_equal, save_model_directory
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,7 @@ def test_ctrl_c_while_it_compiles_or_evaluates_stops_at_once(
 ):
     monkeypatch.setattr(asyppo_jax.train, "_one_step", pytest.fail)
     press_while(monkeypatch, function, when)
-    monkeypatch.setattr(asyppo_jax.train, "_check_scored", lambda *_: None)
+    monkeypatch.setattr(asyppo_jax.train, "check_scored", lambda *_: None)
     if function == "_one_step":
         monkeypatch.setattr(asyppo_jax.train, "_evaluate", lambda *_: {"evaluate/accuracy": 0.5})
     with pytest.raises(KeyboardInterrupt, match="stopped before the first checkpoint"):
@@ -50,3 +54,57 @@ def test_ctrl_c_that_is_swallowed_while_it_compiles_ends_the_run_after_that_work
     with pytest.raises(KeyboardInterrupt):
         train(short_run(model), tmp_path)
     assert saved_steps(str(tmp_path)) == ([step] if step else [])
+
+
+def _results(workdir):
+    timed = ("time/", "rollout/tokens_per_s")
+    rows = read_metrics(workdir / "metrics.jsonl")
+    rows = [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows]
+    with make_manager(str(workdir), CheckpointConfig()) as manager:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(), data=ocp.args.JsonRestore())
+        restored = manager.restore(3, args=args)
+    return rows, restored["state"], restored["data"]
+
+
+@pytest.fixture(scope="module")
+def straight(model, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("straight")
+    train(_three_steps(model), workdir)
+    return workdir
+
+
+def _three_steps(model):
+    return short_run(model, num_steps=3, checkpoint__every=0, evaluation__every=2)
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "when", "step"),
+    [
+        pytest.param(asyppo_jax.train, "_evaluate", 1, None, marks=pytest.mark.slow),
+        (asyppo_jax.runs.collect, "_score", 2, 1),  # step 2 is dropped
+        (asyppo_jax.train, "require_finite", 2, 2),  # step 2 is finished, its evaluation is not
+        pytest.param(asyppo_jax.train, "require_finite", 1, 1, marks=pytest.mark.slow),
+        pytest.param(asyppo_jax.train, "_evaluate", 3, 3, marks=pytest.mark.slow),  # the last step
+    ],
+)
+def test_sigterm_loses_no_step_and_the_same_command_gives_every_bit(
+    model, straight, tmp_path, monkeypatch, capsys, module, function, when, step
+):
+    with monkeypatch.context() as patched:
+        press_while(patched, function, when, module, signal.SIGTERM)
+        with pytest.raises(Stopped, match="stopped by SIGTERM") as stopped:
+            train(_three_steps(model), tmp_path)
+    assert stopped.value.number == signal.SIGTERM
+    assert saved_steps(str(tmp_path)) == ([step] if step else [])
+    capsys.readouterr()
+    train(_three_steps(model), tmp_path)
+    assert not step or f"resuming after step {step}" in capsys.readouterr().out
+    rows, state, data = _results(tmp_path)
+    expected_rows, expected_state, expected_data = _results(straight)
+    assert rows == expected_rows
+    assert_trees_equal(state, expected_state)
+    if step == 3:  # the evaluation's mark stays, and the metrics say that it was made up for
+        data.pop("unevaluated")
+        train(_three_steps(model), tmp_path)
+        assert "the run is finished" in capsys.readouterr().out
+    assert data == expected_data

@@ -9,6 +9,8 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
+import signal
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -19,9 +21,10 @@ from etils import epath
 
 from asyppo_jax.config import CheckpointConfig, Config, ConfigError, UserError, from_dict
 from asyppo_jax.config.reading import may_change
+from asyppo_jax.runs.checksums import ChecksumWriter, find_damage
 from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics
 from asyppo_jax.runtime.multi_host import is_first, sum_over_hosts
-from asyppo_jax.runtime.paths import absolute
+from asyppo_jax.runtime.paths import absolute, write_whole
 from asyppo_jax.types import TrainState
 
 
@@ -49,12 +52,19 @@ def save(
     state: TrainState,
     iterator_state: dict[str, Any],
     accuracy: float | None,
+    unevaluated: dict[str, float] | None = None,
 ) -> None:
     """Starts to write a checkpoint of the state's step; returns before it is on disk.
 
-    `accuracy` is the held-out mean reward of that step, None if it was not evaluated.
+    `accuracy` is the held-out mean reward of that step, None if it was not evaluated. NaN, where no
+    answer has a score, counts as None, because it would be taken for the best. `unevaluated` has
+    the metrics of a step that was stopped before its evaluation; `restore` gives them back.
     """
     step = int(state.step)
+    if accuracy is not None and math.isnan(accuracy):
+        accuracy = None
+    if unevaluated is not None:
+        iterator_state = iterator_state | {_UNEVALUATED: unevaluated}
     with _without_metric_warning():
         manager.save(
             step,
@@ -63,6 +73,16 @@ def save(
             ),
             metrics=None if accuracy is None else {"accuracy": accuracy},
         )
+
+
+def save_and_hash(
+    manager: ocp.CheckpointManager, sums: ChecksumWriter, state: TrainState, *more: Any
+) -> None:
+    """`save`, after the checksums of the checkpoint before it were begun."""
+    manager.wait_until_finished()  # as Orbax does
+    sums.start()
+    save(manager, state, *more)
+    sums.add(int(state.step))
 
 
 @contextlib.contextmanager
@@ -95,15 +115,21 @@ def restore(
     if step is None:
         raise CheckpointError(f"{where} has no checkpoint; check --workdir")
     args = ocp.args.Composite(state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
+    _check_undamaged(epath.Path(where), step)
     try:
         restored = manager.restore(step, args=args)
-    except (ValueError, KeyError, FileNotFoundError, OSError) as error:
+    except Exception as error:  # Orbax also raises bare exceptions for damaged files
         raise CheckpointError(
             f"checkpoint {where}/{step} cannot be read: {_reason(error)} "
             "(incomplete, or of a run with other networks); remove that folder to resume from an "
             "earlier one, or give another --workdir"
         ) from error
     return restored["state"], restored["data"]
+
+
+def take_unevaluated(data_state: dict[str, Any]) -> dict[str, float] | None:
+    """The metrics of a step whose evaluation is missing, taken out of the iterator's state."""
+    return data_state.pop(_UNEVALUATED, None)
 
 
 def is_run(path: str) -> bool:
@@ -122,9 +148,19 @@ def read_settings(workdir: str) -> Config:
     if not file.is_file():
         raise CheckpointError(f"{workdir} has no {_SETTINGS}; give the workdir of a run")
     try:
-        return from_dict(json.loads(file.read_text()))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{file} is not JSON ({error}); give another run") from error
+        settings = json.loads(file.read_text())
+    except ValueError as error:
+        raise CheckpointError(
+            f"{file} is not JSON ({error}); give another run, or copy the file from a run with the "
+            "same settings"
+        ) from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(
+            f"{file} has no settings; give another run, or copy the file from a run with the same "
+            "settings"
+        )
+    try:
+        return from_dict(settings)
     except ConfigError as error:
         raise CheckpointError(
             f"{file} is of another version of asyppo_jax: {error}; load it with that version"
@@ -187,14 +223,23 @@ def restore_parts(workdir: str, step: int, like: dict[str, Any]) -> dict[str, An
         restore_args=ocp.checkpoint_utils.construct_restore_args(like),
         partial_restore=True,
     )
+    _check_undamaged(path.parent.parent, step)
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             return checkpointer.restore(path, args=args)
-    except (ValueError, KeyError, FileNotFoundError, OSError) as error:
+    except Exception as error:  # Orbax also raises bare exceptions for damaged files
         raise CheckpointError(
             f"checkpoint {path.parent} cannot be read: {_reason(error)} (incomplete, or of a run "
             "with other networks); give another step or another run"
         ) from error
+
+
+def _check_undamaged(directory: epath.Path, step: int) -> None:
+    if damage := find_damage(directory, step):
+        raise CheckpointError(
+            f"checkpoint {directory}/{step} is damaged: {damage}; remove that folder to continue "
+            "from the checkpoint before it"
+        )
 
 
 def _listed(steps: list[int]) -> str:
@@ -202,7 +247,7 @@ def _listed(steps: list[int]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def has_trained(workdir: str) -> bool:
@@ -215,14 +260,15 @@ def has_trained(workdir: str) -> bool:
     return any(row["step"] > 0 for row in rows) or bool(saved_steps(workdir))
 
 
-def describe_kept(workdir: str) -> str:
-    """What an interrupted run has kept, and how to go on, in one sentence."""
+def describe_kept(workdir: str, number: int = signal.SIGINT) -> str:
+    """What a run that a signal stopped has kept, and how to go on, in one sentence."""
+    stopped = "stopped" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
     if steps := saved_steps(workdir):
         return (
-            f"stopped; the last checkpoint is of step {steps[-1]}, "
+            f"{stopped}; the last checkpoint is of step {steps[-1]}, "
             "and the same command continues from there"
         )
-    return "stopped before the first checkpoint; the same command starts from the beginning"
+    return f"{stopped} before the first checkpoint; the same command starts from the beginning"
 
 
 def check_same_run(workdir: str, settings: dict[str, Any]) -> None:
@@ -258,7 +304,9 @@ def write_settings(workdir: str, settings: dict[str, Any]) -> None:
     sum_over_hosts(np.int32(1))  # every process has checked the earlier settings
     if is_first():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        content = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+        if not (file.is_file() and file.read_bytes() == content):
+            write_whole(file, content)
     sum_over_hosts(np.int32(1))  # it is written
     unseen = int(sum_over_hosts(np.int32(not file.exists())))
     if unseen:
@@ -268,7 +316,7 @@ def write_settings(workdir: str, settings: dict[str, Any]) -> None:
         )
 
 
-_SETTINGS, _CHECKPOINTS = "config.json", "checkpoints"
+_SETTINGS, _CHECKPOINTS, _UNEVALUATED = "config.json", "checkpoints", "unevaluated"
 
 
 def _flat(config: Config) -> dict[str, Any]:

@@ -22,6 +22,12 @@ def is_finished(state: TrainState, config: Config, workdir: str) -> bool:
     return any(passes_bar(config, row) for row in rows if row["step"] == step)
 
 
+def is_evaluated(workdir: str, step: int) -> bool:
+    """Whether the metrics of a step have its evaluation."""
+    rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
+    return any(row["step"] == step and "evaluate/accuracy" in row for row in rows)
+
+
 def describe_finished(state: TrainState, config: Config) -> str:
     """Why there is nothing to do, and how to go on, in one sentence."""
     step, bar = int(state.step), config.value.stop_at_explained_variance

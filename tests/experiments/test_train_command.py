@@ -1,6 +1,7 @@
 """What the command says at its end, and after Ctrl-C."""
 
 import os
+import signal
 import sys
 
 import jax
@@ -20,16 +21,19 @@ def test_the_last_lines_propose_commands_one_per_line():
     assert "num_critics" not in closing_lines("runs/x", 0)
 
 
-def test_after_ctrl_c_it_says_what_is_kept_and_ends_at_once(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_after_a_signal_it_says_what_is_kept_and_ends_at_once(
+    tmp_path, monkeypatch, capsys, number, status
+):
     monkeypatch.setattr(os, "_exit", lambda status: sys.exit(f"at once: {status}"))
-    with pytest.raises(SystemExit, match="at once: 130"):
-        _stop(str(tmp_path))
-    assert capsys.readouterr().err.startswith("\nstopped before the first checkpoint")
+    with pytest.raises(SystemExit, match=f"at once: {status}"):
+        _stop(str(tmp_path), number)
+    assert capsys.readouterr().err.startswith("\nstopped")
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(SystemExit) as ended:
-        _stop(str(tmp_path))
-    assert ended.value.code == 130
-    assert capsys.readouterr().err.startswith("\nstopped before the first checkpoint")
+        _stop(str(tmp_path), number)
+    assert ended.value.code == status
+    assert capsys.readouterr().err.startswith("\nstopped")
 
 
 def test_another_command_ends_with_the_status_of_an_interrupted_program(capsys):

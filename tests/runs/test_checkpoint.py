@@ -1,6 +1,8 @@
 """Checkpoints: equal to the bit, the latest and the best kept."""
 
 import logging
+import math
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +10,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from asyppo_jax.algorithm.state import create_train_state, state_shardings
 from asyppo_jax.config import CheckpointConfig, MeshConfig
 from asyppo_jax.runs import checkpoint
+from asyppo_jax.runs.checksums import write_checksums
 from asyppo_jax.runtime.sharding import make_mesh, placed
 from tests.reshard_program import restore
 from tests.simulated import environment
@@ -36,6 +40,24 @@ def test_a_restored_state_is_the_saved_one_to_the_last_bit(tmp_path, state_and_s
         restored, data = checkpoint.restore(manager, like)
     assert data == {"next_index": 3}
     assert_trees_equal(state, restored)
+    write_checksums(epath.Path(tmp_path / "checkpoints"), [7])
+    largest = max((tmp_path / "checkpoints").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    message = r"checkpoints/7 is damaged: its file state/.* has other bytes .*; remove that folder"
+    with (
+        checkpoint.make_manager(str(tmp_path), CheckpointConfig()) as manager,
+        pytest.raises(checkpoint.CheckpointError, match=message),
+    ):
+        checkpoint.restore(manager, like)
+    (tmp_path / "checksums" / "7.0.json").unlink()
+    largest.write_bytes(b"")  # of a run without checksums
+    with (
+        checkpoint.make_manager(str(tmp_path), CheckpointConfig()) as manager,
+        pytest.raises(checkpoint.CheckpointError, match=r"checkpoints/7 cannot be read: .*remove"),
+    ):
+        checkpoint.restore(manager, like)
 
 
 def test_a_step_without_accuracy_is_saved_without_a_warning(
@@ -70,9 +92,10 @@ def test_a_state_saved_on_eight_devices_is_the_same_bits_on_four_times_two_and_o
     assert data == {"next_index": 3} and jax.device_count() == 1
 
 
-def test_the_latest_and_the_best_are_kept(tmp_path, state_and_shardings):
+@pytest.mark.parametrize("without", [None, math.nan])  # NaN: no answer had a score
+def test_the_latest_and_the_best_are_kept(tmp_path, state_and_shardings, without):
     state, _ = state_and_shardings
-    accuracies = {1: 0.2, 2: 0.9, 3: None, 4: 0.4, 5: 0.5}
+    accuracies = {1: 0.2, 2: 0.9, 3: without, 4: 0.4, 5: 0.5}
     with checkpoint.make_manager(str(tmp_path), CheckpointConfig(keep=1)) as manager:
         for step, accuracy in accuracies.items():
             checkpoint.save(manager, state.replace(step=np.int32(step)), {}, accuracy)
@@ -132,3 +155,21 @@ def test_after_an_interruption_the_last_checkpoint_is_named(tmp_path):
     for step in (2, 4):
         (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
     assert "the last checkpoint is of step 4, and the same command" in kept(str(tmp_path))
+    assert kept(str(tmp_path), signal.SIGTERM).startswith("stopped by SIGTERM; the last checkpoint")
+
+
+@pytest.mark.parametrize("content", ["", '{"seed": 0, "act', "[]", "3"])
+def test_torn_settings_are_one_sentence(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    message = r"config\.json (is not JSON|has no settings).*; give another run, or copy the file"
+    with pytest.raises(checkpoint.CheckpointError, match=message):
+        checkpoint.read_settings(str(tmp_path))
+
+
+def test_settings_are_written_only_when_new(tmp_path):
+    checkpoint.write_settings(str(tmp_path), {"seed": 0})
+    first = (tmp_path / "config.json").stat().st_ino
+    checkpoint.write_settings(str(tmp_path), {"seed": 0})
+    assert (tmp_path / "config.json").stat().st_ino == first
+    checkpoint.write_settings(str(tmp_path), {"seed": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

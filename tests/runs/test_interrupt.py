@@ -11,7 +11,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from asyppo_jax.runs.interrupt import ON_STUCK, Interrupt
+from asyppo_jax.runs import interrupt as interrupts
+from asyppo_jax.runs.interrupt import ENDING, ON_STUCK, Interrupt, Stopped
 from tests.simulated import environment
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +78,7 @@ import hashlib, os, signal
 from asyppo_jax.runs.interrupt import ON_STUCK, Interrupt
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-ON_STUCK.set(lambda: os._exit(7))
+ON_STUCK.set(lambda number: os._exit(7))
 with Interrupt(print) as interrupt:
     interrupt.wait_for = {wait_for!r}
     print("started", flush=True)
@@ -106,7 +107,7 @@ def test_native_code_that_does_not_return_is_left_by_the_command(wait_for):
 
 def test_a_signal_that_python_handles_ends_no_process():
     stuck = []
-    token = ON_STUCK.set(lambda: stuck.append(True))
+    token = ON_STUCK.set(stuck.append)
     try:
         with Interrupt(print), pytest.raises(KeyboardInterrupt):
             _press()
@@ -127,3 +128,71 @@ def test_another_thread_changes_no_handler():
     thread.start()
     thread.join()
     assert handlers == [signal.default_int_handler]
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_sigterm_drops_work_that_can_be_dropped_and_saves_what_it_began_with(number):
+    saved = []
+    with Interrupt(print, lambda: saved.append("written")) as interrupt:
+        interrupt.wait_for = "step 3"
+        interrupt.rescue = lambda: saved.append("before")
+        with pytest.raises(Stopped) as stopped:
+            signal.raise_signal(number)
+        signal.raise_signal(number)  # a second one does not stop the saving
+        interrupt.leave()
+        interrupt.leave()
+    assert stopped.value.number == number and saved == ["before", "written", "written"]
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_sigterm_waits_for_work_that_cannot_be_dropped():
+    with Interrupt(print) as interrupt:
+        interrupt.rescue = pytest.fail
+        interrupt.commit()
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt.requested and interrupt.rescue is None
+        with pytest.raises(Stopped):
+            interrupt.check()
+
+
+def test_an_ignored_sighup_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with Interrupt(print) as interrupt:
+            signal.raise_signal(signal.SIGHUP)
+            assert not interrupt.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_one_of_several_processes_ends_where_all_agree(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    told = [0, 1]
+    monkeypatch.setattr(interrupts, "sum_over_hosts", lambda ours: int(ours) + told.pop(0))
+    with Interrupt(print) as interrupt:
+        interrupt.rescue = print
+        interrupt.check_ending()  # nobody was told to end
+        with pytest.raises(Stopped):
+            interrupt.check_ending()  # the other one was
+
+
+@pytest.mark.parametrize("can_be_saved", [True, False])
+def test_a_thread_saves_and_ends_the_run_if_native_code_does_not_return(monkeypatch, can_be_saved):
+    monkeypatch.setattr(interrupts, "GRACE", 0.05)
+    done, ended = [], threading.Event()
+
+    def on_stuck(number):
+        done.append(number)
+        ended.set()
+
+    token = ON_STUCK.set(on_stuck)
+    try:
+        with Interrupt(print, lambda: done.append("written")) as interrupt:
+            if can_be_saved:
+                interrupt.rescue = lambda: done.append("before")
+            signal.signal(signal.SIGTERM, lambda *_: None)  # Python's handler does not get to run
+            signal.raise_signal(signal.SIGTERM)
+            assert ended.wait(30)
+    finally:
+        ON_STUCK.reset(token)
+    assert done == ["before"] * can_be_saved + ["written", signal.SIGTERM]
