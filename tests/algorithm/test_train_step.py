@@ -252,9 +252,8 @@ def test_a_step_without_anything_to_learn_changes_nothing():
 
     With "keep", the default, whitening turns the critics' noise into advantages of a full size.
     """
-    changes = {"algorithm__zero_spread_groups": "drop"}
-    config, networks = make_config(**changes), make_networks()
-    _, after, _ = _run(**changes)  # Adam has a memory now
+    config, networks = make_config(algorithm__zero_spread_groups="drop"), make_networks()
+    _, after, _ = _run(algorithm__zero_spread_groups="drop")  # Adam has a memory now
     rollout = make_rollout(config, 1)
     step = jit_step(config, networks)
     nothing, metrics = step(
