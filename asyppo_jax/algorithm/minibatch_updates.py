@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
@@ -48,9 +47,6 @@ def update_in_minibatches(
     each entry of `indices`. Rows are along `axis`: 0 for one network, 1 for stacked critics, whose
     axis 0 is the critic. The statistics are, per minibatch, the (sums, maxima) of the loss's
     metrics and the gradient norm (one per critic for a stack).
-
-    A gradient of exactly 0, of a minibatch without a token to learn from, changes neither the
-    parameters nor the optimizer state. Adam's momentum and weight decay would move them.
     """
     norm = jax.vmap(optax.tree.norm) if axis else optax.tree.norm
 
@@ -72,36 +68,8 @@ def update_in_minibatches(
             local=placement.accumulates_locally,
         )
         grads = placement.for_optimizer(grads)
-        grad_norm = norm(grads)
-        carry = _apply_where_learnt(optimizer, grads, opt_state, params, grad_norm != 0)
-        return carry, (sums, maxima, grad_norm)
+        params, opt_state = apply_gradients(optimizer, grads, opt_state, params)
+        return (params, opt_state), (sums, maxima, norm(grads))
 
     (params, opt_state), per_minibatch = jax.lax.scan(update, (params, opt_state), indices)
     return params, opt_state, per_minibatch
-
-
-def _apply_where_learnt(
-    optimizer: optax.GradientTransformation | StackOptimizer,
-    grads: Params,
-    opt_state: Any,
-    params: Params,
-    learnt: Array,
-) -> tuple[Params, Any]:
-    """`apply_gradients`, but networks with nothing to learn stay; `learnt` is [] or [K]."""
-
-    def choose(new: Array, old: Array) -> Array:
-        if new.ndim < learnt.ndim:  # the count of updates of critics with a joint optimizer
-            return jnp.where(jnp.any(learnt), new, old)
-        of_networks = jnp.expand_dims(learnt, range(learnt.ndim, new.ndim))
-        return jnp.where(of_networks, new, old)
-
-    def apply() -> tuple[Params, Any]:
-        return apply_gradients(optimizer, grads, opt_state, params)
-
-    def apply_to_some() -> tuple[Params, Any]:
-        if learnt.ndim == 0:
-            return params, opt_state
-        return jax.tree.map(choose, apply(), (params, opt_state))
-
-    # A branch, so that rounding in a step where all learn does not depend on the other branch.
-    return jax.lax.cond(jnp.all(learnt), apply, apply_to_some)

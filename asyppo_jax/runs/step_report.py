@@ -45,7 +45,7 @@ def count_unscored(
     if before + 1 < _UNSCORED_STEPS:
         print_once(
             f"WARNING: step {step}: NO ANSWER HAS A SCORE ({pool.failure or 'see above'}), so the "
-            f"step changed nothing; {_UNSCORED_STEPS} such steps in a row end the run"
+            f"step taught nothing; {_UNSCORED_STEPS} such steps in a row end the run"
         )
         return before + 1
     raise ConfigError(

@@ -1,6 +1,5 @@
 """The shared skeleton of both updates on a problem small enough for a plain loop."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,9 +9,7 @@ import optax
 import pytest
 
 from asyppo_jax.algorithm.minibatch_updates import Minibatch, update_in_minibatches
-from asyppo_jax.algorithm.optimizer import StackOptimizer
 from asyppo_jax.algorithm.placement import Placement
-from tests.tiny import assert_trees_equal
 
 ROWS = jnp.arange(8.0)[:, None] * jnp.ones((1, 3))
 INDICES = jnp.array([[0, 1, 2, 3], [4, 5, 6, 7], [3, 2, 1, 0]])
@@ -51,36 +48,3 @@ def test_updates_are_those_of_a_loop_over_full_minibatches(size):
         np.testing.assert_allclose(norms[i], optax.tree.norm(grads), rtol=1e-5)
         kernel = kernel - 1e-3 * grads["kernel"]
     np.testing.assert_allclose(ours["kernel"], kernel, rtol=1e-5)
-
-
-def test_a_minibatch_with_nothing_to_learn_changes_nothing_and_others_are_as_before():
-    """Of two networks the second has a gradient of 0 in the second minibatch."""
-    optimizer = optax.adamw(1e-2, weight_decay=0.1)
-    stack = StackOptimizer(jax.vmap(optimizer.init), jax.vmap(optimizer.update))
-    params = {"kernel": jnp.array([[0.1, -0.2, 0.3], [0.3, 0.2, 0.1]])}
-    weights = jnp.array([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0]])  # of each minibatch and network
-
-    def loss(params, rows, denominator):
-        errors = jnp.einsum("krd,kd->kr", rows, params["kernel"]) - 1.0
-        each = denominator * jnp.sum(jnp.square(errors), axis=1)
-        return jnp.sum(each), ({"loss": each}, {})
-
-    def run(indices):
-        return update_in_minibatches(
-            loss,
-            params,
-            stack.init(params),
-            indices,
-            lambda index: Minibatch(jnp.stack([ROWS[:4]] * 2) / 8, 4, weights[index]),  # pyright: ignore[reportArgumentType]
-            optimizer=stack,
-            placement=Placement(None, jnp.dtype("float32"), 3),
-            microbatch_size=2,
-            axis=1,
-        )
-
-    after, state, (_, _, norms) = run(jnp.array([0, 1, 2]))
-    without, state_without, _ = run(jnp.array([0, 2]))
-    assert norms[1, 0] > 0 and norms[1, 1] == 0
-    take = partial(jax.tree.map, lambda x: x[1])
-    assert_trees_equal(take((after, state)), take((without, state_without)))
-    assert (np.asarray(after["kernel"][0]) != np.asarray(without["kernel"][0])).all()

@@ -245,24 +245,3 @@ def test_the_golden_step():
                 f"step {number + 1}: {name} is {row[name]}, the golden step has {value}; if the "
                 f"mathematics was meant to change, delete {GOLDEN.name}, run this test and commit"
             )
-
-
-def test_a_step_without_anything_to_learn_changes_nothing():
-    """No valid reward: nothing at all. Equal rewards: the critics learn, a dropped actor does not.
-
-    With "keep", the default, whitening turns the critics' noise into advantages of a full size.
-    """
-    config, networks = make_config(algorithm__zero_spread_groups="drop"), make_networks()
-    _, after, _ = _run(algorithm__zero_spread_groups="drop")  # Adam has a memory now
-    rollout = make_rollout(config, 1)
-    step = jit_step(config, networks)
-    nothing, metrics = step(
-        after, rollout.replace(reward_valid=jnp.zeros_like(rollout.reward_valid))
-    )
-    assert_trees_equal(nothing.replace(step=after.step), after)
-    assert metrics["actor/grad_norm"] == metrics["critic/grad_norm"] == 0
-    equal, metrics = step(after, rollout.replace(rewards=jnp.ones_like(rollout.rewards)))
-    assert_trees_equal(
-        (equal.actor_params, equal.actor_opt_state), (after.actor_params, after.actor_opt_state)
-    )
-    assert metrics["critic/grad_norm"] > 0 and metrics["rollout/advantage_abs_mean"] > 0.5
