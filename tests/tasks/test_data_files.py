@@ -14,7 +14,7 @@ from asyppo_jax.tasks.records import load_records
     ("content", "sentence"),
     [
         (b"PAR1\x15\x04\n", 'is a parquet file; set source to "parquet"'),
-        (gzip.compress(b"{}"), "is compressed by gzip; decompress it"),
+        (gzip.compress(b"{}", mtime=0), "is compressed by gzip; decompress it"),
         (b"PK\x03\x04\x14\n", "is a zip archive; unpack it"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "run `git lfs pull`"),
         (b"<!DOCTYPE html>\n", "is a web page or XML; download the file itself"),
