@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from asyppo_jax.algorithm.learning_rates import learning_rates
 from asyppo_jax.algorithm.offload import resting_shardings
 from asyppo_jax.algorithm.policy_losses import PolicyLoss
 from asyppo_jax.algorithm.state import state_shapes
@@ -224,7 +225,7 @@ def _one_step(
         metrics = {name: x for name, x in metrics.items() if not name.startswith(of_actor)}
     require_finite(step, metrics, run.config.algorithm.loss)
     times = progress.take_times()
-    metrics |= _mean_of_each_reward(scores) | collected.metrics
+    metrics |= _mean_of_each_reward(scores) | collected.metrics | learning_rates(run.config, step)
     metrics["rollout/truncated_fraction"] = float(collected.columns.truncated.mean())
     metrics["rollout/tokens_per_s"] = collected.sampled_tokens / times["time/sample_s"]
     _print_step(run.config, step, metrics, collected.answers, scores, progress, writer)
