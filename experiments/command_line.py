@@ -125,6 +125,8 @@ def _reason(error: Exception) -> str:
     text = text or type(error).__name__
     if missing := re.match(r"""["']*(?:Key ")?([\w.]+)["']""", text):
         text = unknown_setting(missing.group(1))
+    if ours := re.fullmatch(r"""(["'])(config\..*)\1""", text):
+        text = ours[2]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "get_config"]
     return f"{frames[-1].filename}, line {frames[-1].lineno}: {text}" if frames else text
 

@@ -75,6 +75,11 @@ def _training_flags() -> flags.FlagValues:
             "def get_config():\n    return int('x')",
             r"mine\.py, line 2: ValueError: inv",
         ),
+        (
+            "from configs.tiny_test import get_config as tiny\n"
+            "def get_config():\n    tiny().algorithm['beta'] = 1",
+            r"line 3: config\.algorithm\.beta is not a setting; here it is config\.\S+kl_coef$",
+        ),
     ],
 )
 def test_a_config_file_with_a_mistake_gives_one_sentence(tmp_path, text, message):
