@@ -29,7 +29,13 @@ from asyppo_jax.runs.base_files import keep_base_files
 from asyppo_jax.runs.collect import collect
 from asyppo_jax.runs.finished import describe_finished, is_finished, passes_bar
 from asyppo_jax.runs.interrupt import Interrupt
-from asyppo_jax.runs.metrics import METRICS_FILE, MetricWriter, read_metrics, require_finite
+from asyppo_jax.runs.metrics import (
+    METRICS_FILE,
+    MetricWriter,
+    read_metrics,
+    require_finite,
+    write_problem_counts,
+)
 from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
 from asyppo_jax.runs.save_heldout import make_heldout_saver
 from asyppo_jax.runs.save_rollouts import make_rollout_saver
@@ -100,6 +106,8 @@ def train(
         with nullcontext(pool) if pool else RewardPool(config.reward, reward) as opened:
             run = prepare(config, loss)
             checkpoints.write_settings(workdir, dataclasses.asdict(config))
+            if is_first():
+                write_problem_counts(workdir, len(run.train_prompts), len(run.eval_prompts))
             keep_base_files(config, workdir)
             with jax.set_mesh(run.mesh):
                 _restore_and_train(run, opened, workdir, started)
