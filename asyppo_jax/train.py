@@ -317,7 +317,8 @@ def _print_step(
             f"on average, more than config.algorithm.log_prob_gap_bound = {bound:g}; set "
             'config.actor.dtype = "float32" or config.algorithm.old_log_probs = "recompute"'
         )
-    if is_first() and config.log.samples_every and step % config.log.samples_every == 0:
+    every = config.log.samples_every
+    if is_first() and every and (step % every == 0 or step == config.num_steps):
         rows = np.linspace(0, len(answers.problems) - 1, config.log.num_samples).astype(int)
         samples = format_samples(
             step,
