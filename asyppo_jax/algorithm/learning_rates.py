@@ -1,8 +1,8 @@
 """The learning rates of a run by its steps, for its metrics and its first lines."""
 
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
-from asyppo_jax.algorithm.optimizer import learning_rate_schedule
 from asyppo_jax.algorithm.train_step import warmup_steps
 from asyppo_jax.config import Config, OptimizerConfig
 
@@ -35,10 +35,22 @@ def learning_rates(config: Config, step: int) -> dict[str, float]:
     rates = {}
     for name, (settings, per_step, first_step) in _all_updates(config).items():
         if step >= first_step:
-            schedule: Any = learning_rate_schedule(settings)
             earlier = (step - first_step + 1) * per_step - 1
-            rates[f"{name}/learning_rate"] = float(schedule(earlier))
+            rates[f"{name}/learning_rate"] = _rate_after(earlier, settings)
     return rates
+
+
+def _rate_after(updates: int, settings: OptimizerConfig) -> float:
+    """`optimizer.learning_rate_schedule` in Python, which compiles nothing on any device."""
+    rate, warmup, final = settings.learning_rate, settings.warmup_steps, settings.final_fraction
+    if updates < warmup:
+        return rate * updates / warmup
+    if settings.schedule == "constant":
+        return rate
+    progress = min((updates - warmup) / settings.decay_steps, 1.0)
+    if settings.schedule == "linear":
+        return rate * (1 - progress * (1 - final))
+    return rate * (final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 def describe_early_ends(config: Config) -> list[str]:

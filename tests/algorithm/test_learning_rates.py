@@ -1,14 +1,15 @@
 """Learning rates by step: those of the optimizers' own updates, and decays that end too early."""
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asyppo_jax.algorithm.learning_rates import describe_early_ends, learning_rates
-from asyppo_jax.algorithm.optimizer import make_optimizer
+from asyppo_jax.algorithm.learning_rates import _rate_after, describe_early_ends, learning_rates
+from asyppo_jax.algorithm.optimizer import learning_rate_schedule, make_optimizer
 from asyppo_jax.config import Config, OptimizerConfig
 
 DECAY = OptimizerConfig(learning_rate=0.5, schedule="linear", warmup_steps=2, decay_steps=8)
@@ -47,6 +48,17 @@ def test_the_rate_is_that_of_the_steps_last_update():
         np.testing.assert_allclose(found["actor/learning_rate"], rates[4 * (step - 1) - 1], 1e-4)
         np.testing.assert_allclose(found["critic/learning_rate"], rates[2 * step - 1], 1e-4)
     assert rates[7] > 0.1 and learning_rates(config, 5)["actor/learning_rate"] == 0
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_a_rate_is_that_of_the_schedule_of_the_optimizer(schedule, warmup):
+    settings = OptimizerConfig(learning_rate=0.5, schedule=schedule, warmup_steps=warmup)
+    if schedule != "constant":
+        settings = dataclasses.replace(settings, decay_steps=8, final_fraction=0.2)
+    updates, expected = np.arange(16), jax.vmap(cast(Any, learning_rate_schedule(settings)))
+    rates = [_rate_after(int(n), settings) for n in updates]
+    np.testing.assert_allclose(rates, expected(jnp.asarray(updates)), rtol=1e-5)
 
 
 def test_a_step_of_the_critics_only_and_a_run_without_critics_have_one_rate():
