@@ -64,7 +64,7 @@ def describe_early_ends(config: Config) -> list[str]:
         sentences.append(
             f"{whose} learning rate reaches its end, "
             f"{settings.final_fraction * settings.learning_rate:g}, in step {step} of "
-            f"{config.num_steps}: config.{name}_optimizer.decay_steps is {settings.decay_steps} "
-            f"updates, and a step has {per_step}"
+            f"{config.num_steps}: config.{name}_optimizer.decay_steps is {settings.decay_steps}, "
+            f"and a step has {per_step} update{'s' * (per_step != 1)}"
         )
     return sentences

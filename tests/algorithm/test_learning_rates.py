@@ -72,7 +72,7 @@ def test_a_decay_that_ends_before_the_run_is_described_with_its_step():
     actor, critics = describe_early_ends(_config())
     assert actor == (
         "the actor's learning rate reaches its end, 0, in step 4 of 6: "
-        "config.actor_optimizer.decay_steps is 8 updates, and a step has 4"
+        "config.actor_optimizer.decay_steps is 8, and a step has 4 updates"
     )
     assert critics.startswith("the critics' learning rate reaches its end, 0, in step 6 of 6")
     config = _config(num_steps=4)
