@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
+from asyppo_jax.algorithm.learning_rates import learning_rates
 from asyppo_jax.algorithm.offload import resting_shardings
 from asyppo_jax.algorithm.policy_losses import PolicyLoss
 from asyppo_jax.algorithm.state import state_shapes
@@ -29,7 +30,12 @@ from asyppo_jax.runs.checksums import ChecksumWriter
 from asyppo_jax.runs.collect import collect
 from asyppo_jax.runs.finished import describe_finished, is_evaluated, is_finished, passes_bar
 from asyppo_jax.runs.interrupt import Interrupt, Stopped
-from asyppo_jax.runs.metrics import METRICS_FILE, MetricWriter, read_metrics, require_finite
+from asyppo_jax.runs.metrics import (
+    MetricWriter,
+    elapsed_until,
+    require_finite,
+    write_problem_counts,
+)
 from asyppo_jax.runs.progress import Progress, describe_sizes
 from asyppo_jax.runs.save_heldout import make_heldout_saver
 from asyppo_jax.runs.save_rollouts import make_rollout_saver
@@ -37,9 +43,10 @@ from asyppo_jax.runs.setup import Run, first_state, prepare, print_once, with_fu
 from asyppo_jax.runs.step_report import (
     check_scored,
     count_unscored,
-    mean_of_each_reward,
+    metrics_of_rollout,
     print_step,
     warn_if_nothing_can_be_learnt,
+    without_actor,
 )
 from asyppo_jax.runs.summary import describe_result, summarize_run
 from asyppo_jax.runtime.multi_host import is_first
@@ -108,6 +115,7 @@ def train(
         with nullcontext(pool) if pool else RewardPool(config.reward, reward) as opened:
             run = prepare(config, loss)
             checkpoints.write_settings(workdir, dataclasses.asdict(config))
+            write_problem_counts(workdir, len(run.train_prompts), len(run.eval_prompts))
             keep_base_files(config, workdir)
             with jax.set_mesh(run.mesh):
                 _restore_and_train(run, opened, workdir, started)
@@ -169,9 +177,7 @@ def _train_on(
         workdir, run.networks, run.evaluation_sampler, config, run.mesh, run.eval_prompts
     )
     if first_step and is_writer:  # the elapsed time includes that of the earlier processes
-        rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
-        times = (r["time/elapsed_s"] for r in rows if r["step"] <= start_step)
-        started -= max(times, default=0.0)
+        started -= elapsed_until(workdir, start_step)
     at = {"start_step": start_step, "is_writer": is_writer}
     with (
         closing(MetricWriter(workdir, config.log, **at)) as writer,
@@ -303,14 +309,12 @@ def _one_step(
     with progress.phase("update"), jax.transfer_guard("disallow"):
         state, device_metrics = run.train_step(state, rollout)
         metrics = {name: float(x) for name, x in jax.device_get(device_metrics).items()}
-    if warming_up:  # the actor was not updated: the metrics of its update are NaN
-        of_actor = ("actor/", "rollout/log_prob_gap", "ensemble/low_std_", "ensemble/high_std_")
-        metrics = {name: x for name, x in metrics.items() if not name.startswith(of_actor)}
+    if warming_up:
+        metrics = without_actor(metrics)
     require_finite(step, metrics, run.config.algorithm.loss)
     times = progress.take_times()
-    metrics |= mean_of_each_reward(scores) | collected.metrics
-    metrics["rollout/truncated_fraction"] = float(collected.columns.truncated.mean())
-    metrics["rollout/tokens_per_s"] = collected.sampled_tokens / times["time/sample_s"]
+    metrics |= metrics_of_rollout(collected, times["time/sample_s"])
+    metrics |= learning_rates(run.config, step)
     print_step(run.config, step, metrics, collected.answers, scores, progress, writer)
     return state, metrics | times
 

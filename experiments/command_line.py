@@ -7,12 +7,14 @@ import runpy
 import sys
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from absl import flags
 
-from asyppo_jax.config import Config, ConfigError, from_config_dict
+from asyppo_jax.config import Config, ConfigError, RewardConfig, from_config_dict
+from asyppo_jax.config.functions import names_a_module
 from asyppo_jax.config.reading import setting_names, unknown_setting
 from experiments.main import config_names, config_path, with_config_paths
 
@@ -125,6 +127,8 @@ def _reason(error: Exception) -> str:
     text = text or type(error).__name__
     if missing := re.match(r"""["']*(?:Key ")?([\w.]+)["']""", text):
         text = unknown_setting(missing.group(1))
+    if ours := re.fullmatch(r"""(["'])(config\..*)\1""", text):
+        text = ours[2]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "get_config"]
     return f"{frames[-1].filename}, line {frames[-1].lineno}: {text}" if frames else text
 
@@ -204,3 +208,27 @@ def use_compile_cache(directory: str | None) -> None:
     jax.config.update("jax_compilation_cache_dir", directory or None)
     # Less than jax's default of one second, because a run compiles dozens of small programs.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def reward_of_run(reward: RewardConfig, grader: str | None) -> RewardConfig:
+    """What grades the answers of a run: its own reward, or the functions that --grader names.
+
+    As many functions as the run has keep the run's weights. A line says which weights are used.
+
+    Raises:
+        ConfigError: there is no --grader, and the run's functions cannot be imported.
+    """
+    if grader is None:
+        if names_a_module(reward.function):
+            return reward
+        raise ConfigError(
+            f"the run's reward {reward.function} was given in Python and is not in a module: put "
+            "the function into a module that does not train when it is imported, and name it with "
+            "--grader"
+        )
+    count = grader.count(",") + 1
+    is_same_number = len(reward.weights) == count
+    if count > 1:
+        which = f"the run's weights {reward.weights}" if is_same_number else "equal weights"
+        print(f"--grader={grader}: {which}", file=sys.stderr)
+    return replace(reward, function=grader, weights=reward.weights if is_same_number else ())

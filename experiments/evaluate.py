@@ -20,7 +20,6 @@ from absl import app, flags, logging
 from etils import epath
 
 from asyppo_jax.config import ConfigError, UserError
-from asyppo_jax.config.functions import names_a_module
 from asyppo_jax.config.ranges import check_range, range_of
 from asyppo_jax.tasks.benchmarks import (
     FILE_SOURCES,
@@ -33,7 +32,7 @@ from asyppo_jax.tasks.benchmarks import (
     own_benchmark,
 )
 from asyppo_jax.tasks.data_files import nearest_file
-from experiments.command_line import parse_flags, read_step, stop
+from experiments.command_line import parse_flags, read_step, reward_of_run, stop
 
 DEFAULT = BenchmarkSettings()
 PAPER = "aime24,aime25,math500,olympiadbench,minerva_math,amc23"
@@ -172,15 +171,9 @@ def _benchmark(name: str, checkpoint: str) -> Benchmark:
                 f"--benchmark=held_out needs a run, whose held-out problems it takes, but "
                 f"--checkpoint={checkpoint} is none; give a run, or a file of problems"
             )
-        benchmark = held_out_benchmark(read_settings(checkpoint))
-        if _GRADER.value:
-            return dataclasses.replace(benchmark, grader=_GRADER.value, weights=())
-        if not names_a_module(benchmark.grader):
-            raise ConfigError(
-                f"the run's reward {benchmark.grader} was given in Python and is not in a module; "
-                "name a grader with --grader"
-            )
-        return benchmark
+        run = read_settings(checkpoint)
+        reward = reward_of_run(run.reward, _GRADER.value)
+        return held_out_benchmark(dataclasses.replace(run, reward=reward))
     if not name.endswith(tuple(FILE_SOURCES)):
         return find_benchmark(name)
     if not epath.Path(name).is_file():

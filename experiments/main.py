@@ -16,7 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+_ROOT = Path(__file__).parents[1]
+CONFIGS = _ROOT / "configs"
 COMMANDS = {
     "train": ("experiments.train", "start or resume a run"),
     "evaluate": ("experiments.evaluate", "score a checkpoint on benchmarks or on your own file"),
@@ -58,6 +59,10 @@ def main() -> None:
     if command in COMMANDS:
         # As with `python -m`: reward functions and data are found in the current directory.
         sys.path.insert(0, os.getcwd())
+        # If that holds a checkout called asyppo_jax, Python takes the checkout for the package,
+        # unless the package is in a directory of the path; an editable install is in none.
+        if str(_ROOT) not in sys.path:
+            sys.path.append(str(_ROOT))
         sys.argv[1:] = rest
         global _started_as_asyppo
         _started_as_asyppo = True

@@ -12,16 +12,21 @@ and value_truth.png.
 
 import json
 import sys
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from absl import app, flags, logging
 from etils import epath
 
-from asyppo_jax.config import Config, ConfigError, RewardConfig, UserError
-from asyppo_jax.config.functions import names_a_module
-from experiments.command_line import parse_flags, read_step, refuse_words, stop, use_compile_cache
+from asyppo_jax.config import ConfigError, UserError
+from experiments.command_line import (
+    parse_flags,
+    read_step,
+    refuse_words,
+    reward_of_run,
+    stop,
+    use_compile_cache,
+)
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
 _STEP = flags.DEFINE_string("step", "latest", "The checkpoint: a step, latest, or best.")
@@ -86,7 +91,7 @@ def measure(workdir: str) -> dict[str, Any]:
         actor.config.prompt,
         actor.config.value,
     )
-    with RewardPool(_reward_config(run)) as pool:
+    with RewardPool(reward_of_run(run.reward, _GRADER.value)) as pool:
         states = sample_states(
             actor,
             prompts[: _PROMPTS.value],
@@ -118,17 +123,6 @@ def measure(workdir: str) -> dict[str, Any]:
         result["positions"], output / "value_truth.png", title=f"{workdir}, step {actor.step}"
     )
     return result
-
-
-def _reward_config(run: Config) -> RewardConfig:
-    if _GRADER.value:
-        return replace(run.reward, function=_GRADER.value, weights=())
-    if not names_a_module(run.reward.function):
-        raise ConfigError(
-            f"the run's reward {run.reward.function} was given in Python and is not in a module; "
-            "name a reward function with --grader"
-        )
-    return run.reward
 
 
 def table(result: dict[str, Any]) -> str:

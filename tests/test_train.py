@@ -93,6 +93,8 @@ def test_more_steps_go_on_and_ctrl_c_keeps_the_step_and_every_bit(
             train(config, stopped)
     printed = capsys.readouterr().out
     assert printed.count("finishing step 4, then saving; Ctrl-C again stops at once") == 1
+    # Of every second step and the last one, then of the run that is stopped.
+    assert re.findall(r"-- step (\d+), sample 1 of", printed) == ["4", "5", "4"]
     assert saved_steps(str(stopped)) == [2, 4]
     train(config, stopped)
     assert "resuming after step 4" in capsys.readouterr().out

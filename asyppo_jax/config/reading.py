@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 from ml_collections import ConfigDict, config_dict
 
 from asyppo_jax.config.checks import check_config
+from asyppo_jax.config.elsewhere import ELSEWHERE
 from asyppo_jax.config.errors import ConfigError
 from asyppo_jax.config.settings import Config
 
@@ -39,7 +40,7 @@ RENAMED = (
 
 
 class _Section(ConfigDict):
-    """A `ConfigDict` whose error for an unknown attribute is one sentence with the nearest name."""
+    """A `ConfigDict` whose error for an unknown name is one sentence with the nearest name."""
 
     _where = ""  # its name in the config with a dot, such as "algorithm."
 
@@ -52,6 +53,16 @@ class _Section(ConfigDict):
         if not name.startswith("_") and name not in self:
             raise AttributeError(unknown_setting(f"{self._where}{name}"))
         return super().__getattr__(name)
+
+    def __getitem__(self, name: str) -> Any:
+        if "." not in name and name not in self:
+            raise KeyError(unknown_setting(f"{self._where}{name}"))
+        return super().__getitem__(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if self.is_locked and "." not in name and name not in self:
+            raise KeyError(unknown_setting(f"{self._where}{name}"))
+        super().__setitem__(name, value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy
         super().__setstate__(state)
@@ -134,18 +145,6 @@ def _split(name: str) -> tuple[str, str]:
     return section, field
 
 
-# Names of TRL and verl whose nearest name here, by its letters, would be a wrong one.
-_ELSEWHERE = {
-    "beta": "algorithm.kl_coef",
-    "num_generations": "sampling.group_size",
-    "epsilon": "algorithm.clip_eps_low",
-    "epsilon_high": "algorithm.clip_eps_high",
-    "num_iterations": "algorithm.actor_epochs",
-    "delta": "algorithm.dual_clip",
-    "lam": "algorithm.gae_lambda",
-}
-
-
 def unknown_setting(name: str) -> str:
     """One sentence on a name "section.field" that is not a setting: its new name, or the nearest.
 
@@ -156,8 +155,8 @@ def unknown_setting(name: str) -> str:
         for old in olds:
             if name in (old, _split(old)[1]):
                 return f"config.{old} is now config.{new}; docs/configs.md has its values"
-    if there := _ELSEWHERE.get(name.rpartition(".")[2]):
-        return f"config.{name} is not a setting; here it is config.{there}"
+    if there := ELSEWHERE.get(name.rpartition(".")[2]):
+        return f"config.{name} is not a setting; here it is {there}"
     names = setting_names()
     if own := [full for full in names if full.startswith(f"{name}.")]:  # the name of a section
         return f"config.{name} is not a setting; did you mean config.{own[0]}?"

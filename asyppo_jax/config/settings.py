@@ -236,7 +236,9 @@ class CheckpointConfig:
 class LogConfig:
     tensorboard: MayChange[bool] = True
     wandb_project: MayChange[str] = ""  # empty: off
-    samples_every: MayChange[int] = 10  # steps between printed completions; 0: never
+    samples_every: MayChange[int] = (
+        10  # steps between printed completions, and the last one; 0: never
+    )
     num_samples: MayChange[int] = 2
     # Steps between rollouts that are saved token by token for `experiments.inspect`; 0: never.
     rollouts_every: MayChange[int] = 0

@@ -15,9 +15,11 @@ from etils import epath
 from tensorboardX import SummaryWriter
 
 from asyppo_jax.config import ConfigError, LogConfig, UserError
+from asyppo_jax.runtime.multi_host import is_first
 from asyppo_jax.runtime.paths import absolute, in_bucket, open_to_append, write_whole
 
 METRICS_FILE = "metrics.jsonl"
+_PROBLEMS_FILE = "problems.json"
 
 
 class MetricsError(UserError, ValueError):
@@ -166,6 +168,26 @@ def write_summary(workdir: epath.PathLike, summary: Mapping[str, Any]) -> epath.
     path = epath.Path(workdir) / "summary.json"
     write_whole(path, (_to_json(summary, indent=2) + "\n").encode())
     return path
+
+
+def elapsed_until(workdir: str, step: int) -> float:
+    """The seconds that a run had taken after a step; 0 if it has no metrics until there."""
+    rows = read_metrics(epath.Path(workdir) / METRICS_FILE)
+    return max((row["time/elapsed_s"] for row in rows if row["step"] <= step), default=0.0)
+
+
+def write_problem_counts(workdir: str, training: int, held_out: int) -> None:
+    """Writes how many problems a run uses, of those that its settings ask for."""
+    if not is_first():
+        return
+    text = _to_json({"training": training, "held_out": held_out}) + "\n"
+    write_whole(epath.Path(workdir) / _PROBLEMS_FILE, text.encode())
+
+
+def read_problem_counts(workdir: str) -> dict[str, int]:
+    """`{"training": n, "held_out": m}`; empty for a run that an earlier version started."""
+    path = epath.Path(workdir) / _PROBLEMS_FILE
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def require_finite(step: int, metrics: Mapping[str, float], loss: str = "asyppo") -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from etils import epath
 
-from asyppo_jax.config import Config, DataConfig, PromptConfig
-from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics
+from asyppo_jax.config import Config, DataConfig, OptimizerConfig, PromptConfig, RewardConfig
+from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics, read_problem_counts
 from asyppo_jax.runtime.paths import absolute
 
 _PAPER = "[arXiv 2510.01656](https://arxiv.org/abs/2510.01656)"
@@ -27,6 +27,7 @@ def actor_card(name: str, workdir: str, step: int, config: Config) -> str:
     num_critics = config.algorithm.num_critics
     method = config.algorithm.method
     sampling, steps = config.sampling, f"{step} steps"
+    problems = read_problem_counts(str(absolute(workdir)))
     sections = [
         _header(config, "text-generation"),
         f"# {name}",
@@ -36,8 +37,8 @@ def actor_card(name: str, workdir: str, step: int, config: Config) -> str:
             [
                 ("base model", _base_model(config.actor.path)),
                 ("critics", _critic_models(config) if num_critics else "none"),
-                ("training problems", _data(config.train_data)),
-                ("reward", config.reward.function),
+                ("training problems", _data(config.train_data, problems.get("training"))),
+                ("reward", _reward(config.reward)),
                 ("seed", config.seed),
                 ("steps", f"{step} of {config.num_steps}"),
                 (
@@ -47,7 +48,7 @@ def actor_card(name: str, workdir: str, step: int, config: Config) -> str:
                 ),
                 ("answers", f"at most {sampling.max_completion_length} tokens"),
                 ("temperature, top-p", f"{sampling.temperature:g}, {sampling.top_p:g}"),
-                ("learning rate", f"{config.actor_optimizer.learning_rate:g}"),
+                ("learning rate", _learning_rate(config.actor_optimizer)),
             ],
         ),
         "## Scores",
@@ -183,11 +184,31 @@ def _base_model(path: str) -> str:
     return _short_name(path) if _hub_name(path) else f"{_short_name(path)} (a local directory)"
 
 
-def _data(data: DataConfig) -> str:
+def _data(data: DataConfig, used: int | None) -> str:
+    """The source of a run's problems; `used` is how many of them became prompts, if it is known."""
     is_local = data.source in ("jsonl", "parquet")
-    count = "" if data.num_records is None else f", {data.num_records:,} problems"
+    count = "" if data.num_records is None else f", at most {data.num_records:,} problems"
+    if used is not None:
+        count = f", {used:,} problem{'s' * (used != 1)}"
     name = data.path.rstrip("/").rsplit("/", 1)[-1] if is_local else data.path
     return f"{name} ({data.source}{count})"
+
+
+def _reward(reward: RewardConfig) -> str:
+    if not reward.weights:
+        return reward.function
+    names = reward.function.split(",")
+    return " + ".join(f"{w:g} × {n}" for n, w in zip(names, reward.weights, strict=True))
+
+
+def _learning_rate(optimizer: OptimizerConfig) -> str:
+    text = f"{optimizer.learning_rate:g}"
+    if optimizer.warmup_steps:
+        text += f", after a warm-up of {optimizer.warmup_steps:,} updates"
+    if optimizer.schedule != "constant":
+        end = optimizer.final_fraction * optimizer.learning_rate
+        text += f", {optimizer.schedule} decay to {end:g} in {optimizer.decay_steps:,} updates"
+    return text
 
 
 def _prompt(config: Config) -> str:
@@ -268,9 +289,10 @@ def _held_out(workdir: str, step: int, config: Config) -> str:
     steps = sorted({min(results), best, *(s for s in results if s == step)})
     notes = {step: " (these weights)", min(results): " (base model)"}
     lines = [(f"{s}{notes.get(s, '')}", f"{results[s]:.1%}") for s in steps]
+    used = read_problem_counts(str(absolute(workdir))).get("held_out")
     e, measure = config.evaluation, config.reward.measure
     sampling = f"answers per problem: {e.num_samples}, temperature {e.temperature:g}"
-    return f"Held-out {measure} on {_data(config.eval_data)}, {sampling}:\n\n" + _table(
+    return f"Held-out {measure} on {_data(config.eval_data, used)}, {sampling}:\n\n" + _table(
         ("step", measure), lines
     )
 

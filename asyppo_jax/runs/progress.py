@@ -9,6 +9,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from asyppo_jax.algorithm.learning_rates import describe_early_ends
 from asyppo_jax.config import Config
 
 
@@ -149,6 +150,8 @@ def describe_sizes(config: Config) -> str:
         lines.append("".join([f"{label:<27}", *(f"{cell:>14}" for cell in cells)]))
     if num_critics and algorithm.critic_warmup_steps:
         lines += ["", f"the first {algorithm.critic_warmup_steps} steps update the critics only"]
+    if ends := describe_early_ends(config):
+        lines += ["", *ends]
     return "\n".join(lines)
 
 

@@ -101,8 +101,9 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
     for sentence in (missing_first_token(tokenizer, config.prompt), *_too_long(config, networks)):
         if sentence:
             print_once(sentence)
-    print_once(f"training problems: {train_report.summary()}")
-    print_once(f"held-out problems: {eval_report.summary()}")
+    for name, report in (("training", train_report), ("held-out", eval_report)):
+        for sentence in filter(None, (report.summary(), report.unknown_text())):
+            print_once(f"{name} problems: {sentence}")
     if "math" in config.reward.function.split(","):
         for name, records in (("training", train_records), ("held-out", eval_records)):
             report = check_references(records).summary()

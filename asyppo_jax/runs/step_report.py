@@ -3,6 +3,7 @@
 import numpy as np
 
 from asyppo_jax.config import Config, ConfigError
+from asyppo_jax.runs.collect import Collected
 from asyppo_jax.runs.metrics import MetricWriter
 from asyppo_jax.runs.progress import Progress, format_samples
 from asyppo_jax.runs.setup import Run, print_once
@@ -18,6 +19,22 @@ def mean_of_each_reward(scores: Scores) -> dict[str, float]:
     sums = {name: np.sum(x[scores.valid]) for name, x in scores.by_function.items()}
     sums, count = sum_over_hosts((sums, np.float32(scores.valid.sum())))
     return {f"rollout/reward_{name}": float(x / max(count, 1)) for name, x in sums.items()}
+
+
+def metrics_of_rollout(collected: Collected, sampling_seconds: float) -> dict[str, float]:
+    """What the host knows of a rollout; the step has the metrics that need its arrays."""
+    return {
+        **mean_of_each_reward(collected.scores),
+        **collected.metrics,
+        "rollout/truncated_fraction": float(collected.columns.truncated.mean()),
+        "rollout/tokens_per_s": collected.sampled_tokens / sampling_seconds,
+    }
+
+
+def without_actor(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics of a step in which the actor was not updated: those of its update are NaN."""
+    of_actor = ("actor/", "rollout/log_prob_gap", "ensemble/low_std_", "ensemble/high_std_")
+    return {name: x for name, x in metrics.items() if not name.startswith(of_actor)}
 
 
 def check_scored(metrics: dict[str, float], run: Run, pool: RewardPool) -> None:
@@ -94,7 +111,8 @@ def print_step(
             f"on average, more than config.algorithm.log_prob_gap_bound = {bound:g}; set "
             'config.actor.dtype = "float32" or config.algorithm.old_log_probs = "recompute"'
         )
-    if is_first() and config.log.samples_every and step % config.log.samples_every == 0:
+    every = config.log.samples_every
+    if is_first() and every and (step % every == 0 or step == config.num_steps):
         rows = np.linspace(0, len(answers.problems) - 1, config.log.num_samples).astype(int)
         samples = format_samples(
             step,

@@ -67,7 +67,7 @@ class LoadedActor:
         problems: Sequence[str],
         *,
         num_samples: int = 1,
-        max_completion_length: int = 256,
+        max_completion_length: int | None = None,
         seed: int = 0,
         prompt: PromptConfig | None = None,
         **truncation: float,
@@ -77,7 +77,7 @@ class LoadedActor:
         Args:
             problems: texts; a prompt is made of each.
             num_samples: completions per problem.
-            max_completion_length: in tokens.
+            max_completion_length: in tokens; None: the run's, or 256 for a model of no run.
             seed: of the noise; the same seed gives the same texts.
             prompt: how prompts are made; None: as in `config`. To continue a text as it stands,
                 give `PromptConfig(template="{problem}")`.
@@ -92,6 +92,8 @@ class LoadedActor:
             raise ConfigError(f"problems is one text; give a list of texts: [{problems[:40]!r}]")
         _check_names(truncation)
         chosen = Truncation(**cast(Any, truncation))
+        if max_completion_length is None:
+            max_completion_length = self._default_length()
         settings = BenchmarkSettings(
             num_samples=num_samples,
             max_completion_length=max_completion_length,
@@ -114,6 +116,9 @@ class LoadedActor:
             rollout = sampler(self.params, padded, jax.random.key(seed), self.mesh)
             texts = read_answers(rollout, padded, sampler).completions
         return [texts[i * num_samples :][:num_samples] for i in range(len(problems))]
+
+    def _default_length(self) -> int:
+        return 256 if self.step is None else self.config.sampling.max_completion_length
 
     def options(self, settings: BenchmarkSettings, length: int) -> DecodingOptions:
         """How answers of up to `length` tokens are drawn, with this model's end tokens.

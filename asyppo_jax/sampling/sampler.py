@@ -15,6 +15,7 @@ from asyppo_jax.runtime.multi_host import own_rows, read_rows
 from asyppo_jax.runtime.sharding import batch_sharding, put, replicated
 from asyppo_jax.sampling import DecodingOptions, holds_stop_string, make_stop_table, sample
 from asyppo_jax.tasks.prompts import Prompt, Tokenizer, pad_critic_prompts, pad_prompts
+from asyppo_jax.tasks.tokenizers import decode_with_unknown
 from asyppo_jax.types import Params, Rollout
 
 
@@ -150,7 +151,7 @@ def read_answers(rollout: Rollout, prompts: Sequence[Prompt], sampler: Sampler) 
     decode = partial(sampler.tokenizer.decode, skip_special_tokens=True)
     group = sampler.options.group_size
     prompt_of_row = [prompts[row // group] for row in rows]
-    decode_prompt = cache(lambda tokens: str(decode(tokens)))
+    decode_prompt = cache(partial(decode_with_unknown, tokenizer=sampler.tokenizer))
     return Answers(
         rows=rows,
         prompts=[decode_prompt(p.tokens) for p in prompt_of_row],

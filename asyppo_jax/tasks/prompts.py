@@ -1,5 +1,6 @@
 """Prompts: records -> chat template -> token ids -> shuffled batches; the order can be restored."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +15,11 @@ from jinja2 import TemplateError
 
 from asyppo_jax.config import ConfigError, PromptConfig, ValueConfig
 from asyppo_jax.tasks.records import DataError, Record
-from asyppo_jax.tasks.tokenizers import Tokenizer, tokenize
+from asyppo_jax.tasks.tokenizers import Tokenizer, tokenize, unknown_pieces
 from asyppo_jax.types import PromptBatch
 
 _MAX_NAMED = 3  # a summary names at most this many left-out records per reason
+_MAX_UNKNOWN = 8
 _FIRST_WORDS = 6
 
 
@@ -56,6 +58,8 @@ class PromptReport:
     without_answer: tuple[LeftOut, ...]
     too_long: tuple[LeftOut, ...]
     shortest_too_long: int
+    # Of each prompt with text that the tokenizer does not know: that text.
+    unknown: tuple[tuple[str, ...], ...] = ()
 
     def summary(self) -> str:
         """One line: the number of prompts, and which records were left out and why."""
@@ -71,6 +75,18 @@ class PromptReport:
             if left_out
         ]
         return f"{line}; left out: {', '.join(counts)}" if counts else line
+
+    def unknown_text(self) -> str:
+        """One line on text that the tokenizer does not know, so the model cannot see; or ""."""
+        if not self.unknown:
+            return ""
+        texts = [*dict.fromkeys(itertools.chain(*self.unknown))]
+        named = ", ".join(map(repr, texts[:_MAX_UNKNOWN]))
+        more = len(texts) - _MAX_UNKNOWN
+        return (
+            f"{len(self.unknown)} of {self.num_prompts} prompts contain characters that the "
+            f"tokenizer does not know ({named}{f' and {more} more' if more > 0 else ''})"
+        )
 
 
 def _names(left_out: Sequence[LeftOut]) -> str:
@@ -128,11 +144,23 @@ def make_prompts(
         without_answer=tuple(without_answer),
         too_long=tuple(too_long),
         shortest_too_long=min(too_long_lengths, default=0),
+        unknown=_unknown(prompts, tokenizer, prompt),
     )
     if not prompts:
         raise DataError(f"no prompt is left: {report.summary()}; {_fix(report)}")
     check_reference_lengths(prompts, value.reference_max_length)
     return prompts, report
+
+
+def _unknown(
+    prompts: Sequence[Prompt], tokenizer: Tokenizer, settings: PromptConfig
+) -> tuple[tuple[str, ...], ...]:
+    texts = (
+        unknown_pieces(_render(p.record.problem, tokenizer, settings), p.tokens, tokenizer)
+        for p in prompts
+        if tokenizer.unk_token_id in p.tokens
+    )
+    return tuple(filter(None, texts))
 
 
 def tokenize_problem(problem: str, tokenizer: Tokenizer, prompt: PromptConfig) -> tuple[int, ...]:

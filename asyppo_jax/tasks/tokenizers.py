@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +19,32 @@ def tokenize(text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
     """The token ids of a text, without added special tokens."""
     # verbose=False: this project checks lengths itself; the library would log a warning.
     return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def unknown_pieces(text: str, tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The pieces of a text that became the tokenizer's unknown token, each once; often none.
+
+    `tokens` are those of the text. A tokenizer written in Python does not say which pieces.
+    """
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown not in tokens or not tokenizer.is_fast:
+        return ()
+    encoded = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+    pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    pieces = dict.fromkeys(text[start:end] for token, (start, end) in pairs if token == unknown)
+    # Some models call their end token unknown, too: it may be in a template.
+    return tuple(piece for piece in pieces if piece != tokenizer.unk_token)
+
+
+def decode_with_unknown(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    """The text of tokens without special tokens, except for the unknown token."""
+    unknown, pieces, start = tokenizer.unk_token_id, [], 0
+    if unknown == tokenizer.eos_token_id:
+        unknown = None
+    for at in [i for i, token in enumerate(tokens) if token == unknown] + [len(tokens)]:
+        pieces.append(str(tokenizer.decode(tokens[start:at], skip_special_tokens=True)))
+        start = at + 1
+    return str(tokenizer.unk_token).join(pieces)
 
 
 def check_same_vocabulary(actor: Tokenizer, critic: Tokenizer) -> None:

@@ -195,8 +195,3 @@ def test_the_mesh_uses_every_device_once():
             mesh_shape(MeshConfig(data=data, model=model), 8)
     with pytest.raises(ConfigError, match="but there is 1 device; set"):
         mesh_shape(MeshConfig(model=2), 1)
-
-
-def test_a_run_that_keeps_no_checkpoint_is_refused():
-    with pytest.raises(ConfigError, match=r"config\.checkpoint\.keep is 0; it must be 1 or more"):
-        make_config(checkpoint__keep=0)

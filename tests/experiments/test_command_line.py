@@ -9,13 +9,14 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from asyppo_jax.config import ConfigError
+from asyppo_jax.config import ConfigError, RewardConfig
 from experiments.command_line import (
     parse_flags,
     read_config,
     read_config_file,
     read_flags,
     refuse_words,
+    reward_of_run,
 )
 from experiments.train import define_flags, read_run
 
@@ -74,6 +75,11 @@ def _training_flags() -> flags.FlagValues:
         (
             "def get_config():\n    return int('x')",
             r"mine\.py, line 2: ValueError: inv",
+        ),
+        (
+            "from configs.tiny_test import get_config as tiny\n"
+            "def get_config():\n    tiny().algorithm['beta'] = 1",
+            r"line 3: config\.algorithm\.beta is not a setting; here it is config\.\S+kl_coef$",
         ),
     ],
 )
@@ -177,3 +183,22 @@ def test_a_bucket_without_its_package_gives_a_one_line_error(command):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: a gs:// path cannot be read")
     assert "Traceback" not in done.stderr and "google-cloud-storage" in done.stderr
+
+
+def test_a_grader_keeps_the_runs_weights_where_their_number_matches(capsys):
+    weighted = RewardConfig(function="math,exact", weights=(0.7, 0.3))
+    assert reward_of_run(weighted, None) == weighted
+    two = reward_of_run(weighted, "mine:a,mine:b")
+    assert (two.function, two.weights) == ("mine:a,mine:b", (0.7, 0.3))
+    assert capsys.readouterr().err == "--grader=mine:a,mine:b: the run's weights (0.7, 0.3)\n"
+    assert reward_of_run(weighted, "a:b,c:d,e:f").weights == ()
+    assert capsys.readouterr().err == "--grader=a:b,c:d,e:f: equal weights\n"
+    assert reward_of_run(weighted, "exact").weights == ()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_reward_that_was_given_in_python_needs_a_grader_in_a_module():
+    given = RewardConfig(function="__main__:right")
+    with pytest.raises(ConfigError, match="that does not train when it is imported, and name it"):
+        reward_of_run(given, None)
+    assert reward_of_run(given, "mine:right").function == "mine:right"

@@ -30,6 +30,22 @@ def test_it_lists_its_commands_and_refuses_others():
     assert main._hint("zzz").startswith("choose one of train, evaluate")
 
 
+def test_a_command_runs_beside_a_checkout_that_is_called_like_the_package(tmp_path):
+    (tmp_path / "asyppo_jax" / "docs").mkdir(parents=True)
+    (tmp_path / "mine.py").write_text("from asyppo_jax.config import default_config as get_config")
+    code = (  # as an editable install: the package is found, but its directory is not in sys.path
+        f"import sys; root = {str(ROOT)!r}; sys.path.append(root)\n"
+        "from experiments.main import main; sys.path.remove(root); main()"
+    )
+    arguments = ["train", "--config=mine.py", "--config.bogus=1", "--workdir=run"]
+    environment = {name: x for name, x in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-P", "-c", code, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stderr == (
+        "error: config.bogus is not a setting; docs/configs.md lists all settings\n"
+    )
+
+
 @pytest.mark.parametrize("name", main.COMMANDS)
 def test_every_command_is_a_module(name):
     path = ROOT / main.COMMANDS[name][0].replace(".", "/")

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from asyppo_jax.config import DataConfig, NetworkConfig, PromptConfig
+from asyppo_jax.runs.metrics import write_problem_counts
 from asyppo_jax.runs.model_card import actor_card, critic_card
 from tests.tiny import make_config
 
@@ -49,6 +50,40 @@ def test_the_card_of_an_actor_describes_the_run(run):
     assert "| base model | Qwen/Qwen3-4B-Base |" in text
     assert "/somewhere" not in text and "plots.png" not in text and "Benchmarks" not in text
     assert f"Held-out {config.reward.measure} on" in text
+
+
+def test_the_card_has_the_number_of_problems_that_were_used(run):
+    workdir, config = run
+    config = dataclasses.replace(
+        config,
+        train_data=dataclasses.replace(config.train_data, num_records=4096),
+        eval_data=dataclasses.replace(config.eval_data, num_records=256),
+    )
+    text = actor_card("mine", workdir, 4, config)
+    assert "(hub, at most 4,096 problems)" in text and "(jsonl, at most 256 problems)" in text
+    write_problem_counts(workdir, 50, 1)
+    text = actor_card("mine", workdir, 4, config)
+    assert "(hub, 50 problems)" in text and "(jsonl, 1 problem)" in text
+    assert "4,096" not in text and "256 problems" not in text
+
+
+def test_the_card_has_the_weights_of_rewards_and_the_schedule(run):
+    workdir, config = run
+    optimizer = dataclasses.replace(
+        config.actor_optimizer,
+        learning_rate=1e-3,
+        warmup_steps=5,
+        schedule="cosine",
+        decay_steps=1200,
+        final_fraction=0.1,
+    )
+    reward = dataclasses.replace(config.reward, function="math,a:f", weights=(0.7, 0.3))
+    config = dataclasses.replace(config, actor_optimizer=optimizer, reward=reward)
+    text = actor_card("mine", workdir, 4, config)
+    assert "| reward | 0.7 × math + 0.3 × a:f |" in text
+    assert (
+        "| 0.001, after a warm-up of 5 updates, cosine decay to 0.0001 in 1,200 updates |" in text
+    )
 
 
 def test_results_of_a_reward_of_ones_own_are_a_mean_reward_in_the_card(run):

@@ -187,3 +187,10 @@ def test_options_of_the_critics_are_named_below_the_method():
     plain, config = Config(), Config(value=ValueConfig(head_init="rollout"))
     assert not any(line.startswith("options") for line in describe_sizes(plain).splitlines())
     assert "options   head_init=rollout" in describe_sizes(config).splitlines()
+
+
+def test_a_learning_rate_whose_decay_ends_early_is_named_below_the_sizes():
+    config = _with_critics(0)
+    decay = dataclasses.replace(config.actor_optimizer, schedule="cosine", decay_steps=64)
+    lines = describe_sizes(dataclasses.replace(config, actor_optimizer=decay)).splitlines()
+    assert lines[-1].startswith("the actor's learning rate reaches its end, 0, in step 3 of ")

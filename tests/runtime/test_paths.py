@@ -103,7 +103,8 @@ def test_a_different_run_in_the_same_bucket_is_refused():
         check_same_run(f"{BUCKET}/run", {"seed": 4})
 
 
-def test_records_are_read_from_a_bucket():
+def test_records_are_read_from_a_bucket(monkeypatch):
+    monkeypatch.setattr("asyppo_jax.tasks.data_files.check_packages", lambda path: None)
     file = epath.Path(BUCKET) / "data.jsonl"
     file.write_text('{"problem": "1+1", "answer": "2"}\n')
     (record,) = load_records(DataConfig(path=str(file)))

@@ -34,6 +34,9 @@ def test_generate_gives_the_same_texts_for_a_seed_and_greedy_needs_none(run):
     ((same,),) = actor.generate(["1+2="], max_completion_length=6, temperature=0.0, prompt=plain)
     assert same == greedy[0][0][0]
     assert actor.generate([]) == []
+    sampling = dataclasses.replace(actor.config.sampling, max_completion_length=6)
+    config = dataclasses.replace(actor.config, sampling=sampling)
+    assert dataclasses.replace(actor, config=config).generate(["1+2"], temperature=0.0) == greedy[0]
 
 
 def test_a_runs_stop_strings_end_what_it_generates(run):

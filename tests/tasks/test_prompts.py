@@ -146,6 +146,19 @@ def test_if_no_prompt_is_left_the_error_says_how_to_fix_it(tokenizer, record, fi
         make_prompts([record], tokenizer, settings)
 
 
+def test_text_that_the_tokenizer_does_not_know_is_reported_in_one_line(tokenizer):
+    records = [Record(problem, "1") for problem in ("What?", "1+1", "Why? Wow!")]
+    _, report = make_prompts(records, tokenizer, PromptConfig(template="<user>{problem}<eos>"))
+    assert report.unknown_text() == (
+        "2 of 3 prompts contain characters that the tokenizer does not know ('W', '!')"
+    )
+    _, report = make_prompts(records[1:2], tokenizer, PromptConfig(system_prompt=""))
+    assert report.unknown_text() == ""
+    records = [Record("ABCDEFGHIJ", "1")]
+    _, report = make_prompts(records, tokenizer, PromptConfig(system_prompt=""))
+    assert report.unknown_text().endswith("('A', 'B', 'C', 'D', 'E', 'F', 'G', 'H' and 2 more)")
+
+
 def test_invalid_templates_are_refused(tokenizer):
     records = [Record("1", "1")]
     with pytest.raises(ConfigError, match=r"'q: ', which does not contain \{problem\}"):

@@ -1,5 +1,6 @@
 """Tokenizers: loading without warnings, and the stop and padding tokens."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -16,10 +17,13 @@ from asyppo_jax.tasks.records import Record
 from asyppo_jax.tasks.tokenizers import (
     check_rows,
     check_same_vocabulary,
+    decode_with_unknown,
     load_tokenizer,
     pad_token_id,
     special_ids,
     stop_token_ids,
+    tokenize,
+    unknown_pieces,
 )
 from tests.character_tokenizer import character_tokenizer
 
@@ -31,6 +35,25 @@ def test_a_tokenizer_is_loaded_from_its_directory_with_its_chat_template(tokeniz
     assert make_prompts(records, loaded, PromptConfig()) == make_prompts(
         records, tokenizer, PromptConfig()
     )
+
+
+def test_text_that_is_not_in_the_vocabulary_is_found_and_shown(tokenizer):
+    text = "<user>How? Hm!<eos>"
+    tokens = tokenize(text, tokenizer)
+    assert unknown_pieces(text, tokens, tokenizer) == ("H", "!")
+    assert decode_with_unknown(tokens, tokenizer) == "<unk>ow? <unk>m<unk>"
+    known = tokenize("<user>1+1<eos>", tokenizer)
+    assert unknown_pieces("<user>1+1<eos>", known, tokenizer) == ()
+    assert decode_with_unknown(known, tokenizer) == "1+1"
+
+
+def test_an_end_token_that_is_also_the_unknown_one_is_not_reported(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.unk_token = "<eos>"  # as in GPT-2
+    tokens = tokenize("1+1<eos>", tokenizer)
+    assert tokenizer.unk_token_id in tokens
+    assert unknown_pieces("1+1<eos>", tokens, tokenizer) == ()
+    assert decode_with_unknown(tokens, tokenizer) == "1+1"
 
 
 def test_a_missing_or_broken_tokenizer_gives_a_one_sentence_error(tokenizer, tmp_path):
