@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-from etils import epath
 
 from asyppo_jax.algorithm.learning_rates import learning_rates
 from asyppo_jax.algorithm.offload import resting_shardings
@@ -56,8 +55,6 @@ from asyppo_jax.tasks.prompts import make_prompt_iterator
 from asyppo_jax.tasks.rewards import RewardFunction, RewardPool
 from asyppo_jax.tasks.rewards.functions import check_reward_of_task
 from asyppo_jax.types import TrainState
-
-_FIRST_STEPS = 3  # in these a run says if all rewards are equal
 
 
 def train(
@@ -176,15 +173,14 @@ def _train_on(
     save_heldout = make_heldout_saver(
         workdir, run.networks, run.evaluation_sampler, config, run.mesh, run.eval_prompts
     )
-    if first_step and is_writer:  # the elapsed time includes that of the earlier processes
-        started -= elapsed_until(workdir, start_step)
+    started -= elapsed_until(workdir, start_step) if first_step and is_writer else 0.0
     at = {"start_step": start_step, "is_writer": is_writer}
     with (
         closing(MetricWriter(workdir, config.log, **at)) as writer,
         closing(Progress(config.num_steps, **at)) as progress,
         Interrupt(progress.print, manager.wait_until_finished) as interrupt,
     ):
-        sums = ChecksumWriter(epath.Path(manager.directory))
+        sums = ChecksumWriter(manager.directory)
 
         def write(step: int, metrics: dict[str, float]) -> None:
             writer.write(step, metrics | {"time/elapsed_s": time.perf_counter() - started})
@@ -271,7 +267,7 @@ def _run_steps(
         work.write(step, metrics)
         progress.finish_step(step, metrics)
         unscored = work.count_unscored(step, metrics, unscored)
-        if step - first_step <= _FIRST_STEPS:
+        if step - first_step <= 3:  # later, equal rewards are no sign of a mistake
             warned = warned or warn_if_nothing_can_be_learnt(config, step, metrics, progress)
         due = config.checkpoint.every and step % config.checkpoint.every == 0
         if (last or due or interrupt.requested) and step > saved_step:

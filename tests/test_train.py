@@ -173,7 +173,9 @@ def test_a_torn_checkpoint_is_named_and_left_as_it_is(finished, model, tmp_path)
     for file in torn:
         file.write_bytes(file.read_bytes()[:20])
     before = _files(workdir / "checkpoints")
-    with pytest.raises(CheckpointError, match=r"checkpoints/2 cannot be read.*remove that folder"):
+    with pytest.raises(
+        CheckpointError, match=r"checkpoints/2 is damaged: its file state/d.*remove that folder"
+    ):
         train(short_run(model, num_steps=3), str(workdir))
     assert _files(workdir / "checkpoints") == before
 
