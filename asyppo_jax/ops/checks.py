@@ -12,6 +12,12 @@ def check_fraction(name: str, value: Any, *, below_one: bool = False) -> None:
         raise ValueError(f"{name} is {value}; it must be in [0, 1{')' if below_one else ']'}")
 
 
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises `ValueError` unless `value` is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(map(repr, choices))}")
+
+
 def check_not_negative(name: str, value: Any) -> None:
     """Raises `ValueError` unless value ≥ 0."""
     if _is_known(value) and not value >= 0:  # true for NaN

@@ -4,13 +4,13 @@ PPO: Schulman et al., arXiv 1707.06347, equation 7. AsyPPO: arXiv 2510.01656. Du
 arXiv 1912.09729.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from asyppo_jax.ops.checks import check_not_negative
+from asyppo_jax.ops.checks import check_choice, check_not_negative
 
 KLEstimator = Literal["k1", "k2", "k3"]
 
@@ -84,7 +84,11 @@ def kl_penalty(
         k3  that of KL(π_ref || π); GRPO (arXiv 2402.03300, equation 4)
 
     So choose k2 or k3 for a loss. No gradient flows to π_ref.
+
+    Raises:
+        ValueError: there is no such estimator.
     """
+    check_choice("estimator", estimator, get_args(KLEstimator))
     log_ratio = log_probs - jax.lax.stop_gradient(reference_log_probs)
     if estimator == "k1":
         return log_ratio

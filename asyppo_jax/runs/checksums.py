@@ -1,7 +1,7 @@
 """A checksum of every file of a checkpoint, to notice damage before it is trained on.
 
 They are in `checksums/STEP.PROCESS.json` beside `checkpoints/`. Each process hashes its share of
-the files in a thread while the run goes on, at about 1 GB/s per core. Files in a bucket are not
+the files in threads while the run goes on, at about 0.5 GB/s per core. Files in a bucket are not
 hashed: the bucket checks its objects itself, and to read them again costs time and money.
 """
 

@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from asyppo_jax.ops.checks import check_fraction, check_not_negative, check_positive
+from asyppo_jax.ops.checks import (
+    check_choice,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+)
 from asyppo_jax.ops.ensemble import disagreement_masks
 from asyppo_jax.ops.losses import clipped_surrogate
 from asyppo_jax.ops.masked import masked_quantile
@@ -78,3 +83,9 @@ def test_traced_numbers_are_not_looked_at():
     jitted = jax.jit(lambda x: gae(ROW, ROW, ROW_MASK, gamma=1.0, gae_lambda=x))
     expected = gae(ROW, ROW, ROW_MASK, gamma=1.0, gae_lambda=0.5)
     assert jnp.array_equal(jitted(jnp.float32(0.5)), expected)
+
+
+def test_a_name_that_is_no_choice_is_refused_with_the_choices():
+    check_choice("estimator", "k3", ("k2", "k3"))
+    with pytest.raises(ValueError, match=r"^estimator is 'k4'; choose one of 'k2', 'k3'$"):
+        check_choice("estimator", "k4", ("k2", "k3"))
