@@ -7,7 +7,7 @@ import numpy as np
 from experiments.asyppo_study.power import paired_std, pooled, power, seen_difference
 from experiments.asyppo_study.settings import RATES, TUNED_METHODS, tuned_name
 from experiments.report.curves import Results, Setting
-from experiments.report.tables import markdown, scores
+from experiments.report.tables import finals, markdown
 
 DIFFERENCE, SEEDS = 0.03, 8  # what the study should see, and with how many seeds
 TIE = 0.01  # the base config's rates stay unless others are better by this
@@ -22,8 +22,8 @@ def tuning_report(results: Results) -> str:
         for rates in RATES:
             name = tuned_name(method, rates)
             if name in results.methods(results.settings[0]) and name not in means:
-                finals = [_finals(results, setting, name) for setting in results.settings]
-                each = [float(np.mean(list(x.values()))) if x else np.nan for x in finals]
+                ends = [finals(results, setting, name) for setting in results.settings]
+                each = [float(np.mean(list(x.values()))) if x else np.nan for x in ends]
                 means[name] = float(np.mean(each))
                 parts = name.split(", ")[1:]
                 cells = [method, *parts, *[""] * (2 - len(parts))]
@@ -44,10 +44,10 @@ def chosen(means: dict[str, float]) -> str:
 
 def _power(results: Results, setting: Setting) -> list[str]:
     """What paired differences of the tuned methods, at the base config's rates, say about power."""
-    finals = [_finals(results, setting, tuned_name(method, RATES[0])) for method in TUNED_METHODS]
+    ends = [finals(results, setting, tuned_name(method, RATES[0])) for method in TUNED_METHODS]
     pairs = [
         paired_std(first, second)
-        for first, second in itertools.combinations(finals, 2)
+        for first, second in itertools.combinations(ends, 2)
         if len(first.keys() & second.keys()) > 1
     ]
     if not pairs:
@@ -59,7 +59,3 @@ def _power(results: Results, setting: Setting) -> list[str]:
         f"{power(DIFFERENCE, std, SEEDS):.2f}, and one of {seen_difference(std, SEEDS):.3f} "
         "with 0.80"
     ]
-
-
-def _finals(results: Results, setting: Setting, method: str) -> dict[int, float]:
-    return scores(results, setting, method, lambda curve: curve.final())

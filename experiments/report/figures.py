@@ -20,9 +20,9 @@ from asyppo_jax.runtime.figures import (
     VERMILION,
     save_png,
 )
-from experiments.report.curves import Curve, Results, Setting
+from experiments.report.curves import Curve, Results
 from experiments.report.statistics import Estimate, mean, paired_differences
-from experiments.report.tables import scores
+from experiments.report.tables import finals
 
 _COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY)
 _STYLES = ("-", "--", ":", "-.")  # of the methods after the seventh, and so on
@@ -74,9 +74,9 @@ def differences(results: Results) -> Figure:
     methods = [m for m in dict.fromkeys(m for _, m in results.curves) if m != results.reference]
     figure, grid = _grid(1, len(results.settings), 4.2, 0.9 + 0.28 * max(1, len(methods)))
     for axes, setting in zip(grid[0], results.settings, strict=True):
-        base = _finals(results, setting, results.reference)
+        base = finals(results, setting, results.reference)
         estimates = [
-            mean(paired_differences(_finals(results, setting, method), base)) for method in methods
+            mean(paired_differences(finals(results, setting, method), base)) for method in methods
         ]
         _draw_intervals(axes, methods, estimates)
         axes.axvline(0, color=INK, linewidth=0.8, linestyle="--")
@@ -94,17 +94,13 @@ def ablations(results: Results) -> Figure:
     for row, (title, methods) in zip(grid, results.panels.items(), strict=True):
         for axes, setting in zip(row, results.settings, strict=True):
             estimates = [
-                mean(np.array(list(_finals(results, setting, method).values())))
+                mean(np.array(list(finals(results, setting, method).values())))
                 for method in methods
             ]
             _draw_intervals(axes, methods, estimates)
             axes.set_title(" · ".join([*setting, title]), fontsize=9)
             axes.set_xlabel(f"final {results.metric}")
     return figure
-
-
-def _finals(results: Results, setting: Setting, method: str) -> dict[int, float]:
-    return scores(results, setting, method, lambda curve: curve.final())
 
 
 def _draw_intervals(axes: Any, methods: Sequence[str], estimates: Sequence[Estimate]) -> None:

@@ -76,6 +76,11 @@ def scores(results: Results, setting: Setting, method: str, score: Score) -> dic
     return {seed: score(curve) for seed, curve in results.finished(setting, method).items()}
 
 
+def finals(results: Results, setting: Setting, method: str) -> dict[int, float]:
+    """The final values of a method's finished runs, by seed."""
+    return scores(results, setting, method, lambda curve: curve.final())
+
+
 def _table(results: Results, setting: Setting, final: Score, area: Score) -> str:
     head = ["method", "seeds", "diverged", "final", "difference", "P", "worst seed", "area"]
     head.append("area, difference")
@@ -131,15 +136,12 @@ def overall_table(results: Results) -> str:
     """The mean over tasks and actors, of the methods that have a finished run in each."""
     lines = []
 
-    def finals(setting: Setting, method: str) -> dict[int, float]:
-        return scores(results, setting, method, lambda curve: curve.final())
-
     for method in dict.fromkeys(method for _, method in results.curves):
-        by_setting = [finals(setting, method) for setting in results.settings]
+        by_setting = [finals(results, setting, method) for setting in results.settings]
         if not all(by_setting):
             continue
         paired = [
-            paired_differences(values, finals(setting, results.reference))
+            paired_differences(values, finals(results, setting, results.reference))
             for setting, values in zip(results.settings, by_setting, strict=True)
         ]
         final = mean_over_settings([np.array(list(x.values())) for x in by_setting])
