@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from etils import epath
+
 from asyppo_jax.config import Config, ConfigError, UserError, from_dict
 from asyppo_jax.config.reading import may_change
+from asyppo_jax.runtime.paths import write_whole
 from experiments.study.study import Study, StudyRun, flatten
 
 RESULTS, SETTINGS, STATUS = "results.csv", "study.json", "status.json"
@@ -69,7 +72,7 @@ def write_status(run: StudyRun, workdir: Path, status: Status) -> None:
     """Records how a run ended; see `read_status`."""
     text = json.dumps({**status._asdict(), "num_steps": run.config.num_steps}, indent=2)
     (workdir / run.folder).mkdir(parents=True, exist_ok=True)
-    _write(workdir / run.folder / STATUS, text + "\n")
+    write_whole(epath.Path(workdir / run.folder / STATUS), (text + "\n").encode())
 
 
 def _check_same(run: StudyRun, folder: Path) -> None:
@@ -122,11 +125,11 @@ def write_study(study: Study, runs: Sequence[StudyRun], workdir: Path) -> None:
         "planned": [[*setting, count] for setting, count in planned.items()],
     }
     workdir.mkdir(parents=True, exist_ok=True)
-    _write(file, json.dumps(settings, indent=2) + "\n")
+    write_whole(epath.Path(file), (json.dumps(settings, indent=2) + "\n").encode())
 
 
 def write_results(study: Study, runs: Sequence[StudyRun], workdir: Path) -> int:
-    """Writes results.csv anew from the files of the runs that ended; returns their number.
+    """Rewrites results.csv from the files of the runs that ended; returns their number.
 
     The rows are in the order of the study's tasks, actors, methods, seeds, then of steps and
     metrics, so they do not depend on the order in which the runs finished.
@@ -151,7 +154,7 @@ def write_results(study: Study, runs: Sequence[StudyRun], workdir: Path) -> int:
         if status.state in ("finished", "diverged"):
             ended += 1
             writer.writerows(_rows_of(study, run, workdir, status))
-    _write(file, text.getvalue())
+    write_whole(epath.Path(file), text.getvalue().encode())
     return ended
 
 
@@ -219,9 +222,3 @@ def _row(file: Path, number: int, cells: list[str]) -> Row:
             "with numbers in seed, step and value"
         ) from None
     return row
-
-
-def _write(file: Path, text: str) -> None:
-    temporary = file.with_name(f"{file.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(file)
