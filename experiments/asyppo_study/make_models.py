@@ -7,54 +7,31 @@ weights.
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from asyppo_jax.models.actor_critic import Actor, Networks
-from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.tasks.records import Record
 from asyppo_jax.tasks.rewards.graders import exact
 from asyppo_jax.types import Params
 from experiments.asyppo_study import tasks
 from experiments.asyppo_study.corpus import draw_document
+from experiments.quickstart.make_model import MODEL as QUICKSTART_MODEL
 from experiments.quickstart.pretraining import batches, pretrain, sampled_completions, save_model
-from experiments.quickstart.tokenizer import VOCABULARY
 
-MODELS = {
-    "qwen3": ModelConfig(
-        model_type="qwen3",
-        vocab_size=len(VOCABULARY),
-        embed_dim=128,
-        num_layers=6,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=32,
-        mlp_dim=320,
-        norm_eps=1e-6,
-        rope_theta=10000.0,
-        rope_scaling=None,
-        tie_embeddings=True,
-        qk_norm=True,
-        attention_bias=False,
-    ),
-    "llama": ModelConfig(
-        model_type="llama",
-        vocab_size=len(VOCABULARY),
-        embed_dim=128,
-        num_layers=6,
-        num_heads=4,
-        num_kv_heads=4,
-        head_dim=32,
-        mlp_dim=288,
-        norm_eps=1e-5,
-        rope_theta=10000.0,
-        rope_scaling=None,
-        tie_embeddings=False,
-        qk_norm=False,
-        attention_bias=False,
-    ),
-}
+_QWEN3 = dataclasses.replace(QUICKSTART_MODEL, num_layers=6, mlp_dim=320)
+_LLAMA = dataclasses.replace(
+    _QWEN3,
+    model_type="llama",
+    num_kv_heads=4,
+    mlp_dim=288,
+    norm_eps=1e-5,
+    tie_embeddings=False,
+    qk_norm=False,
+)
+MODELS = {"qwen3": _QWEN3, "llama": _LLAMA}
 NUM_STEPS = {"qwen3": 1200, "llama": 3800}
 ROWS, ROW_LENGTH = 16, 40  # a document per row
 LOG_EVERY = 200
