@@ -97,12 +97,12 @@ class Interrupt:
             raise KeyboardInterrupt
 
     def agree(self) -> None:
-        """Where one of several processes was told to end, all are; every process must call this."""
+        """If one of several processes got SIGTERM or SIGHUP, all stop; all must call this."""
         if jax.process_count() > 1 and int(sum_over_hosts(np.int32(self._ending > 0))):
             self.requested, self._ending = True, self._ending or signal.SIGTERM
 
     def check_ending(self) -> None:
-        """Raises `Stopped` if a process of the run was told to end; every process calls this."""
+        """Raises `Stopped` if a process of the run got SIGTERM or SIGHUP; all must call this."""
         self.agree()
         if self._ending:
             self.check()
