@@ -116,10 +116,10 @@ def check_loss(loss: Any, config: AlgorithmConfig) -> PolicyLoss:
 def _advice(error: Exception, rows: UpdateRows) -> str:
     if "NoneType" in str(error):
         absent = [name for name, x in vars(rows).items() if x is None]
-        return (
-            f"these are None: rows.{', rows.'.join(absent)} (reference_log_probs is not with "
-            "config.algorithm.kl_coef above 0)"
-        )
+        advice = f"these are None: rows.{', rows.'.join(absent)}"
+        if "reference_log_probs" in absent:
+            advice += "; for reference_log_probs set config.algorithm.kl_coef above 0"
+        return advice
     if isinstance(error, AttributeError) and isinstance(error.obj, UpdateRows):
         return f"rows has {', '.join(vars(rows))}"
     return "it is called as loss(log_probs, entropy, rows, config) with arrays [R, n]"

@@ -201,6 +201,11 @@ _TYPES: dict[type, tuple[Any, str]] = {
 }
 
 
+def type_words(kind: type) -> str:
+    """What a value of a type is called in a message, such as "a whole number"."""
+    return _TYPES[kind][1] if kind in _TYPES else f"a {kind.__name__}"
+
+
 def _check_type(value: Any, hint: Any, name: str) -> None:
     arguments, origin = typing.get_args(hint), typing.get_origin(hint)
     if origin is Literal:

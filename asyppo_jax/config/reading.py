@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, config_dict
 from asyppo_jax.config.checks import check_config
 from asyppo_jax.config.elsewhere import ELSEWHERE
 from asyppo_jax.config.errors import ConfigError
+from asyppo_jax.config.ranges import type_words
 from asyppo_jax.config.settings import Config
 
 # A `ConfigDict`; typed `Any`, because its fields are known at run time only.
@@ -47,12 +48,20 @@ class _Section(ConfigDict):
     def __setattr__(self, name: str, value: Any) -> None:
         if self.is_locked and name not in self:
             raise AttributeError(unknown_setting(f"{self._where}{name}"))
-        super().__setattr__(name, value)
+        try:
+            super().__setattr__(name, value)
+        except TypeError as error:
+            raise TypeError(self._wrong_type(name, value)) from error
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and name not in self:
             raise AttributeError(unknown_setting(f"{self._where}{name}"))
         return super().__getattr__(name)
+
+    def _wrong_type(self, name: str, value: Any) -> str:
+        needed = type_words(self.get_type(name))
+        fix = "; a function is an argument: train(..., reward=f)" if callable(value) else ""
+        return f"config.{self._where}{name} is {value!r}; it must be {needed}{fix}"
 
     def __getitem__(self, name: str) -> Any:
         if "." not in name and name not in self:

@@ -127,7 +127,7 @@ def choose_prompt(
     Raises:
         ConfigError: the template is "chat", but the tokenizer has no chat template.
     """
-    prompt = benchmark.prompt if actor.step is None else actor.config.prompt
+    prompt = actor.config.prompt if actor.of_run else benchmark.prompt
     changes = {"template": settings.template, "system_prompt": settings.system_prompt}
     prompt = dataclasses.replace(prompt, **{k: v for k, v in changes.items() if v is not None})
     if prompt.template == "chat" and not actor.tokenizer.chat_template:

@@ -14,12 +14,13 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from asyppo_jax.ops.checks import check_choice
+from asyppo_jax.ops.checks import check_arrays, check_choice
 from asyppo_jax.ops.masked import inverse_length
 
 Aggregation = Literal["sequence", "token", "constant"]
 
 
+@check_arrays
 def length_normalizer(
     mask: Bool[Array, "B C"], aggregation: Aggregation = "sequence"
 ) -> Float[Array, "B C"]:
@@ -39,6 +40,7 @@ def length_normalizer(
     return mask * jnp.float32(weight)
 
 
+@check_arrays
 def loss_denominator(
     mask: Bool[Array, "B C"], aggregation: Aggregation = "sequence"
 ) -> Float[Array, ""]:

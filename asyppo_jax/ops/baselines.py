@@ -3,7 +3,10 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from asyppo_jax.ops.checks import check_arrays
 
+
+@check_arrays
 def group_mean_of_others(
     rewards: Float[Array, " B"], valid: Bool[Array, " B"], group_size: int
 ) -> Float[Array, " B"]:
@@ -16,6 +19,7 @@ def group_mean_of_others(
     return jnp.where(count > 0, total / jnp.maximum(count, 1), others[:, None]).reshape(-1)
 
 
+@check_arrays
 def shrunken_group_mean(
     rewards: Float[Array, " B"], valid: Bool[Array, " B"], group_size: int
 ) -> Float[Array, " B"]:

@@ -1,9 +1,71 @@
-"""Checks of numbers that the pure functions take, such as fractions and clip ranges.
+"""Checks of what the pure functions take: shapes of arrays, fractions, clip ranges.
 
-Python numbers are checked. Arrays and traced values are not, because they are not known under jit.
+Shapes are known under jit. Of numbers only Python's are checked; arrays and traced values are not,
+because their values are not known under jit.
 """
 
-from typing import Any
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import AbstractArray, Bool, Float, jaxtyped
+
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
+
+
+def check_arrays(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
+    """A decorator: arguments get the kind of their annotation, and their shapes must fit it.
+
+    Lists and numpy arrays become JAX arrays. Numbers become truth values where a `Bool` is
+    annotated, and whole numbers become float32 where a `Float` is. Axes of one name must have one
+    length, as the annotations of jaxtyping say; otherwise the function raises `ValueError`.
+    """
+    signature = inspect.signature(function)
+    hints = typing.get_type_hints(function)
+    arrays = {name: hint for name, hint in hints.items() if name != "return" and _is_array(hint)}
+
+    @functools.wraps(function)
+    def checked(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
+        bound = signature.bind(*args, **kwargs)
+        given = {name: hint for name, hint in arrays.items() if name in bound.arguments}
+        for name, hint in given.items():
+            bound.arguments[name] = _as_kind(bound.arguments[name], hint)
+        values = {name: bound.arguments[name] for name in given}
+        with jaxtyped("context"):  # where axes of one name have one length
+            fit = all(isinstance(values[name], hint) for name, hint in given.items())
+        if not fit:
+            raise ValueError(_misfit(function.__name__, values, given))
+        return function(*bound.args, **bound.kwargs)
+
+    return checked
+
+
+def _is_array(hint: Any) -> bool:
+    return inspect.isclass(hint) and issubclass(hint, AbstractArray)
+
+
+def _as_kind(value: Any, hint: Any) -> jax.Array:
+    array = value if isinstance(value, jax.Array) else jnp.asarray(value)
+    if hint.dtype is Bool and array.dtype != bool:
+        return array != 0
+    if hint.dtype is Float and not jnp.issubdtype(array.dtype, jnp.floating):
+        return array.astype(jnp.float32)
+    return array
+
+
+def _misfit(function: str, values: dict[str, jax.Array], hints: dict[str, Any]) -> str:
+    """What was given beside what the function takes."""
+    takes = ", ".join(f"{name} [{', '.join(hint.dim_str.split())}]" for name, hint in hints.items())
+    shapes = ", ".join(str(list(value.shape)) for value in values.values())
+    ranks = {name: len(hint.dim_str.split()) for name, hint in hints.items()}
+    batched = all(value.ndim == ranks[name] + 1 for name, value in values.items())
+    advice = f"; use jax.vmap({function}) for a batch" if batched else ""
+    return f"{function} takes {takes}, and the shapes given are {shapes}{advice}"
 
 
 def check_fraction(name: str, value: Any, *, below_one: bool = False) -> None:

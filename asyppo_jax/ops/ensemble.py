@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from asyppo_jax.ops.checks import check_fraction
+from asyppo_jax.ops.checks import check_arrays, check_fraction
 
 Aggregation = Literal["mean", "min"]
 MaskBy = Literal["std", "entropy", "random"]
 CriticData = Literal["responses", "prompts", "all"]
 
 
+@check_arrays
 def value_mean_and_std(
     values: Float[Array, "K B C"],
 ) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
@@ -30,6 +31,7 @@ def value_mean_and_std(
     return jnp.mean(values, axis=0), jnp.std(values - values[:1], axis=0)
 
 
+@check_arrays
 def ensemble_value(
     values: Float[Array, "K B C"], aggregation: Aggregation = "mean"
 ) -> Float[Array, "B C"]:
@@ -62,6 +64,7 @@ def mask_scores(
     return jax.lax.stop_gradient(entropy)
 
 
+@check_arrays
 def disagreement_masks(
     value_std: Float[Array, "B C"],
     mask: Bool[Array, "B C"],

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from asyppo_jax.ops.checks import check_choice, check_not_negative
+from asyppo_jax.ops.checks import check_arrays, check_choice, check_not_negative
 
 KLEstimator = Literal["k1", "k2", "k3"]
 
 
+@check_arrays
 def clipped_surrogate(
     log_probs: Float[Array, "..."],
     old_log_probs: Float[Array, "..."],
@@ -48,6 +49,7 @@ def clipped_surrogate(
     return surrogate, ratio
 
 
+@check_arrays
 def asyppo_loss(
     surrogate: Float[Array, "..."],
     entropy: Float[Array, "..."],
@@ -67,6 +69,7 @@ def asyppo_loss(
     return -(masked_surrogate + entropy_coef * masked_entropy)
 
 
+@check_arrays
 def kl_penalty(
     log_probs: Float[Array, "..."],
     reference_log_probs: Float[Array, "..."],
@@ -97,6 +100,7 @@ def kl_penalty(
     return jnp.expm1(-log_ratio) + log_ratio  # expm1: near d = 0, exp(−d) − 1 loses all digits
 
 
+@check_arrays
 def squared_error(values: Float[Array, "..."], returns: Float[Array, "..."]) -> Float[Array, "..."]:
     """The value loss (V(s_t) − R_t)² per token: no factor ½, no clipping, no gradient to R_t."""
     return jnp.square(values - jax.lax.stop_gradient(returns))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from asyppo_jax.ops.checks import check_fraction
+from asyppo_jax.ops.checks import check_arrays, check_fraction
 
 
 def masked_sum(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:
@@ -38,6 +38,7 @@ def inverse_length(mask: Bool[Array, "B C"]) -> Float[Array, "B C"]:
     return mask / jnp.maximum(lengths, 1).astype(jnp.float32)
 
 
+@check_arrays
 def sequence_mean_sum(
     x: Float[Array, "B C"], mask: Bool[Array, "B C"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -46,6 +47,7 @@ def sequence_mean_sum(
     return masked_sum(inverse_length(mask) * x, mask), count
 
 
+@check_arrays
 def token_sum(
     x: Float[Array, "..."], mask: Bool[Array, "..."]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -53,6 +55,7 @@ def token_sum(
     return masked_sum(x, mask), jnp.sum(mask).astype(jnp.float32)
 
 
+@check_arrays
 def explained_variance(
     values: Float[Array, "B C"], returns: Float[Array, "B C"], mask: Bool[Array, "B C"]
 ) -> Float[Array, ""]:

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from asyppo_jax.ops.checks import check_fraction, check_positive
+from asyppo_jax.ops.checks import check_arrays, check_choice, check_fraction, check_positive
 from asyppo_jax.ops.masked import masked_mean, masked_variance
 
 
+@check_arrays
 def place_reward(reward: Float[Array, ""], mask: Bool[Array, " C"]) -> Float[Array, " C"]:
     """Token rewards r_t: the sequence's reward on its last real token, else 0; always float32."""
     last = jnp.sum(mask) - 1
@@ -23,6 +24,7 @@ def place_reward(reward: Float[Array, ""], mask: Bool[Array, " C"]) -> Float[Arr
     return jnp.where(is_last, reward.astype(jnp.float32), 0.0)
 
 
+@check_arrays
 def gae(
     token_rewards: Float[Array, " C"],
     values: Float[Array, " C"],
@@ -46,6 +48,7 @@ def gae(
     return discounted_sum(deltas, mask, gamma * gae_lambda)
 
 
+@check_arrays
 def length_adaptive_lambda(mask: Bool[Array, " C"], alpha: float) -> Float[Array, ""]:
     """λ = max(0, 1 − 1 / (α L)) for an answer of L real tokens (VAPO, arXiv 2504.05118).
 
@@ -56,6 +59,7 @@ def length_adaptive_lambda(mask: Bool[Array, " C"], alpha: float) -> Float[Array
     return jnp.maximum(0.0, 1.0 - 1.0 / (alpha * jnp.maximum(jnp.sum(mask), 1)))
 
 
+@check_arrays
 def lambda_returns(
     advantages: Float[Array, " C"], values: Float[Array, " C"], mask: Bool[Array, " C"]
 ) -> Float[Array, " C"]:
@@ -63,6 +67,7 @@ def lambda_returns(
     return jnp.where(mask, advantages + values, 0.0)
 
 
+@check_arrays
 def monte_carlo_returns(
     token_rewards: Float[Array, " C"], mask: Bool[Array, " C"], *, gamma: float
 ) -> Float[Array, " C"]:
@@ -88,24 +93,29 @@ def discounted_sum(
     return sums
 
 
+@check_arrays
 def whiten(x: Float[Array, "B C"], mask: Bool[Array, "B C"]) -> Float[Array, "B C"]:
     """(x − mean) / std over all real tokens of the batch, 0 on padding."""
     scale = jax.lax.rsqrt(masked_variance(x, mask) + 1e-8)
     return jnp.where(mask, (x - masked_mean(x, mask)) * scale, 0.0)
 
 
+@check_arrays
 def group_advantages(
     rewards: Float[Array, " G"],
     valid: Bool[Array, " G"],
-    epsilon: float = 1e-6,
     *,
+    epsilon: float = 1e-6,
     scale: Literal["std", "none"] = "std",
 ) -> Float[Array, " G"]:
     """GRPO's advantages (r − mean) / (std + ε) within one group (sample std); 0 where invalid.
 
     arXiv 2402.03300, section 4.1. With `scale` "none" they are r − mean: Dr.GRPO, arXiv 2503.20783.
-    With fewer than two valid rewards all advantages are 0.
+    With fewer than two valid rewards all advantages are 0. Raises `ValueError` if epsilon is a
+    Python number that is not above 0, or if there is no such scale.
     """
+    check_positive("epsilon", epsilon)
+    check_choice("scale", scale, ("std", "none"))
     count = jnp.sum(valid)
     # Subtracting the maximum makes equal rewards exactly equal to their mean; otherwise a rounding
     # error would be divided by the small ε.
@@ -116,6 +126,7 @@ def group_advantages(
     return jnp.where(valid & (count > 1), scaled, 0.0)
 
 
+@check_arrays
 def leave_one_out_advantages(rewards: Float[Array, " G"], valid: Bool[Array, " G"]) -> Array:
     """RLOO's advantages within one group, shape [G]: A_i = r_i − mean of the other valid rewards.
 

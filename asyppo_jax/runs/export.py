@@ -14,7 +14,7 @@ from etils import epath
 from asyppo_jax.config import Config, UserError
 from asyppo_jax.models.formats.huggingface import save_params
 from asyppo_jax.runs.checkpoint import is_run, read_settings
-from asyppo_jax.runs.load import Dtype, Step, load_actor, load_critics
+from asyppo_jax.runs.load import RUN_SETTINGS, Dtype, Step, load_actor, load_critics
 from asyppo_jax.runs.model_card import actor_card, critic_card
 from asyppo_jax.runtime.paths import absolute, in_bucket, resolve_directory
 from asyppo_jax.sampling.loaded import LoadedActor
@@ -122,7 +122,7 @@ def _write_other_files(
     _add_to_config(directory, copied)
     (directory / "README.md").write_text(card, encoding="utf-8")
     settings = dataclasses.asdict(config)
-    (directory / "run_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (directory / RUN_SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
     plot: epath.Path = absolute(workdir) / "plots.png"
     if plot.is_file():
         (directory / plot.name).write_bytes(plot.read_bytes())

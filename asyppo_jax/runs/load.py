@@ -5,6 +5,8 @@ mesh: a checkpoint written on many devices loads on one.
 """
 
 import dataclasses
+import json
+import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ from flax.core import meta
 from jax.sharding import Mesh
 
 from asyppo_jax.config import Config, MeshConfig, NetworkConfig, PromptConfig
+from asyppo_jax.config.reading import from_dict
 from asyppo_jax.models.actor_critic import actor_shapes, critic_shapes
 from asyppo_jax.models.config import ModelConfig, ModelError
 from asyppo_jax.models.formats.huggingface import (
@@ -39,18 +42,20 @@ from asyppo_jax.runs.checkpoint import (
     read_settings,
     restore_parts,
 )
-from asyppo_jax.runtime.paths import resolve_directory
+from asyppo_jax.runtime.paths import absolute, resolve_directory
 from asyppo_jax.runtime.sharding import make_mesh, param_shardings, placed, put
 from asyppo_jax.sampling.loaded import LoadedActor, LoadedCritics
 from asyppo_jax.tasks.tokenizers import Tokenizer, check_rows, load_tokenizer
 from asyppo_jax.types import Params
+
+RUN_SETTINGS = "run_config.json"  # the run's settings in a directory that `export` wrote
 
 Step = int | Literal["latest", "best"]
 Dtype = Literal["float32", "bfloat16"]
 
 
 def load_actor(
-    path: str,
+    path: str | os.PathLike[str],
     *,
     step: Step = "latest",
     mesh: Mesh | None = None,
@@ -60,7 +65,8 @@ def load_actor(
     """The actor of a run's workdir, a Hugging Face directory, or a hub name.
 
     Args:
-        path: one of the three; a directory with checkpoints is a workdir.
+        path: one of the three; a directory with checkpoints is a workdir. A directory that `export`
+            wrote keeps the prompts, stop tokens and lengths of its run.
         step: the checkpoint of a run to load ("best": the best held-out mean reward).
         mesh: the mesh of the parameters; None: all devices (`sharding.make_mesh`).
         dtype: the dtype of activations; None: that of the run, or float32. Parameters are float32.
@@ -71,7 +77,8 @@ def load_actor(
         CheckpointError, ModelError, ConfigError: with a one-sentence message.
     """
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
-    config, run_step = _settings(path, step, base)
+    path = os.fspath(path)
+    config, run_step, of_run = _settings(path, step, base)
     source = dataclasses.replace(config.actor, dtype=dtype or config.actor.dtype)
     config = dataclasses.replace(config, actor=source)
     if run_step is not None:
@@ -82,16 +89,17 @@ def load_actor(
     check_rows(tokenizer, networks.actor.config.vocab_size, source.path)
     boxed = actor_shapes(networks.actor)
     if run_step is None:
-        config = dataclasses.replace(config, prompt=_plain_prompt(tokenizer))
+        if not of_run:
+            config = dataclasses.replace(config, prompt=_plain_prompt(tokenizer))
         params = load_params(path, networks.actor.config, "actor")
         params = put(params, param_shardings(boxed, mesh))
     else:
         params = _restore(path, run_step, "actor_params", boxed, mesh)
-    return LoadedActor(path, networks, params, tokenizer, config, run_step, mesh)
+    return LoadedActor(path, networks, params, tokenizer, config, run_step, mesh, of_run)
 
 
 def load_critics(
-    path: str | Sequence[str],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     step: Step = "latest",
     mesh: Mesh | None = None,
@@ -110,7 +118,7 @@ def load_critics(
     """
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
     paths = _critic_paths(path)
-    config, run_step = _settings(paths[0], step, base)
+    config, run_step, _ = _settings(paths[0], step, base)
     source = config.actor if run_step is None else critic_source(config)
     source = dataclasses.replace(source, dtype=dtype or source.dtype)
     count = len(paths) if run_step is None else config.algorithm.num_critics
@@ -141,10 +149,14 @@ def load_critics(
     return LoadedCritics(paths[0], networks, params, count, config, run_step, mesh)
 
 
-def _settings(path: str, step: Step, base: str | None) -> tuple[Config, int | None]:
-    """The settings of a run and the step to load; default settings and None if it is not a run."""
+def _settings(path: str, step: Step, base: str | None) -> tuple[Config, int | None, bool]:
+    """The settings, the step to load (None: `path` is no run), and if they are those of a run."""
     if not is_run(path):
-        return Config(actor=NetworkConfig(path=path)), None
+        _check_not_a_part_of_a_run(path)
+        exported = _exported_settings(path)
+        config = exported or Config()
+        config = dataclasses.replace(config, actor=NetworkConfig(path=path))
+        return config, None, exported is not None
     config, run_step = read_settings(path), choose_step(path, step)
     if base is None:
         config = with_kept_base(config, path)
@@ -154,7 +166,32 @@ def _settings(path: str, step: Step, base: str | None) -> tuple[Config, int | No
             actor=dataclasses.replace(config.actor, path=base, architecture=""),
             critic=dataclasses.replace(config.critic, path="", architecture=""),
         )
-    return config, run_step
+    return config, run_step, True
+
+
+def _check_not_a_part_of_a_run(path: str) -> None:
+    """Raises `CheckpointError` on a directory of a run that is no model, such as a checkpoint."""
+    directory = absolute(path)
+    if not directory.is_dir() or (directory / "config.json").is_file():
+        return
+    run = next((parent for parent in directory.parents if is_run(str(parent))), None)
+    if run is not None:
+        step = f" and step={directory.name}" if directory.name.isdigit() else ""
+        raise CheckpointError(f"{path} is a part of a run; give the run, {str(run)!r}{step}")
+
+
+def _exported_settings(path: str) -> Config | None:
+    """The settings of the run that a directory was exported from; None for all other models."""
+    file = absolute(path) / RUN_SETTINGS
+    if not file.is_file():
+        return None
+    try:
+        return from_dict(json.loads(file.read_text()))
+    except ValueError as error:
+        raise ModelError(
+            f"{file} does not have the settings of a run ({error}); export the run again, or "
+            "remove the file to load the model without them"
+        ) from error
 
 
 def _check_exists(run: str, name: str, source: NetworkConfig) -> None:
@@ -179,11 +216,12 @@ def _plain_prompt(tokenizer: Tokenizer) -> PromptConfig:
     )
 
 
-def _critic_paths(path: str | Sequence[str]) -> list[str]:
-    if not isinstance(path, str):
+def _critic_paths(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
+    if not isinstance(path, str | os.PathLike):
         if not path:
             raise ModelError("the list of critics is empty; give one directory per critic")
-        return list(path)
+        return [os.fspath(critic) for critic in path]
+    path = os.fspath(path)
     directory = epath.Path(path)
     numbered = [directory / f"critic_{k}" for k in range(len(list(directory.glob("critic_*"))))]
     return [str(critic) for critic in numbered] or [path]

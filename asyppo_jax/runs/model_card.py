@@ -59,7 +59,7 @@ def actor_card(name: str, workdir: str, step: int, config: Config) -> str:
         _prompt(config),
         _generate_with_transformers(config.prompt),
         "In JAX:",
-        _generate_with_jax(config.prompt),
+        _generate_with_jax(),
         "The licence is that of the base model. All settings are in `run_config.json`.",
         f"## Method\n\n{_PAPER}\n\n{_CITATION}",
     ]
@@ -249,17 +249,12 @@ def _generate_with_transformers(prompt: PromptConfig) -> str:
     )
 
 
-def _generate_with_jax(prompt: PromptConfig) -> str:
-    options = f"template={_literal(prompt.template)}"
-    if prompt.template == "chat":
-        options += f", system_prompt={_literal(prompt.system_prompt)}"
+def _generate_with_jax() -> str:
     return _code(
         "from asyppo_jax import load_actor",
-        "from asyppo_jax.config import PromptConfig",
         "",
-        'actor = load_actor("DIRECTORY")',
-        f"prompt = PromptConfig({options})",
-        f"print(actor.generate([{_literal(_PROBLEM)}], prompt=prompt, temperature=0.0))",
+        'actor = load_actor("DIRECTORY")  # with the prompt template of its run',
+        f"print(actor.generate([{_literal(_PROBLEM)}], temperature=0.0))",
     )
 
 

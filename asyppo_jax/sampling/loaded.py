@@ -42,8 +42,9 @@ class LoadedActor:
     params: Params
     tokenizer: Tokenizer
     config: Config  # the run's; for a bare model the defaults with its path and template
-    step: int | None  # None: not from a run
+    step: int | None  # None: not from the workdir of a run
     mesh: Mesh
+    of_run: bool = True  # whether `config` is that of a run: its workdir's, or kept by an export
 
     def __repr__(self) -> str:
         return _describe("LoadedActor", self.path, self.step, self.networks.actor, self.mesh)
@@ -118,7 +119,7 @@ class LoadedActor:
         return [texts[i * num_samples :][:num_samples] for i in range(len(problems))]
 
     def _default_length(self) -> int:
-        return 256 if self.step is None else self.config.sampling.max_completion_length
+        return self.config.sampling.max_completion_length if self.of_run else 256
 
     def options(self, settings: BenchmarkSettings, length: int) -> DecodingOptions:
         """How answers of up to `length` tokens are drawn, with this model's end tokens.

@@ -119,3 +119,22 @@ def test_every_estimator_and_aggregation_is_a_setting():
     hints = typing.get_type_hints(AlgorithmConfig)
     assert set(typing.get_args(hints["advantages"])) == set(ESTIMATORS)
     assert hints["loss_aggregation"] == Aggregation
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "message"),
+    [
+        ("", "num_steps", "30", r"^config\.num_steps is '30'; it must be a whole number$"),
+        ("actor_optimizer", "learning_rate", "1e-4", r"^config\.actor_optimizer\.learning_rate is"),
+        (
+            "reward",
+            "function",
+            len,
+            r"must be a text; a function is an argument: train\(",
+        ),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_refused_in_one_sentence(section, field, value, message):
+    settings = default_config()
+    with pytest.raises(TypeError, match=message):
+        setattr(settings[section] if section else settings, field, value)

@@ -1,6 +1,7 @@
 """Numbers that make no sense are refused where they are given, and traced ones are let through."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,15 @@ from asyppo_jax.ops.checks import (
     check_not_negative,
     check_positive,
 )
-from asyppo_jax.ops.ensemble import disagreement_masks
+from asyppo_jax.ops.ensemble import disagreement_masks, value_mean_and_std
 from asyppo_jax.ops.losses import clipped_surrogate
 from asyppo_jax.ops.masked import masked_quantile
-from asyppo_jax.ops.returns import gae, length_adaptive_lambda, monte_carlo_returns
+from asyppo_jax.ops.returns import (
+    gae,
+    group_advantages,
+    length_adaptive_lambda,
+    monte_carlo_returns,
+)
 from asyppo_jax.ops.value_heads import ValueHead
 from asyppo_jax.ops.value_losses import clipped_squared_error, hl_gauss, sparse_positions
 
@@ -56,6 +62,7 @@ def surrogate(low=0.2, high=0.2, dual_clip=0.0):
         (lambda: clipped_squared_error(X, X, X, clip_eps=-1.0), "clip_eps is -1.0; it must be 0"),
         (lambda: sparse_positions(MASK, (0.5, 50.0)), r"a fraction is 50.0; it must be in \[0, 1"),
         (lambda: masked_quantile(X, MASK, 90.0), r"q is 90.0; it must be in \[0, 1\]"),
+        (lambda: group_advantages(ROW, ROW_MASK, epsilon=0.0), "epsilon is 0.0; it must be above"),
         (lambda: hl_gauss(X, BINS, std=0.0), "std is 0.0; it must be above 0"),
     ],
 )
@@ -83,6 +90,43 @@ def test_traced_numbers_are_not_looked_at():
     jitted = jax.jit(lambda x: gae(ROW, ROW, ROW_MASK, gamma=1.0, gae_lambda=x))
     expected = gae(ROW, ROW, ROW_MASK, gamma=1.0, gae_lambda=0.5)
     assert jnp.array_equal(jitted(jnp.float32(0.5)), expected)
+
+
+def test_lists_and_numbers_become_the_kind_of_their_annotation():
+    rewards: Any = [0, 0, 1]  # as a notebook has them
+    values: Any = [0.25, 0.5, 0.75]
+    mask: Any = [1, 1, 1]
+    expected = gae(
+        jnp.array([0.0, 0.0, 1.0]), jnp.array(values), ROW_MASK, gamma=1.0, gae_lambda=1.0
+    )
+    assert jnp.array_equal(gae(rewards, values, mask, gamma=1.0, gae_lambda=1.0), expected)
+    assert value_mean_and_std(jnp.zeros((2, 1, 3), jnp.bfloat16))[0].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: gae(X, X, MASK, gamma=1.0, gae_lambda=1.0),
+            r"^gae takes token_rewards \[C\], values \[C\], mask \[C\], and the shapes given are "
+            r"\[2, 3\], \[2, 3\], \[2, 3\]; use jax\.vmap\(gae\) for a batch$",
+        ),
+        (
+            lambda: gae(ROW, ROW[:2], ROW_MASK, gamma=1.0, gae_lambda=1.0),
+            r"are \[3\], \[2\], \[3\]$",
+        ),
+        (lambda: value_mean_and_std(ROW), r"takes values \[K, B, C\], and .* given are \[3\]$"),
+        (lambda: group_advantages(ROW, ROW_MASK[:2]), r"rewards \[G\], valid \[G\], and"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused_with_those_that_do(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_shapes_are_checked_by_example_under_vmap_and_jit():
+    batched = jax.jit(jax.vmap(lambda r, v, m: gae(r, v, m, gamma=1.0, gae_lambda=1.0)))
+    assert batched(X, X, MASK).shape == X.shape
 
 
 def test_a_name_that_is_no_choice_is_refused_with_the_choices():

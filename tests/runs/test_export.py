@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -66,6 +67,30 @@ def test_the_directories_have_model_card_plot_and_stop_tokens(exported):
         assert (directory / "plots.png").read_bytes() == b"a plot"
     stops = json.loads((out / "actor" / "generation_config.json").read_text())["eos_token_id"]
     assert stops == [load_actor(str(out / "actor")).tokenizer.eos_token_id]
+
+
+def test_an_exported_actor_keeps_the_prompts_and_lengths_of_its_run(exported):
+    _, config, out, _ = exported
+    actor = load_actor(out / "actor")
+    assert actor.config.prompt == config.prompt
+    assert actor.config.sampling == config.sampling
+    assert actor.step is None and actor.of_run
+
+
+def test_settings_beside_a_model_that_are_no_settings_are_refused(exported, tmp_path):
+    _, _, out, _ = exported
+    copy = shutil.copytree(out / "actor", tmp_path / "copy")
+    (copy / "run_config.json").write_text('{"colour": 1}')
+    with pytest.raises(ModelError, match=r"run_config\.json .*colour.*; export the run again"):
+        load_actor(copy)
+    (copy / "run_config.json").unlink()
+    assert not load_actor(copy).of_run
+
+
+def test_a_critic_is_no_actor(exported):
+    _, _, out, _ = exported
+    with pytest.raises(ModelError, match=r"has a critic .*; read it with load_critics"):
+        load_actor(out / "critic_0")
 
 
 def test_exports_that_cannot_be_made_give_a_one_sentence_error(exported, tmp_path):

@@ -121,7 +121,7 @@ def test_the_code_of_the_card_compiles_and_has_the_prompt_of_the_run(run, templa
     theirs, ours = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     for code in (theirs, ours):
         compile(code, "card", "exec")
-        assert (r"Say \"x\"." in code) == (template == "chat")
+    assert (r"Say \"x\"." in theirs) == (template == "chat")
     filled = r'tokenizer("Solve \"7+5+8+9\"\n", add_special_tokens=False'
     assert ("apply_chat_template" if template == "chat" else filled) in theirs
 

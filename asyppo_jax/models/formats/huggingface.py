@@ -152,6 +152,11 @@ def _check_may_be_ignored(key, name, file, config, head, read, directory) -> Non
             f"{file}: unexpected {name}: config.json ties the head to the embedding, "
             "but the two differ; set tie_word_embeddings to false"
         )
+    if head == "actor" and name.startswith("score."):
+        raise ModelError(
+            f"{file} has a critic (tensor {name}), and an actor is needed; read it with "
+            "load_critics, or give the directory of an actor"
+        )
     if short in _all_names(config):
         raise ModelError(
             f"{file}: unexpected tensor {name} in a {config.model_type} model read as {head}; "
