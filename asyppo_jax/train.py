@@ -29,13 +29,9 @@ from asyppo_jax.runs.checksums import ChecksumWriter
 from asyppo_jax.runs.collect import collect
 from asyppo_jax.runs.disk import check_workdir, raise_if_disk_error
 from asyppo_jax.runs.finished import describe_finished, is_evaluated, is_finished, passes_bar
+from asyppo_jax.runs.inputs import keep_inputs
 from asyppo_jax.runs.interrupt import Interrupt, Stopped
-from asyppo_jax.runs.metrics import (
-    MetricWriter,
-    elapsed_until,
-    require_finite,
-    write_problem_counts,
-)
+from asyppo_jax.runs.metrics import MetricWriter, elapsed_until, require_finite
 from asyppo_jax.runs.progress import Progress, describe_sizes
 from asyppo_jax.runs.save_heldout import make_heldout_saver
 from asyppo_jax.runs.save_rollouts import make_rollout_saver
@@ -111,8 +107,8 @@ def train(
         # Refuses before the settings are written.
         with nullcontext(pool) if pool else RewardPool(config.reward, reward) as opened:
             run = prepare(config, loss)
+            keep_inputs(workdir, config, run.train_prompts, run.eval_prompts)
             checkpoints.write_settings(workdir, dataclasses.asdict(config))
-            write_problem_counts(workdir, len(run.train_prompts), len(run.eval_prompts))
             keep_base_files(config, workdir)
             with jax.set_mesh(run.mesh):
                 _restore_and_train(run, opened, workdir, started)
