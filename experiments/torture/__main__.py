@@ -68,7 +68,8 @@ def rows_of_outcomes(outcomes: Sequence["Outcome"]) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows in Markdown, with their sums."""
-    lost = sum(row.lost_bits or 0 for row in rows)
+    known = [row.lost_bits for row in rows if row.lost_bits is not None]
+    lost = sum(known) if known else None
     trials, tracebacks = (sum(getattr(row, x) for row in rows) for x in ("trials", "tracebacks"))
     total = Row("all", trials, lost, tracebacks, "")
     lines = ["| fault | trials | lost bits | tracebacks | |", "|---|---|---|---|---|"]
