@@ -27,14 +27,11 @@ from asyppo_jax.runs import checkpoint as checkpoints
 from asyppo_jax.runs.base_files import keep_base_files
 from asyppo_jax.runs.checksums import ChecksumWriter
 from asyppo_jax.runs.collect import collect
+from asyppo_jax.runs.disk import check_workdir, raise_if_disk_error
 from asyppo_jax.runs.finished import describe_finished, is_evaluated, is_finished, passes_bar
+from asyppo_jax.runs.inputs import keep_inputs
 from asyppo_jax.runs.interrupt import Interrupt, Stopped
-from asyppo_jax.runs.metrics import (
-    MetricWriter,
-    elapsed_until,
-    require_finite,
-    write_problem_counts,
-)
+from asyppo_jax.runs.metrics import MetricWriter, elapsed_until, require_finite
 from asyppo_jax.runs.progress import Progress, describe_sizes
 from asyppo_jax.runs.save_heldout import make_heldout_saver
 from asyppo_jax.runs.save_rollouts import make_rollout_saver
@@ -49,7 +46,6 @@ from asyppo_jax.runs.step_report import (
 )
 from asyppo_jax.runs.summary import describe_result, summarize_run
 from asyppo_jax.runtime.multi_host import is_first
-from asyppo_jax.runtime.paths import check_packages
 from asyppo_jax.runtime.sharding import placed
 from asyppo_jax.tasks.prompts import make_prompt_iterator
 from asyppo_jax.tasks.rewards import RewardFunction, RewardPool
@@ -88,13 +84,13 @@ def train(
         pool: an open pool of these rewards, which several runs in a process share; it stays open.
 
     Raises:
-        ConfigError, ModelError, DataError, CheckpointError, NonFiniteError: each with a
+        ConfigError, ModelError, DataError, CheckpointError, DiskError, NonFiniteError: each with a
             one-sentence message.
     """
     started = time.perf_counter()
     workdir = os.fspath(workdir)
     config = with_functions(config, loss, reward, workdir)
-    check_packages(workdir)
+    check_workdir(workdir)
     checkpoints.check_same_run(workdir, dataclasses.asdict(config))
     if pool is not None and pool.config != replace(
         config.reward, num_workers=pool.config.num_workers
@@ -111,18 +107,20 @@ def train(
         # Refuses before the settings are written.
         with nullcontext(pool) if pool else RewardPool(config.reward, reward) as opened:
             run = prepare(config, loss)
+            keep_inputs(workdir, config, run.train_prompts, run.eval_prompts)
             checkpoints.write_settings(workdir, dataclasses.asdict(config))
-            write_problem_counts(workdir, len(run.train_prompts), len(run.eval_prompts))
             keep_base_files(config, workdir)
             with jax.set_mesh(run.mesh):
                 _restore_and_train(run, opened, workdir, started)
+        summary = summarize_run(config, workdir) if is_first() else {}
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, Stopped) else signal.SIGINT
         raise Stopped(checkpoints.describe_kept(workdir, number), number) from None
-    if not is_first():
-        return {}
-    summary = summarize_run(config, workdir)
-    print(f"\n{describe_result(summary, workdir)}")
+    except Exception as error:
+        raise_if_disk_error(error, workdir)
+        raise
+    if summary:
+        print(f"\n{describe_result(summary, workdir)}")
     return summary
 
 

@@ -1,6 +1,7 @@
 """Flags and config files for the command lines, with one-line errors."""
 
 import difflib
+import errno
 import os
 import re
 import runpy
@@ -33,7 +34,8 @@ def parse_flags(argv: list[str]) -> list[str]:
 
     Every command calls it, so it also turns the missing package of a bucket into one line.
     """
-    sys.excepthook = _without_bucket_package
+    sys.excepthook = _print_exception
+    sys.unraisablehook = _without_closed_loops
     try:
         return read_flags(argv, flags.FLAGS)
     except ConfigError as error:
@@ -42,16 +44,36 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(1)
 
 
-def _without_bucket_package(kind: type, error: BaseException, trace: Any) -> None:
-    """`sys.excepthook`: one line if fsspec misses the package of gs://, else the traceback."""
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
+
+
+def _print_exception(kind: type, error: BaseException, trace: Any) -> None:
+    """`sys.excepthook`: one line for a full disk and for gs:// without its package."""
     if isinstance(error, ImportError) and "install gcsfs" in str(error):
         print(
             f"error: a gs:// path cannot be read ({error}); run "
             "`pip install gcsfs google-cloud-storage`",
             file=sys.stderr,
         )
+    elif isinstance(error, OSError) and error.errno in _FULL:
+        file = error.filename or "a file"
+        print(
+            f"error: {file} cannot be written: {error.strerror}; make room, or write to another "
+            "directory, and run the same command",
+            file=sys.stderr,
+        )
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def _without_closed_loops(unraisable: Any) -> None:
+    """`sys.unraisablehook`: leaves out what follows a write of a checkpoint that failed.
+
+    Threads of TensorStore then call an event loop of Orbax that has ended, once for each array. The
+    failure itself is raised in the main thread.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def read_flags(argv: list[str], values: flags.FlagValues, program: str = "") -> list[str]:

@@ -40,6 +40,7 @@ NOT_RUN = {
     "real_model.fetch": "downloads weights",
     "smollm2_arithmetic": "needs downloaded weights",
     "experiments.critics": "takes half an hour; its parts are the library's functions",
+    "experiments.torture --kills": "takes a quarter of an hour; test_torture_command.py, slow",
     "--study=asyppo": "takes hours; tests/experiments/test_study_command.py runs one",
     "experiments.asyppo_study --study": "needs a study that ended; test_asyppo_study_tuning.py",
     "studies/quickstart.py": "takes minutes; tests/experiments/test_study_command.py runs one",
@@ -65,6 +66,7 @@ SHORTER = {
     "--config.eval_data.num_records=16 --config.evaluation.batch_size=16 "
     "--config.log.rollouts_every=1",
     "experiments.evaluate": "--problems=2 --samples=1 --max_tokens=16 --batch_size=2",
+    "experiments.torture": "--fuzz=60",
     "experiments.value_truth": "--prompts=2 --group=2 --continuations=2",
     "benchmark sample": "--sequences=16 --completion=8 --repeats=1",
     "benchmark update": "--sequences=8 --completion=8 --repeats=1",

@@ -46,19 +46,25 @@ class Answer(TypedDict):
 class AnswerFile:
     """`directory/answers.jsonl`, and `settings.json` in the same directory."""
 
-    def __init__(self, directory: str, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, directory: str, settings: Mapping[str, Any], inputs: Mapping[str, str] | None = None
+    ) -> None:
         """Opens a new or an unfinished file.
 
+        `inputs` says what a setting is the hash of: {"weights": "the weights of runs/x"}. Answers
+        of an earlier version may have no such hash, and are continued.
+
         Raises:
-            AnswerFileError: the file has answers made with other settings, or a broken line.
+            AnswerFileError: the file has answers made with other settings or from inputs that have
+                changed since, or a broken line.
         """
         self._directory = absolute(directory)
         self._directory.mkdir(parents=True, exist_ok=True)
         self._path = self._directory / "answers.jsonl"
-        self._check_settings(dict(settings))
+        self._check_settings(dict(settings), dict(inputs or {}))
         self.answers = self._read()
 
-    def _check_settings(self, settings: dict[str, Any]) -> None:
+    def _check_settings(self, settings: dict[str, Any], inputs: dict[str, str]) -> None:
         file = self._directory / "settings.json"
         now = json.loads(json.dumps(settings))
         if self._path.is_file() and file.is_file():
@@ -68,11 +74,17 @@ class AnswerFile:
                 raise AnswerFileError(
                     f"{file} is damaged ({error}); remove it and answers.jsonl to start again"
                 ) from error
-            for name in sorted(before.keys() | now.keys()):
+            for name in sorted((before.keys() | now.keys()) - inputs.keys()):
                 if before.get(name) != now.get(name):
                     raise AnswerFileError(
                         f"{self._path} has answers made with {name} = {before.get(name)!r}, but "
                         f"now it is {now.get(name)!r}; set another --output, or remove that file"
+                    )
+            for name, words in inputs.items():
+                if before.get(name, now[name]) != now[name]:
+                    raise AnswerFileError(
+                        f"{words} have changed since answers were written to {self._path}; set "
+                        "another --output, or remove that file to start again"
                     )
         write_whole(file, (json.dumps(now, indent=2) + "\n").encode())
 

@@ -6,8 +6,6 @@ answers.
 """
 
 import dataclasses
-import hashlib
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -27,12 +25,14 @@ from asyppo_jax.evaluation.statistics import (
     pass_at_k,
     powers_of_two,
 )
+from asyppo_jax.runtime.fingerprints import MODEL_SUFFIXES, combined, fingerprints
+from asyppo_jax.runtime.paths import checkpoint_directory, resolve_directory
 from asyppo_jax.sampling import DecodingOptions
 from asyppo_jax.sampling.loaded import LoadedActor
 from asyppo_jax.sampling.sampler import read_answers
 from asyppo_jax.tasks.benchmarks import Benchmark, BenchmarkSettings, load_problems
 from asyppo_jax.tasks.prompts import Prompt, has_date, missing_first_token, tokenize_problem
-from asyppo_jax.tasks.records import Record
+from asyppo_jax.tasks.records import Record, digest
 from asyppo_jax.tasks.rewards import RewardPool
 from asyppo_jax.tasks.rewards.functions import find_rewards
 from asyppo_jax.tasks.rewards.graders import has_answer
@@ -67,12 +67,14 @@ def evaluate_benchmark(
     actor.report_length(prompts, length)
     if sentence := missing_first_token(actor.tokenizer, prompt):
         print(sentence, file=sys.stderr)
-    settings_of_answers = _fingerprint(actor, benchmark, s, prompt, length, len(records))
+    settings_of_answers = _fingerprint(actor, benchmark, s, prompt, length, records)
     if prompt.template == "chat" and has_date(actor.tokenizer):
         settings_of_answers["date"] = prompt.date
-    if benchmark.hub is None:  # the file of a user's own may change
-        settings_of_answers["problems"] = _digest(records)
-    file = AnswerFile(output, settings_of_answers)
+    inputs = {
+        "problems": f"the problems or answers of {benchmark.title} ({benchmark.local.path})",
+        "weights": f"the weights of {actor.path}",
+    }
+    file = AnswerFile(output, settings_of_answers, inputs)
     started = time.perf_counter()
     num_before = _sample_missing(actor, prompts, options, benchmark, s, file)
     seconds = time.perf_counter() - started
@@ -144,9 +146,9 @@ def _fingerprint(
     s: BenchmarkSettings,
     prompt: PromptConfig,
     length: int,
-    num_problems: int,
+    records: Sequence[Record],
 ) -> dict[str, Any]:
-    """All settings that can change an answer; those that only change the speed are left out."""
+    """All that can change an answer; settings that only change the speed are left out."""
     settings = dataclasses.asdict(s)
     del settings["slots"], settings["num_workers"], settings["time_limit"]
     return settings | {
@@ -155,17 +157,20 @@ def _fingerprint(
         "max_completion_length": length,
         "benchmark": benchmark.name,
         "grader": benchmark.grader,
-        "num_problems": num_problems,
+        "num_problems": len(records),
         "checkpoint": actor.path,
         "step": actor.step,
         "dtype": str(actor.networks.actor.dtype),
+        "problems": digest(records),
+        "weights": _hash_weights(actor),
     }
 
 
-def _digest(records: Sequence[Record]) -> str:
-    """A hash of the problems and their answers, in order."""
-    texts = json.dumps([[record.problem, record.answer] for record in records])
-    return hashlib.sha256(texts.encode()).hexdigest()[:16]
+def _hash_weights(actor: LoadedActor) -> str:
+    """A hash of the files that the actor was loaded from."""
+    if actor.step is None:
+        return combined(fingerprints(resolve_directory(actor.path), MODEL_SUFFIXES))
+    return combined(fingerprints(checkpoint_directory(actor.path) / str(actor.step) / "state"))
 
 
 def _sample_missing(

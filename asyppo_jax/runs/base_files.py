@@ -27,7 +27,7 @@ def keep_base_files(config: Config, workdir: str) -> None:
     if not is_first():
         return
     trained = has_trained(workdir)
-    for name, source in _sources(config).items():
+    for name, source in model_sources(config).items():
         copy = _copy_directory(workdir, name)
         if trained and (copy / "config.json").is_file():
             continue
@@ -47,7 +47,7 @@ def keep_base_files(config: Config, workdir: str) -> None:
 def with_kept_base(config: Config, workdir: str) -> Config:
     """The settings of a run; missing base models are replaced by their copies in `workdir`."""
     changes = {}
-    for name, source in _sources(config).items():
+    for name, source in model_sources(config).items():
         copy = _copy_directory(workdir, name)
         if not _exists(source) and (copy / "config.json").is_file():
             network = getattr(config, name)
@@ -55,7 +55,8 @@ def with_kept_base(config: Config, workdir: str) -> Config:
     return dataclasses.replace(config, **changes)
 
 
-def _sources(config: Config) -> dict[str, NetworkConfig]:
+def model_sources(config: Config) -> dict[str, NetworkConfig]:
+    """The base models of a run, {"actor": settings}, and "critic" if the critics have their own."""
     sources = {"actor": config.actor}
     if config.algorithm.num_critics and (config.critic.path or config.critic.architecture):
         sources["critic"] = critic_source(config)

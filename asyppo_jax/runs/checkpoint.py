@@ -5,13 +5,10 @@ data iterator. Orbax writes to a temporary name and renames, so a killed run lea
 checkpoint.
 """
 
-import contextlib
 import dataclasses
 import json
-import logging
 import math
 import signal
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
@@ -23,8 +20,9 @@ from asyppo_jax.config import CheckpointConfig, Config, ConfigError, UserError, 
 from asyppo_jax.config.reading import may_change
 from asyppo_jax.runs.checksums import ChecksumWriter, find_damage
 from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics
+from asyppo_jax.runs.orbax_logs import hide_raised_exceptions, without_metric_warning
 from asyppo_jax.runtime.multi_host import is_first, sum_over_hosts
-from asyppo_jax.runtime.paths import absolute, write_whole
+from asyppo_jax.runtime.paths import absolute, checkpoint_directory, write_whole
 from asyppo_jax.types import TrainState
 
 
@@ -43,8 +41,23 @@ def make_manager(workdir: str, config: CheckpointConfig) -> ocp.CheckpointManage
     policy = ocp.checkpoint_managers.AnyPreservationPolicy([latest, best])
     # Without `best_fn` Orbax would forget the accuracies, and so the best step, when it restarts.
     options = ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=best.get_metric_fn)
-    directory = absolute(workdir) / _CHECKPOINTS
+    directory = checkpoint_directory(workdir)
+    _check_accuracies(directory)
+    hide_raised_exceptions()
     return ocp.CheckpointManager(directory, options=options)
+
+
+def _check_accuracies(directory: epath.Path) -> None:
+    """Orbax reads the accuracy of every checkpoint, and not only of the one to restore."""
+    for file in sorted(directory.glob("*/metrics/metrics")):
+        try:
+            float(json.loads(file.read_text())["accuracy"])
+        except (ValueError, TypeError, KeyError):
+            step = file.parent.parent
+            raise CheckpointError(
+                f"checkpoint {step} is damaged: its file metrics/metrics cannot be read; remove "
+                "that folder to continue from the other checkpoints"
+            ) from None
 
 
 def save(
@@ -65,7 +78,7 @@ def save(
         accuracy = None
     if unevaluated is not None:
         iterator_state = iterator_state | {_UNEVALUATED: unevaluated}
-    with _without_metric_warning():
+    with without_metric_warning():
         manager.save(
             step,
             args=ocp.args.Composite(
@@ -83,21 +96,6 @@ def save_and_hash(
     sums.start()
     save(manager, state, *more)
     sums.add(int(state.step))
-
-
-@contextlib.contextmanager
-def _without_metric_warning() -> Iterator[None]:
-    """Drops Orbax's warning about a step without metrics: most steps are not evaluated."""
-    logger = logging.getLogger("absl")
-
-    def is_shown(record: logging.LogRecord) -> bool:
-        return "did not provide metrics" not in record.getMessage()
-
-    logger.addFilter(is_shown)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_shown)
 
 
 def restore(
@@ -134,8 +132,7 @@ def take_unevaluated(data_state: dict[str, Any]) -> dict[str, float] | None:
 
 def is_run(path: str) -> bool:
     """Whether a directory is the workdir of a run, with settings and checkpoints."""
-    directory = absolute(path)
-    return (directory / _SETTINGS).is_file() and (directory / _CHECKPOINTS).is_dir()
+    return (absolute(path) / _SETTINGS).is_file() and checkpoint_directory(path).is_dir()
 
 
 def read_settings(workdir: str) -> Config:
@@ -169,7 +166,7 @@ def read_settings(workdir: str) -> Config:
 
 def saved_steps(workdir: str) -> list[int]:
     """The steps of the finished checkpoints in `workdir`, in order."""
-    directory = absolute(workdir) / _CHECKPOINTS
+    directory = checkpoint_directory(workdir)
     return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
 
 
@@ -217,7 +214,7 @@ def restore_parts(workdir: str, step: int, like: dict[str, Any]) -> dict[str, An
     Raises:
         CheckpointError: it cannot be read, or it has the shapes of other networks.
     """
-    path = absolute(workdir) / _CHECKPOINTS / str(step) / "state"
+    path = checkpoint_directory(workdir) / str(step) / "state"
     args = ocp.args.PyTreeRestore(
         item=like,
         restore_args=ocp.checkpoint_utils.construct_restore_args(like),
@@ -260,9 +257,10 @@ def has_trained(workdir: str) -> bool:
     return any(row["step"] > 0 for row in rows) or bool(saved_steps(workdir))
 
 
-def describe_kept(workdir: str, number: int = signal.SIGINT) -> str:
-    """What a run that a signal stopped has kept, and how to go on, in one sentence."""
-    stopped = "stopped" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+def describe_kept(workdir: str, number: int | None = signal.SIGINT) -> str:
+    """What a run that a signal, or None: something else, stopped has kept, and how to go on."""
+    by_name = number not in (None, signal.SIGINT)
+    stopped = f"stopped by {signal.Signals(number).name}" if by_name else "stopped"
     if steps := saved_steps(workdir):
         return (
             f"{stopped}; the last checkpoint is of step {steps[-1]}, "
@@ -316,7 +314,7 @@ def write_settings(workdir: str, settings: dict[str, Any]) -> None:
         )
 
 
-_SETTINGS, _CHECKPOINTS, _UNEVALUATED = "config.json", "checkpoints", "unevaluated"
+_SETTINGS, _UNEVALUATED = "config.json", "unevaluated"
 
 
 def _flat(config: Config) -> dict[str, Any]:

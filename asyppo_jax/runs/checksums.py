@@ -28,6 +28,7 @@ class ChecksumWriter:
         self._directory = directory
         self._waiting: list[int] = []
         self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
 
     def add(self, step: int) -> None:
         """A checkpoint of this step is being written."""
@@ -39,14 +40,23 @@ class ChecksumWriter:
             return
         self.finish()
         steps, self._waiting = self._waiting, []
-        self._thread = threading.Thread(target=write_checksums, args=(self._directory, steps))
+        self._thread = threading.Thread(target=self._write, args=(steps,))
         self._thread.start()
 
+    def _write(self, steps: list[int]) -> None:
+        try:
+            write_checksums(self._directory, steps)
+        except OSError as error:  # the disk is full
+            self._error = error
+
     def finish(self) -> None:
-        """Returns when all that was started is written."""
+        """Returns when all that was started is written; raises `OSError` if it could not be."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
 
 def write_checksums(directory: epath.Path, steps: list[int]) -> None:

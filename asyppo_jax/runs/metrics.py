@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
-from tensorboardX import SummaryWriter
 
 from asyppo_jax.config import ConfigError, LogConfig, UserError
+from asyppo_jax.runs.tensorboard import EventFile
 from asyppo_jax.runtime.multi_host import is_first
 from asyppo_jax.runtime.paths import absolute, in_bucket, open_to_append, write_whole
 
@@ -58,7 +58,7 @@ class MetricWriter:
         self._file = open_to_append(path)
         if log.tensorboard:  # purge_step hides events of an earlier process from that step on
             purge_step = start_step + 1 if start_step else 0
-            self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge_step)
+            self._tensorboard = EventFile(str(workdir / "tensorboard"), purge_step)
         if wandb is not None:
             self._wandb_run = wandb.init(
                 project=log.wandb_project,

@@ -41,6 +41,11 @@ def absolute(path: epath.PathLike) -> epath.Path:
     return epath.Path(path) if in_bucket(path) else epath.Path(path).absolute()
 
 
+def checkpoint_directory(workdir: epath.PathLike) -> epath.Path:
+    """The directory of a run's checkpoints, which has a folder for each saved step."""
+    return absolute(workdir) / "checkpoints"
+
+
 def local_directory(path: str) -> Path:
     """A local copy of a directory in a bucket, for readers without bucket support.
 

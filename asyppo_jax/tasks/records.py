@@ -5,6 +5,7 @@ so that field names, answer patterns and bad rows are handled in the same way fo
 """
 
 import difflib
+import hashlib
 import itertools
 import json
 import math
@@ -91,6 +92,12 @@ def load_records(data: DataConfig, *, spellings: bool = False, fix: str = _FIX) 
             f"{data.path}, such as {last_answer[-60:]!r}; change it in {SECTIONS}"
         )
     return records
+
+
+def digest(records: Sequence[Record]) -> str:
+    """A hash of the problems and their answers, in order; other columns are left out."""
+    texts = json.dumps([[record.problem, record.answer] for record in records])
+    return hashlib.sha256(texts.encode()).hexdigest()[:16]
 
 
 def _compile(answer_pattern: str) -> re.Pattern[str] | None:

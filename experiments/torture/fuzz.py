@@ -1,6 +1,6 @@
 """Random bad input: every outcome must be a success or one sentence.
 
-    python -m experiments.torture.fuzz --fuzz=2000 --seed=0 [--json]
+    python -m experiments.torture --fuzz=2000 --seed=0 [--json]
 
 An input is a setting, a flag, a config file, a data file, a model directory or a GGUF file, made by
 mutating a good one (`fuzz_inputs`). An outcome is a success, a refusal (a `UserError` whose message
@@ -8,11 +8,8 @@ is one line), or a fault: any other exception, a message of several lines, a wal
 slow answer. Input i of seed s is always the same, so a fault can be repeated: `run_input(i, s)`.
 """
 
-import argparse
 import contextlib
-import dataclasses
 import io
-import json
 import logging
 import os
 import random
@@ -21,7 +18,6 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,25 +113,3 @@ class _Heard(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.count += 1
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Random bad input.")
-    parser.add_argument("--fuzz", type=int, default=2000, help="number of inputs")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="print all outcomes as JSON")
-    options = parser.parse_args()
-    outcomes = fuzz(options.fuzz, options.seed)
-    faults = [outcome for outcome in outcomes if outcome.result == "fault"]
-    if options.json:
-        print(json.dumps([dataclasses.asdict(outcome) for outcome in outcomes]))
-    else:
-        for fault in faults:
-            print(f"{fault.index} {fault.kind}, {fault.change!r}: {fault.text}")
-        counts = Counter(outcome.result for outcome in outcomes)
-        print(", ".join(f"{name}: {count}" for name, count in sorted(counts.items())))
-    sys.exit(1 if faults else 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -77,3 +77,18 @@ def test_settings_may_change_before_the_first_answer(tmp_path):
     AnswerFile(str(tmp_path), {"seed": 0})
     assert AnswerFile(str(tmp_path), {"seed": 1}).answers == []
     assert json.loads((tmp_path / "settings.json").read_text()) == {"seed": 1}
+
+
+def test_changed_inputs_are_named_and_answers_without_a_hash_are_continued(tmp_path):
+    words = {"weights": "the weights of runs/x"}
+    AnswerFile(str(tmp_path), {"seed": 0}, {}).append([answer(0)])  # of an earlier version
+    now = {"seed": 0, "weights": "a"}
+    assert len(AnswerFile(str(tmp_path), now, words).answers) == 1
+    assert len(AnswerFile(str(tmp_path), now, words).answers) == 1
+    with pytest.raises(
+        AnswerFileError,
+        match=r"the weights of runs/x have changed since answers were written to .*; set another",
+    ):
+        AnswerFile(str(tmp_path), now | {"weights": "b"}, words)
+    with pytest.raises(AnswerFileError, match="seed = 0, but now it is 1"):
+        AnswerFile(str(tmp_path), {"seed": 1, "weights": "b"}, words)

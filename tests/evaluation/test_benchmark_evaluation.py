@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,6 +96,31 @@ def test_another_seed_gives_other_answers_and_needs_another_output(complete, act
         evaluate_benchmark(actor, sums(), str(complete[0]), data_dir=data, settings=other)
     evaluate_benchmark(actor, sums(), str(tmp_path), data_dir=data, settings=other)
     assert [a["completion"] for a in read(tmp_path)] != [a["completion"] for a in read(complete[0])]
+
+
+@pytest.mark.parametrize("changed", ["answer", "weights"])
+def test_changed_problems_or_weights_need_another_output(complete, actor, data, tmp_path, changed):
+    rows = [json.loads(line) for line in (Path(data) / "sums.jsonl").read_text().splitlines()]
+    rows[2]["answer"] += "0" * (changed == "answer")
+    (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = r"the problems or answers of Sums \(sums.jsonl\) have changed since answers were"
+    if changed == "weights":
+        model = shutil.copytree(actor.path, tmp_path / "model")
+        with open(model / "model.safetensors", "r+b") as file:
+            file.seek(-1, 2)
+            file.write(b"!")
+        (tmp_path / "out").mkdir()
+        settings = json.loads((complete[0] / "settings.json").read_text())
+        settings["checkpoint"] = str(model)
+        (tmp_path / "out" / "settings.json").write_text(json.dumps(settings))
+        shutil.copy(complete[0] / "answers.jsonl", tmp_path / "out")
+        complete = (tmp_path / "out",)
+        actor = dataclasses.replace(actor, path=str(model))
+        words = r"the weights of .*/model have changed since answers were written"
+    with pytest.raises(AnswerFileError, match=words):
+        evaluate_benchmark(
+            actor, sums(), str(complete[0]), data_dir=str(tmp_path), settings=SETTINGS
+        )
 
 
 @pytest.mark.filterwarnings("ignore:1.*no score")

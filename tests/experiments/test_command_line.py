@@ -1,9 +1,12 @@
 """Config files of the command lines, and their one-line errors."""
 
+import errno
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from absl import flags
@@ -11,6 +14,8 @@ from ml_collections import config_flags
 
 from asyppo_jax.config import ConfigError, RewardConfig
 from experiments.command_line import (
+    _print_exception,
+    _without_closed_loops,
     parse_flags,
     read_config,
     read_config_file,
@@ -202,3 +207,21 @@ def test_a_reward_that_was_given_in_python_needs_a_grader_in_a_module():
     with pytest.raises(ConfigError, match="that does not train when it is imported, and name it"):
         reward_of_run(given, None)
     assert reward_of_run(given, "mine:right").function == "mine:right"
+
+
+def test_a_full_disk_is_one_line_and_other_errors_keep_their_traceback(capsys):
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        error = OSError(number, os.strerror(number), "runs/x/answers.jsonl")
+        _print_exception(OSError, error, None)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: runs/x/answers.jsonl cannot be written: ")
+    _print_exception(OSError, OSError(errno.ENOENT, "No such file", "x"), None)
+    assert "FileNotFoundError" in capsys.readouterr().err
+
+
+def test_only_calls_of_a_closed_loop_are_left_out(monkeypatch):
+    shown = []
+    monkeypatch.setattr(sys, "__unraisablehook__", shown.append)
+    for text in ("Event loop is closed", "another"):
+        _without_closed_loops(SimpleNamespace(exc_value=RuntimeError(text)))
+    assert [str(x.exc_value) for x in shown] == ["another"]

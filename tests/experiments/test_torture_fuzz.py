@@ -1,9 +1,5 @@
 """The fuzz: its inputs are repeatable, none of them is a fault, and a fault would be seen."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
 from asyppo_jax.config import ConfigError
@@ -49,10 +45,3 @@ def test_a_wall_of_output_is_a_fault(monkeypatch):
     chatty = lambda rng, directory: ("chatty", lambda: print("x\n" * 9))  # noqa: E731
     monkeypatch.setitem(fuzz_inputs.KINDS, "setting", chatty)
     assert run_input(0, seed=0).text.startswith("10 lines of output or warnings")
-
-
-def test_the_command_prints_all_outcomes_as_json():
-    command = [sys.executable, "-m", "experiments.torture.fuzz", "--fuzz=3", "--seed=1", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0
-    assert [o["kind"] for o in json.loads(done.stdout)] == ["setting", "flag", "config file"]

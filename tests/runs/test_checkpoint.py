@@ -115,6 +115,16 @@ def test_the_best_outlives_a_restart(tmp_path, state_and_shardings):
         assert sorted(manager.all_steps()) == [1, 4] and manager.latest_step() == 4
 
 
+@pytest.mark.parametrize("content", ["", '{"acc', "[]", "{}", '{"accuracy": "high"}'])
+def test_a_torn_accuracy_of_a_kept_step_is_named(tmp_path, content):
+    for step, text in ((2, '{"accuracy": 0.5}'), (4, content)):
+        (tmp_path / "checkpoints" / str(step) / "metrics").mkdir(parents=True)
+        (tmp_path / "checkpoints" / str(step) / "metrics" / "metrics").write_text(text)
+    message = r"checkpoints/4 is damaged: its file metrics/metrics cannot be read; remove that fold"
+    with pytest.raises(checkpoint.CheckpointError, match=message):
+        checkpoint.make_manager(str(tmp_path), CheckpointConfig())
+
+
 def test_an_empty_directory_holds_no_checkpoint(tmp_path, state_and_shardings):
     state, shardings = state_and_shardings
     with (

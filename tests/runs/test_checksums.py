@@ -1,8 +1,12 @@
 """A damaged file of a checkpoint is found; test_checkpoint.py reads the sentence."""
 
+import errno
+import os
+
 import pytest
 from etils import epath
 
+from asyppo_jax.runs import checksums
 from asyppo_jax.runs.checksums import ChecksumWriter, find_damage
 
 
@@ -47,3 +51,16 @@ def test_checksums_of_deleted_checkpoints_are_removed_and_older_ones_need_none(d
     writer.finish()
     kept = sorted(path.name for path in (directory.parent / "checksums").iterdir())
     assert kept == ["2.0.json"] and find_damage(directory, 6) == ""
+
+
+def test_a_full_disk_is_raised_by_the_thread_that_waits(directory, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checksums, "write_whole", full)
+    writer = ChecksumWriter(directory)
+    writer.add(4)
+    writer.start()
+    with pytest.raises(OSError, match="No space left"):
+        writer.finish()
+    writer.finish()  # only once

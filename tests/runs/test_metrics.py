@@ -8,7 +8,6 @@ import types
 from pathlib import Path
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
 from asyppo_jax.config import ConfigError, LogConfig
 from asyppo_jax.runs.metrics import (
@@ -19,6 +18,7 @@ from asyppo_jax.runs.metrics import (
     require_finite,
     write_summary,
 )
+from tests.runs.test_tensorboard import read_events
 
 JSON_ONLY = LogConfig(tensorboard=False)
 
@@ -129,12 +129,8 @@ def test_tensorboard_gets_the_finite_scalars(tmp_path):
     writer.write(1, {"actor/loss": 0.5, "critic/loss": math.nan})
     writer.close()
     (file,) = (tmp_path / "tensorboard").iterdir()
-    data, scalars = file.read_bytes(), {}
-    while data:  # length (8 bytes), its checksum (4), an event, its checksum (4)
-        length = int.from_bytes(data[:8], "little")
-        event = Event.FromString(data[12 : 12 + length])
-        scalars |= {(v.tag, event.step): v.simple_value for v in event.summary.value}
-        data = data[16 + length :]
+    events = read_events(file)
+    scalars = {(v.tag, event.step): v.simple_value for event in events for v in event.summary.value}
     assert scalars == {("actor/loss", 1): 0.5}
 
 

@@ -1,6 +1,7 @@
 """Two processes with four simulated devices each equal one process with eight."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import orbax.checkpoint as ocp
 import pytest
 
 from asyppo_jax.config import ConfigError
+from asyppo_jax.runs.checkpoint import saved_steps
 from asyppo_jax.runs.metrics import read_metrics
 from asyppo_jax.runs.rollout_files import read_rollout_file
 from asyppo_jax.runtime.multi_host import initialize
+from experiments.torture.compare import lost_bits
 from tests.multi_host_program import answers_and_evaluation
 from tests.simulated import environment
 
@@ -229,3 +232,27 @@ def test_a_run_whose_peer_dies_exits_and_can_be_resumed(pair, tmp_path):
     outputs = _succeed(_train(tmp_path, HOSTS), devices=1)
     assert "resuming after step" in outputs[0]
     assert _results(tmp_path) == _results(pair[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(HOSTS))
+def test_sigterm_to_one_process_stops_all_and_the_same_command_gives_every_bit(
+    pair, tmp_path, index
+):
+    with _started(_train(tmp_path, HOSTS), devices=1) as processes:
+        deadline = time.monotonic() + 400
+        while not list(tmp_path.glob("checkpoints/1*")):  # step 1 is being saved
+            assert processes[0].poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        at = time.monotonic()
+        processes[index].send_signal(signal.SIGTERM)
+        for process in processes:
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 128 + signal.SIGTERM, errors
+            assert "stopped by SIGTERM; the last checkpoint is of step" in errors
+            assert "Traceback" not in errors
+        assert time.monotonic() - at < 20
+    assert saved_steps(str(tmp_path))[-1] < 3
+    outputs = _succeed(_train(tmp_path, HOSTS), devices=1)
+    assert "resuming after step" in outputs[0]
+    assert lost_bits(tmp_path, pair[0]) == 0
