@@ -9,7 +9,9 @@ import pytest
 from asyppo_jax.config import ConfigError, MeshConfig, default_config, from_config_dict
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.planning import plan as planning
+from asyppo_jax.planning.collectives import COLLECTIVES
 from asyppo_jax.planning.flops import Cost
+from asyppo_jax.planning.hlo import read_program
 from asyppo_jax.planning.phases import PhaseProgram, phase_programs
 from asyppo_jax.planning.plan import plan, prepare
 from asyppo_jax.planning.report import table
@@ -127,6 +129,26 @@ def test_a_config_that_is_too_large_does_not_fit():
     planned = plan(config, "v5e:2x2", name="large", report=lambda line: None)
     assert not planned.fits and not planned.phases["decode"].fits
     assert planned.phases["decode"].peak_bytes > planned.hbm_bytes
+
+
+@pytest.mark.tpu
+@needs_compiler
+def test_the_head_is_gathered_and_its_gradient_reduced_once_per_microbatch():
+    config = _config()
+    mesh = make_mesh(config.mesh, topology_devices("v5e:2x2"))
+    program = phase_programs(config, load_networks(config, "tpu"), mesh)[0]["actor"]
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(program.function, **program.jit).lower(*program.arguments).compile()
+    parsed = read_program(compiled.as_text() or "", unknown_trips=program.trips)
+    microbatches = 2 * 16 / 4  # of two minibatches of 16 answers, each with 3 chunks of positions
+    runs = [
+        parsed.runs[name]
+        for name, instructions in parsed.computations.items()
+        for i in instructions
+        if i.opcode.removesuffix("-start") in COLLECTIVES and name in parsed.runs
+        if i.bytes > 2 * 2048 * 151_936 / 4  # more than a chip's part of the head in bfloat16
+    ]
+    assert runs and max(runs) == microbatches
 
 
 @pytest.mark.tpu
