@@ -105,15 +105,7 @@ def prepare(
 ) -> Preparation:
     """What `compile_plan` needs, after all checks that take no compilation; see `plan`."""
     topology = slice_name(topology)
-    unknown = sorted(set(phases) - set(PHASES))
-    if unknown:
-        raise PlanError(f"{unknown[0]!r} is not a phase; choose from {', '.join(PHASES)}")
-    of_run = phases_of(config)
-    to_compile = tuple(phase for phase in of_run if phase in (phases or PHASES[:-1]))
-    if not to_compile:
-        raise PlanError(
-            f"{name} has none of the phases {', '.join(phases)}; it has {', '.join(of_run)}"
-        )
+    to_compile, of_run = phases_to_compile(config, phases, name), phases_of(config)
     compiled = {*to_compile, *(AFTER_SAMPLING if "step" in to_compile else ())}
     rest = tuple(phase for phase in of_run if phase not in (*compiled, "step"))
     devices = topology_devices(topology)
@@ -129,6 +121,20 @@ def prepare(
         raise StateTooLarge(f"{name} on {topology}: {error}") from error
     warnings = tuple(replicated_axes(networks, mesh.shape["model"]))
     return Preparation(name, topology, config, mesh, networks, warnings, to_compile, rest)
+
+
+def phases_to_compile(config: Config, phases: Collection[str], name: str) -> tuple[str, ...]:
+    """The phases of the run that are in `phases`; if it is empty, all but "step"."""
+    unknown = sorted(set(phases) - set(PHASES))
+    if unknown:
+        raise PlanError(f"{unknown[0]!r} is not a phase; choose from {', '.join(PHASES)}")
+    of_run = phases_of(config)
+    to_compile = tuple(phase for phase in of_run if phase in (phases or PHASES[:-1]))
+    if not to_compile:
+        raise PlanError(
+            f"{name} has none of the phases {', '.join(phases)}; it has {', '.join(of_run)}"
+        )
+    return to_compile
 
 
 def compile_plan(
@@ -231,7 +237,7 @@ def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> Ph
         host_bytes=bytes_per_chip(program.offloaded),
         flops=cost.flops,
         moved_bytes=cost.bytes,
-        seconds=_estimate(cost, traffic, chip, mesh.size),
+        seconds=estimated_seconds(cost, traffic, chip, mesh.size),
         compile_seconds=time.perf_counter() - started,
         collectives=traffic,
         compiled_bytes=compiled_bytes,
@@ -251,7 +257,8 @@ def _used_when_out_of_memory(message: str) -> float:
     return float(number) * 2 ** (10 * (1 + "KMGT".index(unit)))
 
 
-def _estimate(cost: Cost, traffic: dict[str, Any], chip: Chip, chips: int) -> float:
+def estimated_seconds(cost: Cost, traffic: dict[str, Any], chip: Chip, chips: int) -> float:
+    """Seconds per step: the longer of FLOPs and bytes, plus the collectives, without overlap."""
     compute = cost.flops / (chips * chip.flops * FLOPS_SHARE)
     memory = cost.bytes / (chips * chip.bandwidth * BANDWIDTH_SHARE)
     network = sum(t["bytes"] for t in traffic.values()) / (chip.network * NETWORK_SHARE)

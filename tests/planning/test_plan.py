@@ -73,7 +73,9 @@ def test_a_program_that_the_compiler_refuses_does_not_fit():
 @pytest.mark.tpu
 @needs_compiler
 def test_a_phase_is_planned_for_chips_of_two_devices():
-    planned = plan(_config(), "tpu7x:2x2x1", name="small", phases=["actor"], report=lambda line: 0)
+    planned = plan(
+        _config(), "tpu7x:2x2x1", name="small", phases=["actor"], report=lambda line: None
+    )
     assert (planned.chips, planned.devices) == (4, 8)
     assert "(4 chips of 2 devices; 'per chip' is per device, each of 94.74 GiB)" in table(planned)
 
