@@ -37,7 +37,7 @@ class Result:
 
     def __str__(self) -> str:
         seconds, peak = self.seconds, self.peak_bytes / 2**30
-        return f"{self.candidate}: {seconds:.0f} s per step, peak {peak:.1f} GiB per chip"
+        return f"{self.candidate}: {seconds:.4g} s per step, peak {peak:.3g} GiB per chip"
 
     @property
     def seconds(self) -> float:
@@ -115,7 +115,7 @@ def search(
     while least:
         candidate = min(least, key=lambda candidate: (expected(candidate), least[candidate]))
         if min(least.values()) >= best:
-            report(f"no other candidate is below {best:.0f} s by the formula")
+            report(f"no other candidate is below {best:.4g} s by the formula")
             break
         del least[candidate]
         plans = _compile(candidate, setting, compiled, compile_phase, best, is_over, report)

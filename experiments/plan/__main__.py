@@ -211,7 +211,7 @@ def tune(name: str, config: Config, changes: dict[str, Any]) -> None:
     out.write_text(config_text(results, setting, base, command, changes))
     for result in results:
         print(result)
-    print(f"{out} has the settings of the best: {results[0].seconds:.0f} s per step, estimated")
+    print(f"{out} has the settings of the best: {results[0].seconds:.4g} s per step, estimated")
     if _JSON.value:
         print(json.dumps(as_json(results)))
 

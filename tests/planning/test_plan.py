@@ -119,9 +119,13 @@ def test_gradients_reduced_once_per_minibatch_need_less_traffic():
 def test_gradients_are_reduced_by_reduce_scatters_if_the_config_says_so():
     sent = {}
     for reduce_scatter in (False, True):
-        config = _config(mesh__model=1, mesh__reduce_scatter=reduce_scatter, actor__num_layers=1)
-        config = dataclasses.replace(
-            config, batching=dataclasses.replace(config.batching, microbatch_size=8)
+        config = _config(
+            mesh__model=1,
+            mesh__reduce_scatter=reduce_scatter,
+            actor__num_layers=1,
+            sampling__num_prompts=8,
+            sampling__group_size=4,
+            batching__microbatch_size=8,
         )
         planned = plan(config, "v5p:2x2x2", name="x", phases=["actor"], report=lambda line: None)
         by_kind = planned.phases["actor"].collectives
@@ -159,7 +163,7 @@ def test_the_head_is_gathered_and_its_gradient_reduced_once_per_microbatch():
     with jax.set_mesh(mesh):
         compiled = jax.jit(program.function, **program.jit).lower(*program.arguments).compile()
     parsed = read_program(compiled.as_text() or "", unknown_trips=program.trips)
-    microbatches = 2 * 16 / 4  # of two minibatches of 16 answers, each with 3 chunks of positions
+    microbatches = config.algorithm.actor_epochs * 32 / 4  # each has 3 chunks of positions
     runs = [
         parsed.runs[name]
         for name, instructions in parsed.computations.items()
