@@ -116,27 +116,6 @@ def test_gradients_reduced_once_per_minibatch_need_less_traffic():
 
 @pytest.mark.tpu
 @needs_compiler
-def test_gradients_are_reduced_by_reduce_scatters_if_the_config_says_so():
-    sent = {}
-    for reduce_scatter in (False, True):
-        config = _config(
-            mesh__model=1,
-            mesh__reduce_scatter=reduce_scatter,
-            actor__num_layers=1,
-            sampling__num_prompts=8,
-            sampling__group_size=4,
-            batching__microbatch_size=8,
-        )
-        planned = plan(config, "v5p:2x2x2", name="x", phases=["actor"], report=lambda line: None)
-        by_kind = planned.phases["actor"].collectives
-        sent[reduce_scatter] = {kind: by_kind[kind]["bytes"] for kind in by_kind}
-    assert sent[True]["reduce-scatter"] > 10 * sent[True]["all-reduce"]
-    assert "collective-permute" not in sent[True]  # no windowed products
-    assert sent[False].get("reduce-scatter", 0) < sent[False]["all-reduce"]
-
-
-@pytest.mark.tpu
-@needs_compiler
 def test_a_mesh_that_does_not_match_the_sides_of_the_slice_splits_a_side():
     mesh = make_mesh(MeshConfig(model=8), topology_devices("v6e:4x4"))
     assert dict(mesh.shape) == {"data": 2, "model": 8} and len(set(mesh.devices.flat)) == 16
