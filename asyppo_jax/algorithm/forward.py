@@ -17,6 +17,7 @@ from asyppo_jax.config import BatchingConfig, Config
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.ops.baselines import group_mean_of_others, shrunken_group_mean
 from asyppo_jax.ops.logits import log_probs_and_entropy
+from asyppo_jax.runtime.sharding import constrain
 from asyppo_jax.types import Params, Rollout
 
 
@@ -26,9 +27,12 @@ def completion_log_probs(
     """log π(token) and the entropy of each row's last n tokens, both [R, n] (nats)."""
     length = rows.mask.shape[1]
     hidden = networks.actor_hidden(params, rows.tokens, rows.segments)
+    # All-gathered over `data` once, not in every chunk of positions. The transpose of this is that
+    # each device sums its own gradient over the chunks, and the sum is reduced once.
+    head = constrain(networks.actor_head(params).astype(hidden.dtype), [None, "vocab"])
     return log_probs_and_entropy(
         before_completions(hidden, rows),  # the hidden state at t predicts token t + 1
-        networks.actor_head(params),
+        head,
         rows.tokens[:, -length:],
         # With shared prompts, rows are fewer and longer by this factor, so memory stays the same.
         chunk=batching.logits_chunk * batching.rows_per_prompt,

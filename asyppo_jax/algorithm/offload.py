@@ -24,6 +24,7 @@ from asyppo_jax.algorithm.state import (
 from asyppo_jax.algorithm.train_step import Phases, phase_functions, run_phases
 from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.runtime.libtpu import REDUCE_SCATTER_OPTIONS
 from asyppo_jax.runtime.sharding import batch_sharding, replicated
 from asyppo_jax.types import Experience, Metrics, Params, TrainState
 
@@ -51,11 +52,15 @@ def programs(
     """
     phases = phase_functions(networks, config, policy_loss)
     shardings, scalars = state_shardings(config, networks, mesh), replicated(mesh)
+    on_tpu = mesh.devices.flat[0].platform == "tpu"  # other compilers do not know these options
+    compiler = {}
+    if config.mesh.reduce_scatter and on_tpu:
+        compiler["compiler_options"] = REDUCE_SCATTER_OPTIONS
 
     def update(function: Callable[..., Any], *fields: str) -> Program:
         placed = tuple(getattr(shardings, field) for field in fields)
         options = {"donate_argnums": (0, 1), "out_shardings": (*placed, scalars)}
-        return Program(function, options, fields)
+        return Program(function, options | compiler, fields)
 
     batch = batch_sharding(mesh)
     reference = (shardings.actor_params,) if config.algorithm.kl_coef else ()
@@ -63,7 +68,7 @@ def programs(
         "donate_argnums": 0,
         "in_shardings": (shardings, batch, *reference),
         "out_shardings": (shardings, scalars),
-    }
+    } | compiler
     return {
         "values": Program(phases.values, {}, ("critic_params",)),
         "critics": update(phases.critics, "critic_params", "critic_opt_state"),

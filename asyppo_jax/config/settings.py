@@ -211,6 +211,10 @@ class MeshConfig:
     #    gradient buffer that is not sharded over `data`.
     # Optimizer states are sharded in all three.
     zero_stage: MayChange[Literal[3, 2, 1]] = 3
+    # On TPUs: compiler options with which the updates reduce sharded gradients by reduce-scatters.
+    # Without them, a reduction over more than one dimension of the slice's torus is an all-reduce,
+    # which sends twice the bytes. Planned, but not measured on a TPU.
+    reduce_scatter: MayChange[bool] = False
     # What is offloaded to host memory (`pinned_host`) while a phase does not need it: nothing, the
     # optimizer states, or the networks too. Each is moved to the host and back once per step, and
     # the phases of a step are separate programs.

@@ -11,6 +11,7 @@ from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.planning.phases import bytes_per_chip
+from asyppo_jax.planning.topology import Chip
 from asyppo_jax.runtime.sharding import placed
 
 GIB = 2**30
@@ -20,8 +21,9 @@ class StateTooLarge(ConfigError):
     """Parameters and optimizer states alone need more memory than the slice has."""
 
 
-def check_state_fits(config: Config, networks: Networks, mesh: Mesh, hbm_bytes: float) -> None:
-    """Raises `StateTooLarge` if the state that stays on a chip is larger than its memory."""
+def check_state_fits(config: Config, networks: Networks, mesh: Mesh, chip: Chip) -> None:
+    """Raises `StateTooLarge` if the state that stays on a device is larger than its memory."""
+    hbm_bytes = chip.hbm_bytes
     shapes, shardings = state_shapes(config, networks), state_shardings(config, networks, mesh)
     on_host, offload = OFFLOADED[config.mesh.offload], config.mesh.offload
     fields = [field for field in FIELDS if field not in on_host]
@@ -32,12 +34,13 @@ def check_state_fits(config: Config, networks: Networks, mesh: Mesh, hbm_bytes: 
     total = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
     model = mesh.shape["model"]
     least = -(-math.ceil(total / hbm_bytes) // model) * model
-    larger = f"use a slice of at least {least} chips with config.mesh.data = -1"
+    chips = -(-least // chip.devices)
+    larger = f"use a slice of at least {chips} chips with config.mesh.data = -1"
     if least <= mesh.size:  # axes that the mesh does not divide are replicated
         larger = "set a config.mesh.model that divides heads, mlp and vocabulary"
     raise StateTooLarge(
         f"parameters and optimizer states need {per_chip / GIB:.1f} GiB per chip, but a chip has "
-        f"{hbm_bytes / GIB:.0f} GiB; {larger}"
+        f"{round(hbm_bytes / GIB, 2):g} GiB; {larger}"
         + (", or set config.mesh.offload = 'optimizers' or 'idle'" if offload == "none" else "")
     )
 

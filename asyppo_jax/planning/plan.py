@@ -20,9 +20,10 @@ from asyppo_jax.config.checks import check_divides_data_axis
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.planning.accelerators import slice_name
+from asyppo_jax.planning.collectives import collectives
 from asyppo_jax.planning.early_checks import StateTooLarge, check_state_fits, replicated_axes
 from asyppo_jax.planning.flops import Cost, phase_costs
-from asyppo_jax.planning.hlo import collectives, read_program
+from asyppo_jax.planning.hlo import read_program
 from asyppo_jax.planning.hlo_traffic import moved_bytes
 from asyppo_jax.planning.phases import (
     AFTER_SAMPLING,
@@ -32,7 +33,7 @@ from asyppo_jax.planning.phases import (
     phase_programs,
     phases_of,
 )
-from asyppo_jax.planning.topology import Chip, PlanError, chip_of, topology_devices
+from asyppo_jax.planning.topology import Chip, PlanError, chip_of, num_chips, topology_devices
 from asyppo_jax.runtime.sharding import make_mesh, placed
 
 # Fractions of the peak rates that the time estimate assumes.
@@ -66,12 +67,13 @@ class Plan:
     config: str
     topology: str
     chips: int
-    hbm_bytes: float
+    hbm_bytes: float  # of a device that a program may use; see `topology.Chip`
     state_bytes: float  # of the full TrainState, per chip
     peak_bytes: float  # of the largest compiled phase, per chip
     phases: dict[str, PhasePlan]  # those that were compiled
     not_compiled: tuple[str, ...] = ()  # the other phases of the run
     num_steps: int = 0  # of the run
+    devices: int = 0  # of the slice, as many as chips or twice as many; "per chip" is per device
     # None: all compiled phases fit, but one that was not compiled may not.
     fits: bool | None = field(init=False)
 
@@ -103,15 +105,7 @@ def prepare(
 ) -> Preparation:
     """What `compile_plan` needs, after all checks that take no compilation; see `plan`."""
     topology = slice_name(topology)
-    unknown = sorted(set(phases) - set(PHASES))
-    if unknown:
-        raise PlanError(f"{unknown[0]!r} is not a phase; choose from {', '.join(PHASES)}")
-    of_run = phases_of(config)
-    to_compile = tuple(phase for phase in of_run if phase in (phases or PHASES[:-1]))
-    if not to_compile:
-        raise PlanError(
-            f"{name} has none of the phases {', '.join(phases)}; it has {', '.join(of_run)}"
-        )
+    to_compile, of_run = phases_to_compile(config, phases, name), phases_of(config)
     compiled = {*to_compile, *(AFTER_SAMPLING if "step" in to_compile else ())}
     rest = tuple(phase for phase in of_run if phase not in (*compiled, "step"))
     devices = topology_devices(topology)
@@ -122,11 +116,25 @@ def prepare(
         raise ConfigError(f"{name} on {topology}: {error}") from error
     networks = load_networks(config, "tpu")
     try:
-        check_state_fits(config, networks, mesh, float(chip_of(topology).hbm_bytes))
+        check_state_fits(config, networks, mesh, chip_of(topology))
     except StateTooLarge as error:
         raise StateTooLarge(f"{name} on {topology}: {error}") from error
     warnings = tuple(replicated_axes(networks, mesh.shape["model"]))
     return Preparation(name, topology, config, mesh, networks, warnings, to_compile, rest)
+
+
+def phases_to_compile(config: Config, phases: Collection[str], name: str) -> tuple[str, ...]:
+    """The phases of the run that are in `phases`; if it is empty, all but "step"."""
+    unknown = sorted(set(phases) - set(PHASES))
+    if unknown:
+        raise PlanError(f"{unknown[0]!r} is not a phase; choose from {', '.join(PHASES)}")
+    of_run = phases_of(config)
+    to_compile = tuple(phase for phase in of_run if phase in (phases or PHASES[:-1]))
+    if not to_compile:
+        raise PlanError(
+            f"{name} has none of the phases {', '.join(phases)}; it has {', '.join(of_run)}"
+        )
+    return to_compile
 
 
 def compile_plan(
@@ -161,13 +169,14 @@ def plan_of(prepared: Preparation, plans: dict[str, PhasePlan]) -> Plan:
     return Plan(
         prepared.name,
         prepared.topology,
-        mesh.size,
+        num_chips(prepared.topology),
         chip_of(prepared.topology).hbm_bytes,
         bytes_per_chip(state),
         max(p.peak_bytes for p in plans.values()),
         plans,
         tuple(phase for phase in PHASES if phase in missing),
         config.num_steps,
+        mesh.size,
     )
 
 
@@ -202,14 +211,16 @@ def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> Ph
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        arguments, temporaries = bytes_per_chip(program.arguments), 0.0
-        peak = _used_when_out_of_memory(str(error), arguments) + resident_bytes
+        fits, used = False, _used_when_out_of_memory(str(error))
+        arguments = bytes_per_chip(program.arguments)
+        temporaries, peak = max(used - arguments, 0.0), used + resident_bytes
     else:
         memory: Any = compiled.memory_analysis()
         arguments = float(memory.argument_size_in_bytes)
         # Not `temp_size_in_bytes`: for loops inside a branch it sums more than is live at a time.
         temporaries = memory.peak_memory_in_bytes - arguments
         peak = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes + resident_bytes
+        fits = peak <= chip.hbm_bytes
         parsed = read_program(compiled.as_text() or "", unknown_trips=program.trips)
         traffic = {
             kind: {"count": t.count * program.runs, "bytes": t.bytes * program.runs}
@@ -218,7 +229,7 @@ def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> Ph
         if program.kernels is not None:
             compiled_bytes = moved_bytes(parsed, program.kernels) * program.runs * mesh.size
     return PhasePlan(
-        fits=peak <= chip.hbm_bytes,
+        fits=fits,
         peak_bytes=peak,
         argument_bytes=arguments,
         temp_bytes=temporaries,
@@ -226,26 +237,28 @@ def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> Ph
         host_bytes=bytes_per_chip(program.offloaded),
         flops=cost.flops,
         moved_bytes=cost.bytes,
-        seconds=_estimate(cost, traffic, chip, mesh.size),
+        seconds=estimated_seconds(cost, traffic, chip, mesh.size),
         compile_seconds=time.perf_counter() - started,
         collectives=traffic,
         compiled_bytes=compiled_bytes,
     )
 
 
-def _used_when_out_of_memory(message: str, arguments: float) -> float:
-    """The bytes that a program needs, from the compiler's message; others raise `PlanError`."""
-    size = re.search(r"[Uu]sed ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message)
-    not_included = 0.0
-    if size is None:  # the temporaries alone do not fit; the message gives only their size
-        size = re.search(r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds", message)
-        not_included = arguments
+def _used_when_out_of_memory(message: str) -> float:
+    """The bytes that a program needs, from the compiler's message; others raise `PlanError`.
+
+    What the second form calls temporaries are arguments and results, too.
+    """
+    used = r"[Uu]sed ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm"
+    size = re.search(rf"{used}|HLO temporaries \(([\d.]+)([KMGT])\) exceeds", message)
     if size is None:
         raise PlanError(f"a phase does not compile: {message.strip().splitlines()[0][:300]}")
-    return not_included + float(size.group(1)) * 2 ** (10 * (1 + "KMGT".index(size.group(2))))
+    number, unit = (group for group in size.groups() if group)
+    return float(number) * 2 ** (10 * (1 + "KMGT".index(unit)))
 
 
-def _estimate(cost: Cost, traffic: dict[str, Any], chip: Chip, chips: int) -> float:
+def estimated_seconds(cost: Cost, traffic: dict[str, Any], chip: Chip, chips: int) -> float:
+    """Seconds per step: the longer of FLOPs and bytes, plus the collectives, without overlap."""
     compute = cost.flops / (chips * chip.flops * FLOPS_SHARE)
     memory = cost.bytes / (chips * chip.bandwidth * BANDWIDTH_SHARE)
     network = sum(t["bytes"] for t in traffic.values()) / (chip.network * NETWORK_SHARE)

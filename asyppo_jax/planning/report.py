@@ -10,8 +10,8 @@ def table(planned: Plan) -> str:
     """One line per phase: memory in GiB per chip, FLOPs and traffic of the full slice per step."""
     lines = [
         "",
-        f"{planned.config} on {planned.topology} ({planned.chips} chips of "
-        f"{planned.hbm_bytes / GIB:.0f} GiB): {verdict(planned)}; "
+        f"{planned.config} on {planned.topology} ({_devices(planned)} "
+        f"{round(planned.hbm_bytes / GIB, 2):g} GiB): {verdict(planned)}; "
         f"the state is {planned.state_bytes / GIB:.2f} GiB per chip",
         f"{'phase':9}{'peak':>8}{'args':>8}{'temps':>8}{'resident':>10}{'FLOPs':>14}"
         f"{'moved':>12}{'est. s':>9}{'compile s':>10}  collectives (count, sent per chip)",
@@ -45,6 +45,13 @@ def table(planned: Plan) -> str:
     return "\n".join(lines)
 
 
+def _devices(planned: Plan) -> str:
+    per_chip = planned.devices // planned.chips
+    if per_chip > 1:
+        return f"{planned.chips} chips of {per_chip} devices; 'per chip' is per device, each of"
+    return f"{planned.chips} chips of"
+
+
 def total(planned: Plan) -> str:
     """The estimated seconds per step of the compiled phases, and the hours of the run."""
     seconds, steps = step_seconds(planned), planned.num_steps
@@ -71,7 +78,7 @@ def verdict(planned: Plan) -> str:
     """Whether the compiled phases fit and by how much, and which phases were not compiled."""
     left = (planned.hbm_bytes - planned.peak_bytes) / GIB
     if planned.fits is False:
-        text = f"does not fit by {-left:.1f} GiB"
+        text = f"does not fit by {max(-left, 0):.1f} GiB"
     elif planned.fits:
         text = f"fits, {left:.1f} GiB to spare"
     else:

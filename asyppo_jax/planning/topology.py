@@ -17,29 +17,34 @@ class PlanError(UserError, RuntimeError):
 
 @dataclass(frozen=True)
 class Chip:
-    """The published numbers of a chip (cloud.google.com/tpu/docs, system architecture pages)."""
+    """The numbers of a JAX device: a chip, or half of one (cloud.google.com/tpu/docs, by kind)."""
 
+    # The limit that the compiler names when it refuses a program. It is not the published size: a
+    # v5e chip has 16 GiB, of which a program may use 15.75.
     hbm_bytes: float
     flops: float  # bfloat16, per second
     bandwidth: float  # of its memory, bytes per second
     network: float  # between chips, bytes per second, summed over all links
     dimensions: int  # of a slice: its chips form a 2D or a 3D torus
+    devices: int = 1  # per chip; with 2, the numbers are half of the published ones
 
 
 CHIPS = {
-    "v5e": Chip(16 * 2**30, 197e12, 819e9, 200e9, 2),
-    "v5p": Chip(95 * 2**30, 459e12, 2765e9, 600e9, 3),
-    "v6e": Chip(32 * 2**30, 918e12, 1640e9, 448e9, 2),
+    "v5e": Chip(15.75 * 2**30, 197e12, 819e9, 200e9, 2),
+    "v5p": Chip(95.73 * 2**30, 459e12, 2765e9, 600e9, 3),
+    "v6e": Chip(31.24 * 2**30, 918e12, 1640e9, 448e9, 2),
+    "tpu7x": Chip(94.74 * 2**30, 2307e12 / 2, 7380e9 / 2, 600e9 / 2, 3, devices=2),
 }
 # Slices for error messages, small to large; any other that the compiler knows works too.
 TOPOLOGIES = (
-    *("v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16"),
-    *("v6e:2x2", "v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8", "v6e:8x16", "v6e:16x16"),
+    *("v5e:1x1", "v5e:2x2", "v5e:2x4", "v5e:4x4", "v5e:4x8", "v5e:8x8", "v5e:8x16", "v5e:16x16"),
+    *("v6e:1x1", "v6e:2x2", "v6e:2x4", "v6e:4x4", "v6e:4x8", "v6e:8x8", "v6e:8x16", "v6e:16x16"),
     *("v5p:2x2x1", "v5p:2x2x2", "v5p:2x2x4", "v5p:2x4x4", "v5p:4x4x4", "v5p:4x4x8", "v5p:4x8x8"),
+    *("tpu7x:2x2x1", "tpu7x:2x2x2", "tpu7x:2x2x4", "tpu7x:2x4x4", "tpu7x:4x4x4", "tpu7x:4x4x8"),
 )
 _KNOWN = (
-    "give a chip and sizes, such as v5e:4x8, v6e:4x4 or v5p:2x2x4, or an accelerator type, such as "
-    "v5p-32"
+    "give a chip and sizes, such as v5e:4x8, v6e:4x4, v5p:2x2x4 or tpu7x:2x2x2, or an accelerator "
+    "type, such as v5p-32"
 )
 
 
@@ -88,8 +93,11 @@ def topology_devices(name: str) -> list[Any]:
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
+    # Older compilers assume four chips per host, which one chip is not.
+    bounds = {"chips_per_host_bounds": (1, 1, 1)} if num_chips(name) == 1 else {}
     try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+        slice_ = topologies.get_topology_desc(platform="tpu", topology_name=name, **bounds)
+        return list(slice_.devices)
     except Exception as error:  # the exception types of the compiler are private
         reason = str(error).strip().splitlines()[0][:200]
         raise PlanError(f"topology {name!r} is not available ({reason}); {_KNOWN}") from error

@@ -1,9 +1,18 @@
-"""What libtpu, the TPU runtime and compiler, asks for on a machine without a TPU."""
+"""libtpu, the TPU runtime and compiler: its options, and what it asks for without a TPU."""
 
 import importlib.util
 import os
 
 import jax  # noqa: F401 (its import sets the variables that `_has_tpu` reads)
+
+# Gradients are reduced by reduce-scatters. First, no windowed products: these are loops that send a
+# weight's shards while they multiply. Then, reduce-scatters over several dimensions of the torus,
+# which otherwise are all-reduces; on chips that have sparse cores, these do them.
+REDUCE_SCATTER_OPTIONS = {
+    "xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000",
+    "xla_tpu_enable_sparse_core_collective_offload_nd_reduce_scatter": True,
+    "xla_tpu_enable_sparse_core_collective_offload_reduce_scatter": True,
+}
 
 # When it is loaded, libtpu asks which slice it is in. Without an answer it prints five lines to
 # stderr that look like a failure. Without a chip nothing else depends on the answer: not the other

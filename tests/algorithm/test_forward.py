@@ -1,10 +1,17 @@
 """What the networks say of completions, a microbatch at a time."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from asyppo_jax.algorithm.forward import ensemble_values
+from tests.simulated import environment
 from tests.tiny import PROMPT
 
 
@@ -20,3 +27,16 @@ def test_a_value_is_read_before_its_token_is_chosen(setting):
         expected = np.where(rollout.completion_mask, every[:, PROMPT - 1 : -1], 0)
         ours = np.where(rollout.completion_mask, values[k], 0)
         np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_gradient_of_a_sharded_head_is_that_of_one_device(tmp_path):
+    out = tmp_path / "difference.json"
+    subprocess.run(
+        [sys.executable, "-m", "tests.head_program", str(out)],
+        cwd=Path(__file__).parents[2],
+        env=environment(8),
+        check=True,
+        timeout=600,
+    )
+    assert json.loads(out.read_text()) < 1e-5

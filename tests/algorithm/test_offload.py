@@ -10,6 +10,7 @@ import pytest
 from asyppo_jax.algorithm.offload import (
     initial_state,
     make_train_step,
+    programs,
     reference_shardings,
     resting_shardings,
 )
@@ -46,6 +47,12 @@ def _offloaded(networks, config):
 
 def _kinds(tree):
     return {x.sharding.memory_kind for x in jax.tree.leaves(tree)}
+
+
+def test_options_of_the_tpu_compiler_are_given_to_no_other():
+    config, networks = make_config(mesh__reduce_scatter=True), make_networks()
+    for program in programs(networks, config, make_mesh(config.mesh)).values():
+        assert "compiler_options" not in program.jit
 
 
 @pytest.mark.parametrize("offload", ["none", "optimizers", "idle"])

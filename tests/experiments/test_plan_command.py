@@ -63,6 +63,7 @@ def odd(tmp_path):
         (("--topology=v6p-32",), "'v6p-32' is no accelerator type that is known here"),
         ((), "give either --topology=SLICE"),
         ((SLICE, "--search=v5e:2x2"), "give either --topology=SLICE"),
+        (("--tune", "--search=v5e:2x2"), "--tune needs one --topology=SLICE, without --search"),
     ],
 )
 def test_what_cannot_be_planned_is_refused_before_anything_is_compiled(arguments, sentence, odd):
@@ -78,7 +79,7 @@ def test_a_state_that_is_too_large_is_refused_before_anything_is_compiled():
     more = ["--config.batching.microbatch_size=2097152"]
     done = _plan(CONFIG, SLICE, *wide, *sizes, *more)
     (line,) = done.stderr.splitlines()
-    assert "parameters and optimizer states need" in line and "but a chip has 16 GiB" in line
+    assert "parameters and optimizer states need" in line and "but a chip has 15.75 GiB" in line
 
 
 def test_a_config_that_can_be_planned_is_compiled():

@@ -7,10 +7,15 @@ import pytest
 
 from asyppo_jax.config import MeshConfig
 from asyppo_jax.planning.early_checks import StateTooLarge, check_state_fits, replicated_axes
+from asyppo_jax.planning.topology import Chip
 from asyppo_jax.runtime.sharding import make_mesh
 from tests.tiny import make_config, make_networks
 
 MESH = make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def _chip(hbm_bytes: float, devices: int = 1) -> Chip:
+    return Chip(hbm_bytes, 1.0, 1.0, 1.0, 2, devices)
 
 
 def _state_bytes(config) -> float:
@@ -19,7 +24,7 @@ def _state_bytes(config) -> float:
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            check_state_fits(config, make_networks(), MESH, middle)
+            check_state_fits(config, make_networks(), MESH, _chip(middle))
             high = middle
         except StateTooLarge:
             low = middle
@@ -29,14 +34,21 @@ def _state_bytes(config) -> float:
 def test_a_state_that_is_larger_than_a_chip_is_refused_with_the_least_number_of_chips():
     config = make_config(0)
     state = _state_bytes(config)
-    check_state_fits(config, make_networks(), MESH, state)
+    check_state_fits(config, make_networks(), MESH, _chip(state))
     for memory, chips in ((state - 1, 2), (state / 4.5, 5)):
         advice = (
             rf"at least {chips} chips with config\.mesh\.data = -1, or set config\.mesh\.offload"
         )
         message = rf"need 0\.0 GiB per chip, but a chip has 0 GiB; .*{advice}"
         with pytest.raises(StateTooLarge, match=message):
-            check_state_fits(config, make_networks(), MESH, memory)
+            check_state_fits(config, make_networks(), MESH, _chip(memory))
+
+
+def test_the_least_number_of_chips_counts_chips_of_two_devices():
+    config = make_config(0)
+    memory = _state_bytes(config) / 4.5
+    with pytest.raises(StateTooLarge, match="at least 3 chips"):
+        check_state_fits(config, make_networks(), MESH, _chip(memory, devices=2))
 
 
 def test_offloaded_fields_do_not_count():
@@ -48,7 +60,7 @@ def test_offloaded_fields_do_not_count():
         dataclasses.replace(config, mesh=MeshConfig(offload="idle")),
         make_networks(),
         MESH,
-        1.0,
+        _chip(1.0),
     )
 
 

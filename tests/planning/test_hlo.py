@@ -1,12 +1,15 @@
-"""FLOPs and collectives of programs are counted with the trip counts of their loops."""
+"""Products of programs are counted with the trip counts of their loops."""
 
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from asyppo_jax.planning.hlo import collectives, dot_flops, read_program
+from asyppo_jax.planning.hlo import dot_flops, read_program
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "hlo"
 
 
 def _compiled(function, *shapes):
@@ -70,25 +73,61 @@ def test_a_scope_is_recognised_inside_the_names_of_transformations():
     assert counts[1] == 4 * counts[0] > 0
 
 
+def _loop(step: str, start: str) -> str:
+    """A loop over x @ x while its counter is below 11."""
+    return f"""%added (a: s32[], b: s32[]) -> s32[] {{
+  %a = s32[] parameter(0)
+  %b = s32[] parameter(1)
+  ROOT %sum = s32[] add(%a, %b)
+}}
+
+%body (p: (f32[16,16], s32[], s32[])) -> (f32[16,16], s32[], s32[]) {{
+  %p = (f32[16,16], s32[], s32[]) parameter(0)
+  %x = f32[16,16] get-tuple-element(%p), index=0
+  %i = s32[] get-tuple-element(%p), index=1
+  %carried = s32[] get-tuple-element(%p), index=2
+  %three = s32[] constant(3)
+  %next = s32[] {step}
+  %product = f32[16,16] dot(%x, %x), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}
+  ROOT %t = (f32[16,16], s32[], s32[]) tuple(%product, %next, %carried)
+}}
+
+%condition (q: (f32[16,16], s32[], s32[])) -> pred[] {{
+  %q = (f32[16,16], s32[], s32[]) parameter(0)
+  %i = s32[] get-tuple-element(%q), index=1
+  %limit = s32[] constant(11)
+  ROOT %less = pred[] compare(%i, %limit), direction=LT
+}}
+
+ENTRY %main (x: f32[16,16], n: s32[]) -> f32[16,16] {{
+  %x = f32[16,16] parameter(0)
+  %n = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %five = s32[] constant(5)
+  %start = s32[] copy(%{start})
+  %t = (f32[16,16], s32[], s32[]) tuple(%x, %start, %five)
+  %w = (f32[16,16], s32[], s32[]) while(%t), condition=%condition, body=%body
+  ROOT %y = f32[16,16] get-tuple-element(%w), index=0
+}}"""
+
+
 @pytest.mark.parametrize(
-    ("line", "kind", "sent"),
+    ("step", "start", "trips"),
     [
-        ("f32[8]{0} all-reduce(%p), replica_groups={{0,1,2,3}}", "all-reduce", 2 * 0.75 * 32),
-        ("bf16[16]{0} all-gather(%p), replica_groups=[2,4]<=[8]", "all-gather", 0.75 * 32),
-        ("f32[2]{0} reduce-scatter(%p), replica_groups={{0,1,2,3}}", "reduce-scatter", 0.75 * 32),
-        ("f32[8]{0} collective-permute(%p), source_target_pairs={{0,1}}", "collective-permute", 32),
-        (
-            "(f32[2]{0}, f32[8]{0}) all-gather-start(%p), replica_groups={{0,1,2,3}}",
-            "all-gather",
-            0.75 * 32,
-        ),
+        ("add(%i, %three)", "zero", 4),  # 0, 3, 6, 9
+        ("add(%three, %i)", "five", 2),  # 5, 8
+        ("add(%i, %carried)", "zero", 3),  # 0, 5, 10: the step is an element of the loop's tuple
+        ("fusion(%i, %three), kind=kLoop, calls=%added", "zero", 4),
+        ("add(%i, %three)", "n", 4),  # a start that is not known is taken for 0
+        ("custom-call(%i)", "zero", 11),  # a step that is not known for 1
     ],
 )
-def test_bytes_sent_depend_on_the_kind_and_the_group_size(line, kind, sent):
-    text = f"""ENTRY %main (p: f32[8]) -> f32[8] {{
-  %p = f32[8]{{0}} parameter(0)
-  ROOT %c = {line}
-}}"""
-    traffic = collectives(read_program(text))
-    assert list(traffic) == [kind]
-    assert (traffic[kind].count, traffic[kind].bytes) == (1, sent)
+def test_the_step_and_the_start_of_a_counter_are_read(step, start, trips):
+    assert dot_flops(read_program(_loop(step, start))) == trips * 2 * 16**3
+
+
+def test_a_windowed_product_that_is_unrolled_by_two_runs_half_as_often():
+    # x @ w with w sharded over the 8 chips of v5e:2x4: the counter goes up by 2 to 4.
+    text = (FIXTURES / "windowed_product_v5e.txt").read_text()
+    program = read_program(text)
+    assert program.runs["wide.windowed_dot_general_body_ag.clone.sunk"] == 2

@@ -9,11 +9,14 @@ import pytest
 from asyppo_jax.config import ConfigError, MeshConfig, default_config, from_config_dict
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.planning import plan as planning
-from asyppo_jax.planning.phases import phase_programs
+from asyppo_jax.planning.collectives import COLLECTIVES
+from asyppo_jax.planning.flops import Cost
+from asyppo_jax.planning.hlo import read_program
+from asyppo_jax.planning.phases import PhaseProgram, phase_programs
 from asyppo_jax.planning.plan import plan, prepare
 from asyppo_jax.planning.report import table
-from asyppo_jax.planning.topology import PlanError, topology_devices
-from asyppo_jax.runtime.sharding import make_mesh
+from asyppo_jax.planning.topology import CHIPS, PlanError, topology_devices
+from asyppo_jax.runtime.sharding import make_mesh, replicated
 
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
@@ -44,11 +47,37 @@ def _config(**changes):
 
 def test_the_bytes_used_are_read_from_the_out_of_memory_message():
     read = planning._used_when_out_of_memory
-    assert read("XLA:TPU ... Used 33.50G of 15.75G hbm. Exceeded", 9.0) == 33.5 * 2**30
-    temporaries = "memory required for HLO temporaries (25.5G) exceeds available HBM (15.75G)."
-    assert read(temporaries, 9.0) == 25.5 * 2**30 + 9
+    assert read("XLA:TPU ... Used 33.50G of 15.75G hbm. Exceeded") == 33.5 * 2**30
+    # jit(lambda a, b: (a + 1, b + 1)) of two donated arrays of 8 GiB, on one v5e chip.
+    message = (
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
+        "required for HLO temporaries (16.00G) exceeds available HBM (15.75G). HLO module: jit_f."
+    )
+    assert read(message) == 16 * 2**30
     with pytest.raises(PlanError, match="does not compile: INVALID"):
-        read("INVALID: something else", 9.0)
+        read("INVALID: something else")
+
+
+@pytest.mark.tpu
+@needs_compiler
+def test_a_program_that_the_compiler_refuses_does_not_fit():
+    # An array of 7.93 GiB and a result of that size: less than a chip has, but more than its limit.
+    mesh = make_mesh(MeshConfig(), topology_devices("v5e:1x1"))
+    argument = jax.ShapeDtypeStruct((2030, 1024, 1024), "float32", sharding=replicated(mesh))
+    program = PhaseProgram(lambda a: a + 1, (argument,))
+    planned = planning._plan_phase(program, Cost(1.0, 1.0), CHIPS["v5e"], mesh)
+    assert not planned.fits and planned.peak_bytes / 2**30 == pytest.approx(15.86, abs=0.01)
+    assert planned.temp_bytes == pytest.approx(planned.argument_bytes, rel=1e-3)  # the result
+
+
+@pytest.mark.tpu
+@needs_compiler
+def test_a_phase_is_planned_for_chips_of_two_devices():
+    planned = plan(
+        _config(), "tpu7x:2x2x1", name="small", phases=["actor"], report=lambda line: None
+    )
+    assert (planned.chips, planned.devices) == (4, 8)
+    assert "(4 chips of 2 devices; 'per chip' is per device, each of 94.74 GiB)" in table(planned)
 
 
 @pytest.mark.tpu
@@ -102,6 +131,26 @@ def test_a_config_that_is_too_large_does_not_fit():
     planned = plan(config, "v5e:2x2", name="large", report=lambda line: None)
     assert not planned.fits and not planned.phases["decode"].fits
     assert planned.phases["decode"].peak_bytes > planned.hbm_bytes
+
+
+@pytest.mark.tpu
+@needs_compiler
+def test_the_head_is_gathered_and_its_gradient_reduced_once_per_microbatch():
+    config = _config()
+    mesh = make_mesh(config.mesh, topology_devices("v5e:2x2"))
+    program = phase_programs(config, load_networks(config, "tpu"), mesh)[0]["actor"]
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(program.function, **program.jit).lower(*program.arguments).compile()
+    parsed = read_program(compiled.as_text() or "", unknown_trips=program.trips)
+    microbatches = config.algorithm.actor_epochs * 32 / 4  # each has 3 chunks of positions
+    runs = [
+        parsed.runs[name]
+        for name, instructions in parsed.computations.items()
+        for i in instructions
+        if i.opcode.removesuffix("-start") in COLLECTIVES and name in parsed.runs
+        if i.bytes > 2 * 2048 * 151_936 / 4  # more than a chip's part of the head in bfloat16
+    ]
+    assert runs and max(runs) == microbatches
 
 
 @pytest.mark.tpu

@@ -6,13 +6,15 @@ from asyppo_jax.planning.plan import PhasePlan, Plan
 from asyppo_jax.planning.report import GIB, quantity, ratios, search_verdict, table, verdict
 
 
-def _plan(name, peaks, not_compiled=()):
+def _plan(name, peaks, not_compiled=(), devices=4):
     phases = {
         phase: PhasePlan(peak <= 95, peak * GIB, 1.0, 1.0, 0.0, 0.0, 1e15, 1e12, 2.0, 3.0)
         for phase, peak in peaks.items()
     }
     peak = max(p.peak_bytes for p in phases.values())
-    return Plan(name, "v5p:2x2x1", 4, 95.0 * GIB, 5.0 * GIB, peak, phases, not_compiled, 200)
+    return Plan(
+        name, "v5p:2x2x1", 4, 95.0 * GIB, 5.0 * GIB, peak, phases, not_compiled, 200, devices
+    )
 
 
 ALL = {"prefill": 10.0, "decode": 40.0, "values": 5.0, "critics": 10.0, "actor": 30.0}
@@ -67,6 +69,11 @@ def test_the_total_is_that_of_the_compiled_phases_over_all_steps():
     assert "estimate: 10 s per step; the 200 steps of the run take 0.56 hours, 2.2 chip-h" in text
     assert "every answer has its maximum length" in text
     assert "estimate of values alone: 2 s per step" in table(_plan("a", {"values": 5.0}, REST))
+
+
+def test_chips_of_two_devices_are_named():
+    text = table(_plan("a", ALL, devices=8))
+    assert "(4 chips of 2 devices; 'per chip' is per device, each of 95 GiB)" in text
 
 
 def test_numbers_have_the_prefix_that_fits():

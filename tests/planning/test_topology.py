@@ -20,6 +20,16 @@ def test_the_error_for_a_missing_compiler_has_the_install_command(monkeypatch):
         topology_devices("v5p:2x2x1")
 
 
+@pytest.mark.tpu
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the TPU compiler")
+@pytest.mark.parametrize(
+    ("name", "count"), [("v5e:1x1", 1), ("v6e:1x1", 1), ("v5p:1x1x1", 1), ("tpu7x:2x2x1", 8)]
+)
+def test_slices_of_one_chip_and_chips_of_two_devices_are_known(name, count):
+    assert len(topology_devices(name)) == count
+    assert num_chips(name) * chip_of(name).devices == count
+
+
 def test_every_slice_that_a_message_names_is_one():
     for name in TOPOLOGIES:
         assert chip_of(name) is CHIPS[name.partition(":")[0]]
@@ -38,7 +48,7 @@ def test_every_slice_that_a_message_names_is_one():
         ("v6e:4", "1 dimension, but slices of v6e have 2; name one such as v6e:2x2$"),
         ("v5p:3x5", "slices of v5p have 3; name one such as v5p:2x2x1, v5p:2x2x2"),
         ("v5p", "'v5p' has no sizes; name a slice such as v5p:2x2x1"),
-        ("v5e:2xtwo", "has no sizes; name a slice such as v5e:2x2"),
+        ("v5e:2xtwo", "has no sizes; name a slice such as v5e:1x1"),
     ],
 )
 def test_a_name_that_is_no_slice_is_refused_with_one_that_is(name, sentence):

@@ -1,0 +1,185 @@
+"""What a search may choose for a slice, without what cannot fit, and a formula of its seconds.
+
+The formula is a lower bound: FLOPs and bytes of all phases, and the least that the actor's update
+sends between chips.
+"""
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import jax
+
+from asyppo_jax.algorithm.offload import FIELDS, OFFLOADED
+from asyppo_jax.algorithm.state import state_shapes
+from asyppo_jax.config import Config, ConfigError
+from asyppo_jax.config.checks import check_config, check_divides_data_axis
+from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.models.pretrained import load_networks
+from asyppo_jax.planning.accelerators import slice_name
+from asyppo_jax.planning.flops import layer_params, phase_costs, sizes_of
+from asyppo_jax.planning.plan import estimated_seconds, phases_to_compile
+from asyppo_jax.planning.topology import Chip, chip_of, topology_devices
+
+Remat = Literal["full", "dots"]
+_ROWS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, order=True)
+class Candidate:
+    """Settings that a search may choose; `rows` is the microbatch of one `data` shard."""
+
+    model: int
+    rows: int
+    zero_stage: Literal[3, 2, 1]
+    remat: Remat
+
+    def __str__(self) -> str:
+        return (
+            f"model={self.model}, {self.rows} rows per shard, zero_stage={self.zero_stage}, "
+            f"remat={self.remat}"
+        )
+
+    def changes(self, devices: int) -> dict[str, Any]:
+        """The settings in a config, {"section.field": value}."""
+        microbatch = self.rows * (devices // self.model)
+        return {
+            "mesh.data": -1,
+            "mesh.model": self.model,
+            "mesh.zero_stage": self.zero_stage,
+            "batching.microbatch_size": microbatch,
+            "batching.critic_microbatch_size": microbatch,
+            "actor.remat": self.remat,
+        }
+
+    def applied(self, config: Config, devices: int) -> Config:
+        """The config with these settings."""
+        for name, value in self.changes(devices).items():
+            section, field = name.split(".")
+            part = replace(getattr(config, section), **{field: value})
+            config = replace(config, **{section: part})
+        return config
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is searched: a config on a slice, and the phases that count."""
+
+    name: str
+    config: Config
+    topology: str
+    devices: int
+    phases: tuple[str, ...]
+    networks: Mapping[str, Networks]  # by `remat` of the actor
+    state_bytes: float  # of the state that is not offloaded, on all devices together
+
+    @property
+    def chip(self) -> Chip:
+        """The kind of chip of the slice."""
+        return chip_of(self.topology)
+
+
+def setting_of(
+    config: Config, topology: str, *, name: str, phases: Collection[str] = ()
+) -> Setting:
+    """What `search` needs; `phases` as in `plan`.
+
+    Raises:
+        PlanError, AcceleratorError: see `plan`.
+    """
+    topology = slice_name(topology)
+    networks = {
+        remat: load_networks(replace(config, actor=replace(config.actor, remat=remat)), "tpu")
+        for remat in get_args(Remat)
+    }
+    shapes = state_shapes(config, networks["full"])
+    fields = [field for field in FIELDS if field not in OFFLOADED[config.mesh.offload]]
+    state = jax.tree.leaves([getattr(shapes, field) for field in fields])
+    return Setting(
+        name,
+        config,
+        topology,
+        len(topology_devices(topology)),
+        phases_to_compile(config, phases, name),
+        networks,
+        float(sum(x.size * x.dtype.itemsize for x in state)),
+    )
+
+
+def candidates(setting: Setting) -> tuple[dict[Candidate, dict[str, float]], list[str]]:
+    """The seconds of each phase by formula, and why the other candidates were left out."""
+    possible, refused = {}, []
+    for candidate in _combinations(setting):
+        config = candidate.applied(setting.config, setting.devices)
+        try:
+            check_config(config)
+            check_divides_data_axis(config, setting.devices // candidate.model)
+        except ConfigError as error:
+            refused.append(f"{candidate}: {error}")
+            continue
+        needed = least_bytes(candidate, setting)
+        if needed > setting.chip.hbm_bytes:
+            refused.append(f"{candidate} needs at least {needed / 2**30:.1f} GiB per chip")
+            continue
+        possible[candidate] = least_seconds(candidate, setting)
+    return possible, refused
+
+
+def _combinations(setting: Setting) -> Iterator[Candidate]:
+    """Every candidate whose `model` divides the heads, and whose microbatch the minibatches."""
+    actor, sizes = setting.networks["full"].actor.config, setting.config.batching
+    heads = math.gcd(actor.num_heads, actor.num_kv_heads, setting.devices)
+    for model in [size for size in range(1, heads + 1) if heads % size == 0]:
+        data = setting.devices // model
+        for rows in _ROWS:
+            if sizes.actor_minibatch_size % (rows * data) == 0:
+                for zero_stage in (3, 2, 1):
+                    for remat in get_args(Remat):
+                        yield Candidate(model, rows, zero_stage, remat)
+
+
+def least_bytes(candidate: Candidate, setting: Setting) -> float:
+    """Bytes that a device needs at least for the actor's update: state, gradients, residuals."""
+    c, model = setting.networks[candidate.remat].actor.config, candidate.model
+    params, data = float(c.num_params) / model, setting.devices // model
+    width = c.embed_dim  # of what a layer keeps for a token
+    if candidate.remat == "dots":  # the results of its products, too
+        width += 2 * c.embed_dim + c.head_dim * (c.num_heads + 2 * c.num_kv_heads) + 2 * c.mlp_dim
+    tokens = candidate.rows * sizes_of(setting.config).length
+    residuals = c.num_layers * tokens * width * 2 / model
+    gradients = 4 * params / (1 if candidate.zero_stage == 1 else data)
+    gathered = 2 * params if candidate.zero_stage < 3 else 0.0
+    return setting.state_bytes / setting.devices + residuals + gradients + gathered
+
+
+def least_seconds(candidate: Candidate, setting: Setting) -> dict[str, float]:
+    """Seconds per step by formula: FLOPs and bytes of each phase, and the actor's collectives.
+
+    The collectives are all-gathers and reductions of parameters over `data`, and of activations
+    over `model`. The compiler adds more, so its plan is longer.
+    """
+    data = setting.devices // candidate.model
+    config = candidate.applied(setting.config, setting.devices)
+    costs = phase_costs(config, setting.networks[candidate.remat], data)
+    sent = {"actor": {"all": {"bytes": _sent(candidate, setting)}}}
+    return {
+        phase: estimated_seconds(costs[phase], sent.get(phase, {}), setting.chip, setting.devices)
+        for phase in setting.phases
+    }
+
+
+def _sent(candidate: Candidate, setting: Setting) -> float:
+    """Bytes that a device sends during the actor's gradients."""
+    config, c = setting.config, setting.networks[candidate.remat].actor.config
+    sizes, model, data = sizes_of(config), candidate.model, setting.devices // candidate.model
+    sequences = config.algorithm.actor_epochs * sizes.batch
+    microbatches = sequences / (candidate.rows * data)
+    minibatches = sequences / config.batching.actor_minibatch_size
+    stage = candidate.zero_stage
+    params = 2 * (layer_params(c) + c.vocab_size * c.embed_dim) * (data - 1) / data / model
+    gathers = 2 * microbatches if stage == 3 else minibatches
+    reductions = microbatches if stage > 1 else 2 * minibatches  # in bfloat16 or float32
+    activations = 2 * candidate.rows * sizes.length * c.embed_dim * (model - 1) / model
+    # Attention and MLP each gather their input and scatter their output, forward and backward.
+    return params * (gathers + reductions) + microbatches * c.num_layers * 8 * activations

@@ -1,0 +1,66 @@
+"""What a search may choose: what divides, what may fit, and a formula below what is compiled."""
+
+from dataclasses import replace
+
+import jax
+import pytest
+
+from asyppo_jax.planning import candidates as module
+from asyppo_jax.planning.candidates import Candidate, candidates, least_bytes, setting_of
+from tests.planning.test_plan import _config
+
+PLAIN = Candidate(1, 1, 3, "full")
+
+
+@pytest.fixture
+def setting(monkeypatch):
+    """Eight chips of a v5e, and no TPU compiler."""
+    monkeypatch.setattr(module, "topology_devices", lambda name: jax.devices()[:1] * 8)
+    return setting_of(_config(), "v5litepod-8", name="small")
+
+
+def test_a_candidate_sets_the_mesh_and_microbatches_of_all_shards(setting):
+    assert (setting.topology, setting.devices) == ("v5e:2x4", 8)
+    config = Candidate(2, 3, 2, "dots").applied(setting.config, 8)
+    assert (config.mesh.data, config.mesh.model, config.mesh.zero_stage) == (-1, 2, 2)
+    sizes = config.batching
+    assert sizes.microbatch_size == sizes.critic_microbatch_size == 3 * 4
+    assert config.actor.remat == "dots"
+
+
+def test_candidates_divide_heads_and_minibatches(setting):
+    possible, refused = candidates(setting)
+    assert {candidate.model for candidate in possible} == {2, 4, 8}  # 8 key heads
+    for candidate in possible:
+        assert 16 % (candidate.rows * 8 // candidate.model) == 0  # minibatches of 16
+    # Four prompts cannot be divided over eight shards.
+    assert any("config.sampling.num_prompts" in reason for reason in refused)
+
+
+def test_what_cannot_fit_is_left_out_with_its_memory(setting, monkeypatch):
+    needed = {c: least_bytes(c, setting) for c in candidates(setting)[0]}
+    limit = sorted(needed.values())[len(needed) // 2]
+    chip = module.Chip(limit, 1.0, 1.0, 1.0, 2)
+    monkeypatch.setattr(module, "chip_of", lambda name: chip)
+    possible, refused = candidates(setting)
+    assert set(possible) == {c for c, size in needed.items() if size <= limit}
+    assert any("zero_stage=1" in reason and "GiB per chip" in reason for reason in refused)
+
+
+def test_memory_by_formula_grows_with_what_is_kept(setting):
+    plain = least_bytes(PLAIN, setting)
+    for change in ({"rows": 2}, {"zero_stage": 2}, {"remat": "dots"}):
+        assert least_bytes(replace(PLAIN, **change), setting) > plain
+    gathered, local = (replace(PLAIN, zero_stage=stage) for stage in (2, 1))
+    assert least_bytes(local, setting) > least_bytes(gathered, setting)
+    assert setting.state_bytes / 8 < plain
+
+
+def test_seconds_by_formula_know_what_saves_traffic_and_flops(setting):
+    def actor(**changes):
+        candidate = replace(PLAIN, model=2, **changes)
+        return module.least_seconds(candidate, setting)["actor"]
+
+    assert actor(zero_stage=2) < actor()  # fewer all-gathers
+    assert actor(rows=2) < actor()  # fewer microbatches
+    assert actor(remat="dots") < actor()  # less is computed again
