@@ -60,7 +60,8 @@ class Interrupt:
         self.rescue: Callable[[], None] | None = None
         self._report = report
         self._finish_writing = finish_writing
-        self._ending = 0  # SIGTERM or SIGHUP, if one has arrived
+        self._ending = 0  # SIGTERM or SIGHUP, if the run stops because of one
+        self._received = 0  # that of this process, on which several processes have yet to agree
         self._leaving = False  # the main thread saves and ends the run
         self._lock = threading.Lock()  # held by the thread that saves
         self._before: dict[int, signal.Handlers] = {}
@@ -98,8 +99,8 @@ class Interrupt:
 
     def agree(self) -> None:
         """If one of several processes got SIGTERM or SIGHUP, all stop; all must call this."""
-        if jax.process_count() > 1 and int(sum_over_hosts(np.int32(self._ending > 0))):
-            self.requested, self._ending = True, self._ending or signal.SIGTERM
+        if jax.process_count() > 1 and int(sum_over_hosts(np.int32(self._received > 0))):
+            self.requested, self._ending = True, self._received or signal.SIGTERM
 
     def check_ending(self) -> None:
         """Raises `Stopped` if a process of the run got SIGTERM or SIGHUP; all must call this."""
@@ -132,9 +133,12 @@ class Interrupt:
         self._report(f"finishing {self.wait_for}, then saving; Ctrl-C again stops at once")
 
     def _handle_end(self, number: int, frame: FrameType | None) -> None:
+        if jax.process_count() > 1:  # or one would save and end while the others go on
+            self._received = number
+            return
         first, self._ending, self.requested = not self._ending, number, True
         # Only once: another one must not stop what the first one made the run save.
-        if first and self.rescue is not None and jax.process_count() == 1:
+        if first and self.rescue is not None:
             raise Stopped(number=number)
 
     def _start_watching(self, on_stuck: Callable[[int], None]) -> None:

@@ -176,6 +176,22 @@ def test_one_of_several_processes_ends_where_all_agree(monkeypatch):
             interrupt.check_ending()  # the other one was
 
 
+def test_a_process_that_was_told_alone_goes_on_until_all_agree(monkeypatch):
+    """Else it would save and end while the others wait for it in the next step."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(interrupts, "sum_over_hosts", int)
+    with Interrupt(print) as interrupt:
+        interrupt.agree()
+        signal.raise_signal(signal.SIGHUP)
+        interrupt.check()
+        assert not interrupt.requested
+        interrupt.agree()
+        assert interrupt.requested
+        with pytest.raises(Stopped) as stopped:
+            interrupt.check()
+    assert stopped.value.number == signal.SIGHUP
+
+
 @pytest.mark.parametrize("can_be_saved", [True, False])
 def test_a_thread_saves_and_ends_the_run_if_native_code_does_not_return(monkeypatch, can_be_saved):
     monkeypatch.setattr(interrupts, "GRACE", 0.05)
