@@ -36,7 +36,7 @@ def gradients_on(devices: list, model: int):
         return jnp.sum(jnp.sin(log_probs)) + jnp.sum(jnp.cos(entropy))
 
     with jax.set_mesh(mesh):
-        rows = Rows(tokens, np.ones_like(tokens), mask)
+        rows = Rows(jnp.array(tokens), jnp.ones_like(tokens), jnp.array(mask))
         rows = put(rows, jax.tree.map(lambda _: batch_sharding(mesh), rows))
         params = put(make_actor_params(networks), shardings)
         gradients = jax.jit(jax.grad(loss), out_shardings=shardings)(params, rows)

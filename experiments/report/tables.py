@@ -33,8 +33,7 @@ def report(results: Results) -> str:
             f"## {' / '.join(setting)}",
             _table(results, setting, lambda curve: curve.final(), lambda curve: curve.area()),
             *_without_warmup(results, setting, last),
-            "Seconds per step of finished runs, medians over steps, then means over seeds.",
-            seconds_table(results, setting),
+            *_seconds(results, setting),
         ]
     if len(results.settings) > 1:
         parts += ["## All", overall_table(results)]
@@ -116,20 +115,24 @@ def difference(values: dict[int, float], reference: dict[int, float]) -> str:
     return f"{text(mean(differences), sign=True)}{count}" if len(differences) else ""
 
 
-def seconds_table(results: Results, setting: Setting) -> str:
-    """What a step of each method costs."""
+def _seconds(results: Results, setting: Setting) -> list[str]:
+    """What a step of each method costs; nothing, if the study does not record times."""
     phases = ("sample", "score", "update")
     lines = []
     for method in results.methods(setting):
         curves = results.finished(setting, method).values()
-        if not curves:
-            continue
         names = [f"time/{phase}_s" for phase in phases]
         medians = [[np.median(c.seconds[n]) for c in curves if n in c.seconds] for n in names]
         means = [float(np.mean(x)) for x in medians if x]
-        cells = [f"{np.mean(x):.2f}" if x else "" for x in medians]  # empty: not in the study
-        lines.append([method, *cells, f"{sum(means):.2f}" if means else ""])
-    return markdown(["method", *phases, "all"], lines)
+        if means:
+            cells = [f"{np.mean(x):.2f}" if x else "" for x in medians]  # empty: not in the study
+            lines.append([method, *cells, f"{sum(means):.2f}"])
+    if not lines:
+        return []
+    return [
+        "Seconds per step of finished runs, medians over steps, then means over seeds.",
+        markdown(["method", *phases, "all"], lines),
+    ]
 
 
 def overall_table(results: Results) -> str:
