@@ -6,6 +6,7 @@ returns one number per token, to be minimised. `config.algorithm.loss_aggregatio
 number, and the metrics are computed outside, so a loss of your own needs neither.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -103,6 +104,8 @@ def check_loss(loss: Any, config: AlgorithmConfig) -> PolicyLoss:
             f"{name} returned {returned} for arrays of shape {shape}; return one number per token, "
             "which config.algorithm.loss_aggregation makes one number"
         )
+    if not jnp.issubdtype(per_token.dtype, jnp.floating):
+        raise ConfigError(f"{name} returned {per_token.dtype} numbers; return floats")
     function = cast(PolicyLoss, loss)
     total = lambda a, b: jnp.sum(function(a, b, rows, config))  # noqa: E731
     gradients = jax.grad(total, argnums=(0, 1))(numbers, numbers)
@@ -122,4 +125,6 @@ def _advice(error: Exception, rows: UpdateRows) -> str:
         return advice
     if isinstance(error, AttributeError) and isinstance(error.obj, UpdateRows):
         return f"rows has {', '.join(vars(rows))}"
+    if isinstance(error, AttributeError) and isinstance(error.obj, AlgorithmConfig):
+        return f"config has {', '.join(field.name for field in dataclasses.fields(error.obj))}"
     return "it is called as loss(log_probs, entropy, rows, config) with arrays [R, n]"

@@ -60,7 +60,8 @@ class _Section(ConfigDict):
 
     def _wrong_type(self, name: str, value: Any) -> str:
         needed = type_words(self.get_type(name))
-        fix = "; a function is an argument: train(..., reward=f)" if callable(value) else ""
+        argument = "loss" if name == "loss" else "reward"
+        fix = f"; a function is an argument: train(..., {argument}=f)" if callable(value) else ""
         return f"config.{self._where}{name} is {value!r}; it must be {needed}{fix}"
 
     def __getitem__(self, name: str) -> Any:

@@ -63,8 +63,11 @@ def _misfit(function: str, values: dict[str, jax.Array], hints: dict[str, Any]) 
     takes = ", ".join(f"{name} [{', '.join(hint.dim_str.split())}]" for name, hint in hints.items())
     shapes = ", ".join(str(list(value.shape)) for value in values.values())
     ranks = {name: len(hint.dim_str.split()) for name, hint in hints.items()}
-    batched = all(value.ndim == ranks[name] + 1 for name, value in values.items())
-    advice = f"; use jax.vmap({function}) for a batch" if batched else ""
+    fixed = not any("*" in hint.dim_str or "..." in hint.dim_str for hint in hints.values())
+    batched = fixed and all(value.ndim == ranks[name] + 1 for name, value in values.items())
+    # A lambda, because jax.vmap would map keyword arguments such as gamma, too.
+    call = f"lambda {', '.join(values)}: {function}({', '.join(values)}, ...)"
+    advice = f"; for a batch, use jax.vmap({call})" if batched else ""
     return f"{function} takes {takes}, and the shapes given are {shapes}{advice}"
 
 

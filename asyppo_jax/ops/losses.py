@@ -17,14 +17,14 @@ KLEstimator = Literal["k1", "k2", "k3"]
 
 @check_arrays
 def clipped_surrogate(
-    log_probs: Float[Array, "..."],
-    old_log_probs: Float[Array, "..."],
-    advantages: Float[Array, "..."],
+    log_probs: Float[Array, "*S"],
+    old_log_probs: Float[Array, "*S"],
+    advantages: Float[Array, "*S"],
     *,
     clip_eps_low: float,
     clip_eps_high: float,
     dual_clip: float = 0.0,
-) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+) -> tuple[Float[Array, "*S"], Float[Array, "*S"]]:
     """PPO's clipped objective per token, to be maximised, and the probability ratio ρ.
 
     surrogate = min(ρ·A, clip(ρ, 1−ε_low, 1+ε_high)·A),  ρ = exp(log π − log π_old)
@@ -51,13 +51,13 @@ def clipped_surrogate(
 
 @check_arrays
 def asyppo_loss(
-    surrogate: Float[Array, "..."],
-    entropy: Float[Array, "..."],
-    advantage_mask: Bool[Array, "..."],
-    entropy_mask: Bool[Array, "..."],
+    surrogate: Float[Array, "*S"],
+    entropy: Float[Array, "*S"],
+    advantage_mask: Bool[Array, "*S"],
+    entropy_mask: Bool[Array, "*S"],
     *,
     entropy_coef: float,
-) -> Float[Array, "..."]:
+) -> Float[Array, "*S"]:
     """AsyPPO's policy loss −( I^A · surrogate + β · I^H · H ) per token, to be minimised.
 
     I^A masks only the surrogate, and I^H masks only the entropy. A dropped token adds 0 but still
@@ -71,10 +71,10 @@ def asyppo_loss(
 
 @check_arrays
 def kl_penalty(
-    log_probs: Float[Array, "..."],
-    reference_log_probs: Float[Array, "..."],
+    log_probs: Float[Array, "*S"],
+    reference_log_probs: Float[Array, "*S"],
     estimator: KLEstimator = "k3",
-) -> Float[Array, "..."]:
+) -> Float[Array, "*S"]:
     """An estimate of KL(π || π_ref) per sampled token (nats), with d = log π − log π_ref.
 
     k1 = d,  k2 = d²/2,  k3 = exp(−d) − 1 + d    (http://joschu.net/blog/kl-approx.html)
@@ -101,6 +101,6 @@ def kl_penalty(
 
 
 @check_arrays
-def squared_error(values: Float[Array, "..."], returns: Float[Array, "..."]) -> Float[Array, "..."]:
+def squared_error(values: Float[Array, "*S"], returns: Float[Array, "*S"]) -> Float[Array, "*S"]:
     """The value loss (V(s_t) − R_t)² per token: no factor ½, no clipping, no gradient to R_t."""
     return jnp.square(values - jax.lax.stop_gradient(returns))

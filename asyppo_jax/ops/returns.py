@@ -33,7 +33,9 @@ def gae(
     gamma: float,
     gae_lambda: float | Float[Array, ""],
 ) -> Float[Array, " C"]:
-    """Generalised advantage estimates A_t of one sequence, 0 on padding; `jax.vmap` it over [B, C].
+    """Generalised advantage estimates A_t of one sequence, 0 on padding.
+
+    For [B, C]: `jax.vmap(lambda r, v, m: gae(r, v, m, gamma=1.0, gae_lambda=1.0))(r, v, mask)`.
 
     δ_t = r_t + γ V(s_{t+1}) − V(s_t);  A_t = Σ_l (γλ)^l δ_{t+l}
 

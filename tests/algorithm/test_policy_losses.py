@@ -58,6 +58,16 @@ def test_a_name_that_is_no_loss_is_refused_before_the_run_starts(name, message):
         resolve_loss(AlgorithmConfig(loss=name))
 
 
+def test_a_loss_of_whole_numbers_is_refused():
+    with pytest.raises(ConfigError, match="returned int32 numbers; return floats"):
+        check_loss(lambda log_probs, *_: (log_probs > 0).astype(jnp.int32), AlgorithmConfig())
+
+
+def test_a_name_that_the_settings_do_not_have_is_answered_with_those_that_they_have():
+    with pytest.raises(ConfigError, match=r"config has .*clip_eps_low, clip_eps_high"):
+        check_loss(lambda a, b, rows, config: a * config.epsilon, AlgorithmConfig())
+
+
 def test_a_loss_that_is_already_one_number_is_refused():
     def mean(log_probs, entropy, rows, config):
         return jnp.mean(reinforce(log_probs, entropy, rows, config))

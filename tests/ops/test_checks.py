@@ -109,13 +109,18 @@ def test_lists_and_numbers_become_the_kind_of_their_annotation():
         (
             lambda: gae(X, X, MASK, gamma=1.0, gae_lambda=1.0),
             r"^gae takes token_rewards \[C\], values \[C\], mask \[C\], and the shapes given are "
-            r"\[2, 3\], \[2, 3\], \[2, 3\]; use jax\.vmap\(gae\) for a batch$",
+            r"\[2, 3\], \[2, 3\], \[2, 3\]; for a batch, use jax\.vmap\(lambda token_rewards, "
+            r"values, mask: gae\(token_rewards, values, mask, \.\.\.\)\)$",
         ),
         (
             lambda: gae(ROW, ROW[:2], ROW_MASK, gamma=1.0, gae_lambda=1.0),
             r"are \[3\], \[2\], \[3\]$",
         ),
         (lambda: value_mean_and_std(ROW), r"takes values \[K, B, C\], and .* given are \[3\]$"),
+        (
+            lambda: clipped_surrogate(X, X, ROW, clip_eps_low=0.2, clip_eps_high=0.2),
+            r"advantages \[\*S\], and the shapes given are \[2, 3\], \[2, 3\], \[3\]$",
+        ),
         (lambda: group_advantages(ROW, ROW_MASK[:2]), r"rewards \[G\], valid \[G\], and"),
     ],
 )
