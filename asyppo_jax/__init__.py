@@ -66,6 +66,10 @@ if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` has the same name
     from asyppo_jax.sampling.loaded import LoadedCritics as LoadedCritics
     from asyppo_jax.sampling.sampler import read_answers as read_answers
     from asyppo_jax.sampling.sampler import training_options as training_options
+    from asyppo_jax.tasks.benchmarks import BenchmarkSettings as BenchmarkSettings
+    from asyppo_jax.tasks.benchmarks import find_benchmark as find_benchmark
+    from asyppo_jax.tasks.benchmarks import held_out_benchmark as held_out_benchmark
+    from asyppo_jax.tasks.benchmarks import own_benchmark as own_benchmark
     from asyppo_jax.tasks.prompts import make_prompts as make_prompts
     from asyppo_jax.tasks.records import load_records as load_records
     from asyppo_jax.tasks.tokenizers import pad_token_id as pad_token_id
@@ -82,6 +86,7 @@ _MODULES = {
     "algorithm.experience": "make_experience",
     "config": "Config PromptConfig UserError default_config from_config_dict",
     "evaluation.benchmark": "evaluate_benchmark",
+    "tasks.benchmarks": "BenchmarkSettings find_benchmark held_out_benchmark own_benchmark",
     "evaluation.statistics": "average_at_k average_interval pass_at_k powers_of_two",
     "evaluation.true_values": "States sample_states",
     "evaluation.value_errors": "PositionErrors value_errors values_at",

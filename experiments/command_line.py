@@ -24,9 +24,14 @@ INTERRUPTED = 130
 
 
 def stop(text: str) -> NoReturn:
-    """Ends a command after Ctrl-C with a sentence."""
+    """Ends a command after Ctrl-C with a sentence.
+
+    Python's own exit would free memory that a program on the device may still use, which crashes.
+    """
     print(text, file=sys.stderr)
-    sys.exit(INTERRUPTED)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -25,7 +25,7 @@ PURPOSES = {
     "Training": "train types",
     "Load and generate": "runs.load sampling.loaded sampling.sampler runs.checkpoint",
     "Evaluate": "evaluation.benchmark evaluation.statistics evaluation.true_values "
-    "evaluation.value_errors",
+    "evaluation.value_errors tasks.benchmarks",
     "Data and rewards": "tasks.records tasks.prompts tasks.tokenizers tasks.rewards "
     "tasks.answers.extract",
     "What a run wrote": "runs.metrics runs.rollout_files",
@@ -40,7 +40,7 @@ _ALSO = {
 }
 # What these take and return.
 _TYPES = {
-    "tasks.benchmarks": "Benchmark BenchmarkSettings",
+    "tasks.benchmarks": "Benchmark",
     "evaluation.statistics": "Interval",
     "sampling.draw": "DecodingOptions",
     "sampling.sampler": "Sampler Answers",

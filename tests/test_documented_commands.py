@@ -41,6 +41,7 @@ NOT_RUN = {
     "smollm2_arithmetic": "needs downloaded weights",
     "experiments.critics": "takes half an hour; its parts are the library's functions",
     "experiments.torture --kills": "takes a quarter of an hour; test_torture_command.py, slow",
+    "--process_id": "waits for other processes; tests/runtime/test_multi_host.py starts two",
     "--study=asyppo": "takes hours; tests/experiments/test_study_command.py runs one",
     "experiments.asyppo_study --study": "needs a study that ended; test_asyppo_study_tuning.py",
     "studies/quickstart.py": "takes minutes; tests/experiments/test_study_command.py runs one",
@@ -112,7 +113,8 @@ def _join(lines: str) -> str:
 
 def _is_command(text: str) -> bool:
     programs = ("python -m ", "asyppo ", "make ", "pip ", "gcloud ", "docker ", "xpk ")
-    return text.startswith(programs) and not text.endswith("...")
+    without_variables = re.sub(r"^(?:[A-Z_]+=\S+ )+", "", text)
+    return without_variables.startswith(programs) and not text.endswith("...")
 
 
 def _reason_not_to_run(example: Example) -> str | None:

@@ -153,6 +153,11 @@ def _settings(path: str, step: Step, base: str | None) -> tuple[Config, int | No
     """The settings, the step to load (None: `path` is no run), and if they are those of a run."""
     if not is_run(path):
         _check_not_a_part_of_a_run(path)
+        if step != "latest":
+            raise CheckpointError(
+                f"step is {step!r}, but {path} is no run and has one set of weights; leave step "
+                "out, or give the run"
+            )
         exported = _exported_settings(path)
         config = exported or Config()
         config = dataclasses.replace(config, actor=NetworkConfig(path=path))

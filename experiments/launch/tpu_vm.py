@@ -100,6 +100,8 @@ def commands(action: str, extra: list[str]) -> list[list[str]]:
         ConfigError: the action is unknown, or see `check_run` and the other checks.
     """
     gcloud = ["gcloud", "compute", "tpus", "tpu-vm"]
+    if "," in _NAME.value:
+        raise ConfigError(f"--name={_NAME.value} has a comma; a launcher starts one slice")
     name, location = _NAME.value, [f"--zone={_ZONE.value}", f"--project={_PROJECT.value}"]
 
     def ssh(command: str, worker: str = "all") -> list[str]:

@@ -87,6 +87,13 @@ def test_settings_beside_a_model_that_are_no_settings_are_refused(exported, tmp_
     assert not load_actor(copy).of_run
 
 
+def test_an_export_has_no_steps_to_choose_from(exported):
+    _, _, out, _ = exported
+    for step in (20, "best"):
+        with pytest.raises(CheckpointError, match=f"step is {step!r}, but .*actor is no run and"):
+            load_actor(out / "actor", step=step)
+
+
 def test_a_critic_is_no_actor(exported):
     _, _, out, _ = exported
     with pytest.raises(ModelError, match=r"has a critic .*; read it with load_critics"):
