@@ -44,6 +44,9 @@ NOT_RUN = {
     "--process_id": "waits for other processes; tests/runtime/test_multi_host.py starts two",
     "--study=asyppo": "takes hours; tests/experiments/test_study_command.py runs one",
     "experiments.asyppo_study --study": "needs a study that ended; test_asyppo_study_tuning.py",
+    "experiments.report --study=runs/asyppo_study": "needs a study that ended; reports of the "
+    "shipped results run",
+    "qwen2p5_0p5b_gsm8k": "needs downloaded weights and data",
     "studies/quickstart.py": "takes minutes; tests/experiments/test_study_command.py runs one",
     "--study=runs/study": "needs a study that ended; the same test reports one",
     "--beside": "needs another library's environment",

@@ -200,7 +200,7 @@ def test_the_prompt_comes_from_the_settings_then_the_run_then_the_benchmark(acto
     benchmark = sums()
     plain = BenchmarkSettings()
     assert choose_prompt(actor, benchmark, plain) == benchmark.prompt
-    trained = dataclasses.replace(actor, step=3)
+    trained = dataclasses.replace(actor, of_run=True)
     assert choose_prompt(trained, benchmark, plain) == actor.config.prompt
     chosen = choose_prompt(trained, benchmark, SETTINGS)
     assert chosen.template == "{problem}=" and chosen.system_prompt == ""
