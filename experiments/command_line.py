@@ -23,15 +23,15 @@ from experiments.main import config_names, config_path, with_config_paths
 INTERRUPTED = 130
 
 
-def stop(text: str) -> NoReturn:
-    """Ends a command after Ctrl-C with a sentence.
+def stop(text: str, status: int = INTERRUPTED) -> NoReturn:
+    """Ends a command after a signal at once, with a sentence.
 
-    Python's own exit would free memory that a program on the device may still use, which crashes.
+    Python's own exit would wait for the compiler, and free memory that a program on the device may
+    still use, which crashes.
     """
-    print(text, file=sys.stderr)
     sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(INTERRUPTED)
+    print(text, file=sys.stderr, flush=True)
+    os._exit(status)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

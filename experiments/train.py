@@ -17,6 +17,7 @@ from asyppo_jax.config import Config, ConfigError, UserError
 from experiments.command_line import (
     parse_flags,
     read_config,
+    stop,
     use_compile_cache,
 )
 from experiments.main import command_line
@@ -114,11 +115,10 @@ def _stop(workdir: str, number: int) -> NoReturn:
     from asyppo_jax.runs.checkpoint import describe_kept
 
     text = f"\n{describe_kept(workdir, number)}"
-    print(text, file=sys.stderr, flush=True)
-    sys.stdout.flush()
     if jax.process_count() > 1:  # the coordinator must not be gone before the others
+        print(text, file=sys.stderr, flush=True)
         sys.exit(128 + number)
-    os._exit(128 + number)  # jaxlib may crash in an ordinary exit after an interrupted compilation
+    stop(text, 128 + number)
 
 
 def closing_lines(workdir: str, num_critics: int) -> str:

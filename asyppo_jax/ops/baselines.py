@@ -59,8 +59,7 @@ def _groups(
     rewards: Float[Array, " B"], valid: Bool[Array, " B"], group_size: int
 ) -> tuple[Float[Array, "N G"], Bool[Array, "N G"], Float[Array, " N"]]:
     """Rewards (0 where invalid) and validity by group, and the mean reward of all other groups."""
-    fits = group_size > 0 and rewards.ndim == 1 and rewards.size % group_size == 0
-    if not fits or rewards.shape != valid.shape:
+    if group_size <= 0 or rewards.size % group_size:
         raise ValueError(
             f"rewards have shape {rewards.shape} and valid {valid.shape}, but group_size is "
             f"{group_size}; give both as [N * group_size], all answers of each prompt in a row"

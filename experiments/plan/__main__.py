@@ -24,7 +24,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -45,7 +45,6 @@ from asyppo_jax.planning.report import ratios, search_verdict, table
 from asyppo_jax.planning.topology import PlanError
 from asyppo_jax.planning.tune import Compiled, as_json, config_text, search
 from experiments.command_line import (
-    INTERRUPTED,
     parse_flags,
     read_config,
     read_config_file,
@@ -69,6 +68,7 @@ _HOURS = flags.DEFINE_float("hours", 1.0, "With --tune: no compilation starts af
 _OUT = flags.DEFINE_string("out", "", "With --tune: the file to write; default CONFIG_SLICE.py.")
 _JSON = flags.DEFINE_bool("json", False, "Print the plan as one line of JSON at the end.")
 
+_STOPPED = "\nstopped; the phases that were compiled are in the tables"
 Named = tuple[str, Config]  # a config file's name, and its config
 
 
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        _stop()
+        stop(_STOPPED)
     if _JSON.value:
         print(json.dumps(main_plan.as_dict() | {"compare": [other.as_dict() for other in others]}))
 
@@ -170,7 +170,7 @@ def _compile(preparation: Preparation) -> Plan:
     except KeyboardInterrupt:
         if finished:
             print(table(plan_of(preparation, finished)))
-        _stop()
+        stop(_STOPPED)
     print(table(planned))
     return planned
 
@@ -231,12 +231,6 @@ def _in_process(name: str, phase: str, setting: Setting, changes: dict[str, Any]
     if done.returncode < 0:
         raise PlanError(f"the compiler failed on {phase} (signal {-done.returncode})")
     return PhasePlan(**json.loads(done.stdout.splitlines()[-1])["phases"][phase])
-
-
-def _stop() -> NoReturn:
-    sys.stdout.flush()
-    print("\nstopped; the phases that were compiled are in the tables", file=sys.stderr, flush=True)
-    os._exit(INTERRUPTED)  # an ordinary exit would wait for the compiler
 
 
 def _log(line: str) -> None:

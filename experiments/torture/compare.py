@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
 from asyppo_jax.runs.checkpoint import saved_steps
 from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics
+from asyppo_jax.runtime.paths import checkpoint_directory
 
 _TIMED = ("time/", "rollout/tokens_per_s")  # metrics that differ from run to run
 _FLOAT_BITS = 64
@@ -83,7 +83,7 @@ def _size(tree: Any) -> int:
 
 def _state(workdir: Path, step: int) -> Any:
     """The arrays of a checkpoint, on whatever devices they were saved."""
-    directory = epath.Path(workdir).absolute() / "checkpoints" / str(step) / "state"
+    directory = checkpoint_directory(workdir) / str(step) / "state"
     handler = ocp.PyTreeCheckpointHandler()  # a manager would clean up the directory
     tree = handler.metadata(directory).tree
     numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
@@ -93,7 +93,7 @@ def _state(workdir: Path, step: int) -> Any:
 
 
 def _position(workdir: Path, step: int) -> dict[str, Any]:
-    return json.loads((workdir / "checkpoints" / str(step) / "data" / "metadata").read_text())
+    return json.loads((checkpoint_directory(workdir) / str(step) / "data" / "metadata").read_text())
 
 
 def _rows(workdir: Path, step: int) -> dict[int, Row]:

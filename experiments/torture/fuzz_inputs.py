@@ -20,14 +20,14 @@ from ml_collections import config_flags
 from asyppo_jax.config import DataConfig, PromptConfig, from_config_dict, from_dict
 from asyppo_jax.config.reading import setting_names
 from asyppo_jax.models.actor_critic import Actor, init_actor
-from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.formats.huggingface import load_config, load_params, save_params
 from asyppo_jax.tasks.prompts import make_prompts
 from asyppo_jax.tasks.records import load_records
 from asyppo_jax.tasks.tokenizers import load_tokenizer, special_ids
 from configs import tiny_test
 from experiments.command_line import read_config, read_config_file, read_flags
-from experiments.quickstart.tokenizer import VOCABULARY, make_tokenizer, save_tokenizer
+from experiments.quickstart.make_model import MODEL as QUICKSTART
+from experiments.quickstart.tokenizer import make_tokenizer, save_tokenizer
 from experiments.torture.fuzz_mutations import (
     any_value,
     change_json,
@@ -36,21 +36,8 @@ from experiments.torture.fuzz_mutations import (
     near_value,
 )
 
-MODEL = ModelConfig(
-    model_type="qwen3",
-    vocab_size=len(VOCABULARY),
-    embed_dim=8,
-    num_layers=2,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=4,
-    mlp_dim=8,
-    norm_eps=1e-6,
-    rope_theta=1e4,
-    rope_scaling=None,
-    tie_embeddings=True,
-    qk_norm=True,
-    attention_bias=False,
+MODEL = dataclasses.replace(
+    QUICKSTART, embed_dim=8, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=4, mlp_dim=8
 )
 Made = tuple[str, Callable[[], object]]  # how an input was made, and what reads it
 

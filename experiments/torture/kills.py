@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from asyppo_jax.runs.checkpoint import saved_steps
+from asyppo_jax.runtime.paths import checkpoint_directory
 from experiments.torture.compare import lost_bits
 
 FAULTS = ("SIGKILL", "SIGTERM", "full disk")
@@ -147,7 +148,7 @@ class Torture:
         fault = FAULTS[number % len(FAULTS)]
         rng = random.Random(f"{self._seed} {aimed} {number} {self._runs}")
         started, run = time.time(), self._start(workdir)
-        unfinished = partial(_unfinished, workdir / "checkpoints", started)
+        unfinished = partial(_unfinished, Path(checkpoint_directory(workdir)), started)
         if aimed:
             reached = _wait_for_write(run.process, unfinished, rng)
         else:
