@@ -32,7 +32,7 @@ from asyppo_jax.runs.finished import describe_finished, is_evaluated, is_finishe
 from asyppo_jax.runs.inputs import keep_inputs
 from asyppo_jax.runs.interrupt import Interrupt, Stopped
 from asyppo_jax.runs.metrics import MetricWriter, elapsed_until, require_finite
-from asyppo_jax.runs.progress import Progress, describe_sizes
+from asyppo_jax.runs.progress import Progress, describe_devices, describe_sizes
 from asyppo_jax.runs.save_heldout import make_heldout_saver
 from asyppo_jax.runs.save_rollouts import make_rollout_saver
 from asyppo_jax.runs.setup import Run, first_state, prepare, print_once, with_functions
@@ -134,7 +134,7 @@ def _restore_and_train(run: Run, pool: RewardPool, workdir: str, started: float)
         state, unevaluated = _restore_or_start(run, manager, data, workdir)
         if unevaluated is None and is_finished(state, config, workdir):
             return
-        print_once(describe_sizes(config))
+        print_once(f"{describe_devices(run.mesh)}\n{describe_sizes(config)}")
         _train_on(run, state, unevaluated, data, pool, manager, workdir, started)
     finally:
         manager.wait_until_finished()

@@ -49,6 +49,7 @@ NOT_RUN = {
     "qwen2p5_0p5b_gsm8k": "needs downloaded weights and data",
     "studies/quickstart.py": "takes minutes; tests/experiments/test_study_command.py runs one",
     "--study=runs/study": "needs a study that ended; the same test reports one",
+    "--study=quickstart": "takes minutes; the same test runs one",
     "--beside": "needs another library's environment",
     "PHASE": "a pattern: the flags of each row are in the table below it",
     "MODULE:FUNCTION": "a pattern",

@@ -33,7 +33,7 @@ def check_config(config: Config) -> None:
     _check_schedule("config.critic_optimizer", config.critic_optimizer)
     _check_variants(algorithm, sampling)
     batch = sampling.num_prompts * group
-    for name in ("actor_minibatch_size", "critic_minibatch_size"):
+    for name in _minibatch_fields(config):
         size = getattr(batching, name)
         _check_divides(
             f"config.batching.{name}", size, "the batch, num_prompts * group_size,", batch
@@ -133,6 +133,12 @@ def _check_variants(algorithm: AlgorithmConfig, sampling: SamplingConfig) -> Non
         )
 
 
+def _minibatch_fields(config: Config) -> tuple[str, ...]:
+    """The minibatch sizes in config.batching that have an effect."""
+    of_critics = ("critic_minibatch_size",) if config.algorithm.num_critics else ()
+    return ("actor_minibatch_size", *of_critics)
+
+
 def _check_rows_per_prompt(config: Config) -> None:
     batching, group = config.batching, config.sampling.group_size
     critics, data = config.algorithm.num_critics, config.algorithm.critic_data
@@ -147,7 +153,7 @@ def _check_rows_per_prompt(config: Config) -> None:
     if critics:
         part = f"{part} / num_critics, or critic_microbatch_size,"
         _check_divides(name, size, part, config.critic_sizes.microbatch)
-    for field in ("actor_minibatch_size", "critic_minibatch_size"):
+    for field in _minibatch_fields(config):
         minibatch, groups, of = getattr(batching, field), group, ""
         if data == "prompts" and field == "critic_minibatch_size":
             groups, of = group * critics, " * num_critics"

@@ -175,10 +175,13 @@ def _settings(path: str, step: Step, base: str | None) -> tuple[Config, int | No
 
 
 def _check_not_a_part_of_a_run(path: str) -> None:
-    """Raises `CheckpointError` on a directory of a run that is no model, such as a checkpoint."""
+    """Raises `CheckpointError` on a directory in a run that is no model, or one that has runs."""
     directory = absolute(path)
     if not directory.is_dir() or (directory / "config.json").is_file():
         return
+    inside = next((child for child in directory.iterdir() if is_run(str(child))), None)
+    if inside is not None:
+        raise CheckpointError(f"{path} contains runs; give one of them, such as {str(inside)!r}")
     run = next((parent for parent in directory.parents if is_run(str(parent))), None)
     if run is not None:
         step = f" and step={directory.name}" if directory.name.isdigit() else ""

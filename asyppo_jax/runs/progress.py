@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
 
+import jax
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from asyppo_jax.algorithm.learning_rates import describe_early_ends
@@ -105,6 +107,14 @@ def _numbers(metrics: Mapping[str, float], held_out: float | None) -> list[str]:
     if "rollout/tokens_per_s" in metrics:
         numbers.append(f"{metrics['rollout/tokens_per_s']:,.0f} tokens/s")
     return numbers
+
+
+def describe_devices(mesh: Mesh) -> str:
+    """The devices of a run, their mesh, and the number of processes if it is not one."""
+    kind, processes = mesh.devices.flat[0].device_kind, jax.process_count()
+    sizes = ", ".join(f"{name}={size}" for name, size in mesh.shape.items())
+    shared = f" in {processes} processes" if processes > 1 else ""
+    return f"devices   {mesh.size} x {kind}{shared}; mesh {sizes}"
 
 
 def describe_sizes(config: Config) -> str:

@@ -172,6 +172,13 @@ def test_what_cannot_work_is_refused_with_its_field_and_the_fix(changes, sentenc
         with_changes(**changes)
 
 
+def test_the_minibatch_of_critics_is_not_checked_without_critics():
+    sizes = {"algorithm__advantages": "grpo", "batching__critic_minibatch_size": 100}
+    with_changes(algorithm__num_critics=0, **sizes)
+    with pytest.raises(ConfigError, match="critic_minibatch_size is 100, which does not"):
+        with_changes(algorithm__num_critics=2, **sizes)
+
+
 def test_sizes_must_divide_the_data_axis():
     check_divides_data_axis(make_config(0), 4)
     with pytest.raises(ConfigError, match="num_prompts is 4; make it a multiple"):

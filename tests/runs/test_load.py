@@ -56,13 +56,15 @@ def test_the_critics_of_a_run_equal_the_saved_ones_and_value_every_token(run):
         np.testing.assert_allclose(values[k][MASK], expected[MASK], atol=1e-5)
 
 
-def test_a_checkpoint_by_itself_is_refused_with_the_run_and_the_step(run):
+def test_a_part_of_a_run_or_a_directory_of_runs_is_refused_with_the_run(run):
     path = Path(run[0])
     for load in (load_actor, load_critics):
         with pytest.raises(CheckpointError, match=r"is a part of a run; .*run' and step=2$"):
             load(path / "checkpoints" / "2")
     with pytest.raises(CheckpointError, match=r"checkpoints is a part of a run; give .*run'$"):
         load_actor(path / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"contains runs; give one of them, such as .*run'$"):
+        load_actor(path.parent)
 
 
 def test_the_optimizer_state_is_not_read(run, tmp_path):

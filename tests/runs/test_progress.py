@@ -4,10 +4,12 @@ import dataclasses
 import io
 import time
 
+import jax
 import pytest
 
-from asyppo_jax.config import AlgorithmConfig, Config, ValueConfig
-from asyppo_jax.runs.progress import Progress, describe_sizes, format_samples
+from asyppo_jax.config import AlgorithmConfig, Config, MeshConfig, ValueConfig
+from asyppo_jax.runs.progress import Progress, describe_devices, describe_sizes, format_samples
+from asyppo_jax.runtime.sharding import make_mesh
 
 
 class Stream(io.StringIO):
@@ -132,6 +134,11 @@ def test_critics_of_the_same_data_see_all_of_it_in_as_many_updates():
     assert table["minibatch (one gradient)"] == ["128", "256", "128"]
     assert table["microbatch (one forward)"] == ["16", "16", "8"]
     assert table["optimizer updates per step"] == ["32", "8", "8"]
+
+
+def test_devices_and_mesh_are_one_line():
+    line = describe_devices(make_mesh(MeshConfig(data=1, model=1), jax.devices()[:1]))
+    assert line == "devices   1 x cpu; mesh data=1, model=1"
 
 
 def test_sizes_mention_shared_prompts():
