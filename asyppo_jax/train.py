@@ -1,49 +1,33 @@
-"""The training loop: sample, score, update, evaluate, log and save; it resumes a killed run."""
+"""`train`: prepares a run, or restores a killed one, and runs its steps (`loop`)."""
 
 import dataclasses
 import inspect
-import json
 import os
 import signal
 import sys
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from asyppo_jax.algorithm.learning_rates import learning_rates
 from asyppo_jax.algorithm.offload import resting_shardings
 from asyppo_jax.algorithm.policy_losses import PolicyLoss
 from asyppo_jax.algorithm.state import state_shapes
-from asyppo_jax.algorithm.train_step import phase_key, warmup_steps
 from asyppo_jax.config import Config, ConfigError, Settings
-from asyppo_jax.evaluation.held_out import evaluate
+from asyppo_jax.loop import Loop
 from asyppo_jax.runs import checkpoint as checkpoints
 from asyppo_jax.runs.base_files import keep_base_files
-from asyppo_jax.runs.checksums import ChecksumWriter
-from asyppo_jax.runs.collect import collect
 from asyppo_jax.runs.disk import check_workdir, raise_if_disk_error
-from asyppo_jax.runs.finished import describe_finished, is_evaluated, is_finished, passes_bar
+from asyppo_jax.runs.finished import describe_finished, is_evaluated, is_finished
 from asyppo_jax.runs.inputs import keep_inputs
 from asyppo_jax.runs.interrupt import Interrupt, Stopped
-from asyppo_jax.runs.metrics import MetricWriter, elapsed_until, require_finite
+from asyppo_jax.runs.metrics import MetricWriter, elapsed_until
 from asyppo_jax.runs.progress import Progress, describe_devices, describe_sizes
-from asyppo_jax.runs.save_heldout import make_heldout_saver
-from asyppo_jax.runs.save_rollouts import make_rollout_saver
 from asyppo_jax.runs.setup import Run, first_state, prepare, print_once, with_functions
-from asyppo_jax.runs.step_report import (
-    check_scored,
-    count_unscored,
-    metrics_of_rollout,
-    print_step,
-    warn_if_nothing_can_be_learnt,
-    without_actor,
-)
 from asyppo_jax.runs.summary import describe_result, summarize_run
 from asyppo_jax.runtime.multi_host import is_first
 from asyppo_jax.runtime.sharding import placed
@@ -167,10 +151,6 @@ def _train_on(
     """Runs steps, evaluations, metrics and checkpoints from the state's step to the last."""
     config, first_step = run.config, int(state.step)
     is_writer, start_step = is_first(), first_step - (unevaluated is not None)
-    save_rollout = make_rollout_saver(workdir, run.networks, run.sampler, config, run.mesh)
-    save_heldout = make_heldout_saver(
-        workdir, run.networks, run.evaluation_sampler, config, run.mesh, run.eval_prompts
-    )
     started -= elapsed_until(workdir, start_step) if first_step and is_writer else 0.0
     at = {"start_step": start_step, "is_writer": is_writer}
     with (
@@ -178,160 +158,8 @@ def _train_on(
         closing(Progress(config.num_steps, **at)) as progress,
         Interrupt(progress.print, manager.wait_until_finished) as interrupt,
     ):
-        sums = ChecksumWriter(manager.directory)
-
-        def write(step: int, metrics: dict[str, float]) -> None:
-            writer.write(step, metrics | {"time/elapsed_s": time.perf_counter() - started})
-            if not manager.is_saving_in_progress():
-                sums.start()
-
-        save = partial(checkpoints.save_and_hash, manager, sums)
-        work = _Work(
-            partial(_one_step, run, pool, data, progress, save_rollout, writer, interrupt),
-            partial(_evaluate, run, pool, progress, save_heldout),
-            partial(count_unscored, config, pool),
-            lambda state: partial(save, state, data.get_state()),
-            write,
-        )
-        try:
-            if first_step == 0:
-                writer.write_text(0, "config", json.dumps(dataclasses.asdict(config), indent=2))
-                interrupt.rescue = _nothing_new
-                metrics = work.evaluate(state)
-                interrupt.commit()
-                interrupt.check()
-                check_scored(metrics, run, pool)
-                write(0, metrics)
-            _run_steps(config, state, unevaluated, progress, interrupt, work)
-        except Stopped:
-            interrupt.leave()
-            raise
-        finally:
-            interrupt.rescue = None
-            interrupt.leave()
-            sums.start()
-            sums.finish()
-        interrupt.check()  # of the last step: a loop over runs ends, too
-
-
-class _Work(NamedTuple):
-    """What the loop does, with all that stays the same bound to it."""
-
-    one_step: Callable[[TrainState], tuple[TrainState, dict[str, float]]]
-    evaluate: Callable[[TrainState], dict[str, float]]
-    count_unscored: Callable[[int, dict[str, float], int], int]
-    checkpoint: Callable[[TrainState], Callable[..., None]]  # takes the data's position at once
-    write: Callable[[int, dict[str, float]], None]
-
-
-def _run_steps(
-    config: Config,
-    state: TrainState,
-    unevaluated: dict[str, float] | None,
-    progress: Progress,
-    interrupt: Interrupt,
-    work: _Work,
-) -> None:
-    """The steps after that of `state`; first the evaluation of its own step, if it is missing."""
-    first_step = saved_step = int(state.step)
-    step, warned, unscored = first_step, False, 0
-    while step < config.num_steps or unevaluated is not None:
-        compiles, step = step == first_step, step + (unevaluated is None)
-        last = step == config.num_steps
-        evaluated = last or (config.evaluation.every and step % config.evaluation.every == 0)
-        name = f"step {step} and its evaluation" if evaluated else f"step {step}"
-        # Compilations and evaluations may take minutes: they are not waited for.
-        interrupt.wait_for = "" if compiles else name
-        if unevaluated is None:
-            is_new = step - 1 > saved_step  # the update has not begun, so the state is still there
-            save = work.checkpoint(state)
-            interrupt.rescue = partial(save, None) if is_new else _nothing_new
-            state, metrics = work.one_step(state)
-        else:
-            metrics, unevaluated = unevaluated, None
-        if passes_bar(config, metrics):
-            last = evaluated = True
-        if evaluated:
-            interrupt.wait_for = ""
-            is_new = step > saved_step
-            save = work.checkpoint(state)
-            interrupt.rescue = partial(save, None, metrics) if is_new else _nothing_new
-            interrupt.check_ending()
-            metrics = metrics | work.evaluate(state)
-            interrupt.commit()
-        interrupt.agree()
-        interrupt.wait_for = name
-        # Before the checkpoint: a run that resumes from it does not write this step again.
-        work.write(step, metrics)
-        progress.finish_step(step, metrics)
-        unscored = work.count_unscored(step, metrics, unscored)
-        if step - first_step <= 3:  # later, equal rewards are no sign of a mistake
-            warned = warned or warn_if_nothing_can_be_learnt(config, step, metrics, progress)
-        due = config.checkpoint.every and step % config.checkpoint.every == 0
-        if (last or due or interrupt.requested) and step > saved_step:
-            work.checkpoint(state)(metrics["evaluate/accuracy"] if evaluated else None)
-            saved_step = step
-        if last:
-            break
-        interrupt.check()
-
-
-def _nothing_new() -> None:
-    """Saves nothing: the last checkpoint has the state, or nothing was trained."""
-
-
-def _one_step(
-    run: Run,
-    pool: RewardPool,
-    data,
-    progress: Progress,
-    save_rollout,
-    writer: MetricWriter,
-    interrupt: Interrupt,
-    state: TrainState,
-) -> tuple[TrainState, dict[str, float]]:
-    """Samples, scores and updates once; raises `NonFiniteError` before anything is saved."""
-    warming_up = int(state.step) < warmup_steps(run.config)
-    step = int(state.step) + 1
-    collected = collect(run, state, data, pool, progress)
-    rollout, scores = collected.rollout, collected.scores
-    if step == 1 and run.init_heads is not None:
-        state = state.replace(critic_params=run.init_heads(state.critic_params, rollout))
-    save_rollout(state, rollout, collected.prompts)
-    interrupt.commit()  # the update takes the state's memory
-    # The step must not transfer anything between host and device implicitly.
-    with progress.phase("update"), jax.transfer_guard("disallow"):
-        state, device_metrics = run.train_step(state, rollout)
-        metrics = {name: float(x) for name, x in jax.device_get(device_metrics).items()}
-    if warming_up:
-        metrics = without_actor(metrics)
-    require_finite(step, metrics, run.config.algorithm.loss)
-    times = progress.take_times()
-    metrics |= metrics_of_rollout(collected, times["time/sample_s"])
-    metrics |= learning_rates(run.config, step)
-    print_step(run.config, step, metrics, collected.answers, scores, progress, writer)
-    return state, metrics | times
-
-
-def _evaluate(
-    run: Run, pool: RewardPool, progress: Progress, save_heldout, state: TrainState
-) -> dict[str, float]:
-    with progress.phase("evaluate"):
-        result = evaluate(
-            run.evaluation_sampler,
-            state.actor_params,
-            run.eval_prompts,
-            pool,
-            phase_key(state.key, state.step, "evaluate"),
-            run.config,
-            run.mesh,
-            on_first_batch=partial(save_heldout, state) if save_heldout else None,
-        )
-    progress.print(
-        f"step {int(state.step)}: held-out {run.config.reward.measure} {result.accuracy:.3f} "
-        f"({len(run.eval_prompts)} problems, {result.invalid} answers without a score)"
-    )
-    return result.metrics() | progress.take_times()
+        loop = Loop(run, pool, data, manager, workdir, writer, progress, interrupt, started)
+        loop.run_from(state, unevaluated)
 
 
 class _CallableModule(types.ModuleType):

@@ -2,9 +2,10 @@
 
 import itertools
 import signal
+from types import ModuleType
 
-import asyppo_jax.train
 from asyppo_jax.config import from_config_dict
+from asyppo_jax.loop import Loop
 from configs import tiny_test
 
 
@@ -23,13 +24,13 @@ def short_run(model: str, **changes):
     return from_config_dict(values)
 
 
-def press_while(monkeypatch, name, when, module=asyppo_jax.train, number=signal.SIGINT):
-    """A signal while `module` calls its function `name` for the `when`-th time."""
-    function, calls = getattr(module, name), itertools.count(1)
+def press_while(monkeypatch, name, when, where: type | ModuleType = Loop, number=signal.SIGINT):
+    """A signal at the `when`-th call of the function `name` in a module, or of a class."""
+    function, calls = getattr(where, name), itertools.count(1)
 
     def pressing(*arguments, **options):
         if next(calls) == when:
             signal.raise_signal(number)
         return function(*arguments, **options)
 
-    monkeypatch.setattr(module, name, pressing)
+    monkeypatch.setattr(where, name, pressing)

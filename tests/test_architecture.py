@@ -24,6 +24,7 @@ LEVELS = (
     ("models", "tasks"),
     ("sampling", "algorithm"),
     ("runs", "evaluation", "planning"),
+    ("loop",),
     ("train", "rewards"),
 )
 MAX_FILE_LINES = 350

@@ -88,7 +88,7 @@ def test_more_steps_go_on_and_ctrl_c_keeps_the_step_and_every_bit(
     assert train(config, straight)["steps"] == 5
     assert [row["step"] for row in _without_times(straight)] == [0, 1, 2, 3, 4, 5]
     with monkeypatch.context() as patched:
-        press_while(patched, "_score", when=2, module=asyppo_jax.runs.collect)  # in step 4
+        press_while(patched, "_score", when=2, where=asyppo_jax.runs.collect)  # in step 4
         with pytest.raises(KeyboardInterrupt, match=r"the last checkpoint is of step 4, and the"):
             train(config, stopped)
     printed = capsys.readouterr().out
@@ -289,12 +289,12 @@ def test_a_run_of_the_critics_ends_at_its_bar_and_another_one_starts_with_them(
         "value__head": "sigmoid",
         "value__loss": "bce",
     }
-    # Any explained variance passes this bar, so the run ends after its first step.
+    # The first explained variance passes this bar, so the run ends after its first step.
     critics_only = short_run(
         model,
         num_steps=4,
         algorithm__critic_warmup_steps=4,
-        value__stop_at_explained_variance=-1e9,
+        value__stop_at_explained_variance=-1.0,
         **recipe,
     )
     assert train(critics_only, tmp_path / "critics", reward=_share_of_digits)["steps"] == 1

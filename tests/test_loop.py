@@ -6,9 +6,10 @@ import signal
 import orbax.checkpoint as ocp
 import pytest
 
+import asyppo_jax.loop
 import asyppo_jax.runs.collect
-import asyppo_jax.train
 from asyppo_jax.config import CheckpointConfig
+from asyppo_jax.loop import Loop
 from asyppo_jax.runs.checkpoint import make_manager, saved_steps
 from asyppo_jax.runs.interrupt import Stopped
 from asyppo_jax.runs.metrics import read_metrics
@@ -22,15 +23,15 @@ def model(tmp_path_factory):
     return save_model_directory(tmp_path_factory.mktemp("model"))
 
 
-@pytest.mark.parametrize(("function", "when"), [("_one_step", 1), ("_evaluate", 1)])
+@pytest.mark.parametrize(("function", "when"), [("_step", 1), ("_evaluate", 1)])
 def test_ctrl_c_while_it_compiles_or_evaluates_stops_at_once(
     model, tmp_path, monkeypatch, capsys, function, when
 ):
-    monkeypatch.setattr(asyppo_jax.train, "_one_step", pytest.fail)
+    monkeypatch.setattr(Loop, "_step", pytest.fail)
     press_while(monkeypatch, function, when)
-    monkeypatch.setattr(asyppo_jax.train, "check_scored", lambda *_: None)
-    if function == "_one_step":
-        monkeypatch.setattr(asyppo_jax.train, "_evaluate", lambda *_: {"evaluate/accuracy": 0.5})
+    monkeypatch.setattr(asyppo_jax.loop, "check_scored", lambda *_: None)
+    if function == "_step":
+        monkeypatch.setattr(Loop, "_evaluate", lambda *_: {"evaluate/accuracy": 0.5})
     with pytest.raises(KeyboardInterrupt, match="stopped before the first checkpoint"):
         train(short_run(model), tmp_path)
     assert "finishing" not in capsys.readouterr().out
@@ -38,7 +39,7 @@ def test_ctrl_c_while_it_compiles_or_evaluates_stops_at_once(
 
 @pytest.mark.parametrize(
     ("module", "function", "step"),
-    [(asyppo_jax.train, "_evaluate", 0), (asyppo_jax.runs.collect, "_score", 1)],
+    [(Loop, "_evaluate", 0), (asyppo_jax.runs.collect, "_score", 1)],
 )
 def test_ctrl_c_that_is_swallowed_while_it_compiles_ends_the_run_after_that_work(
     model, tmp_path, monkeypatch, module, function, step
@@ -80,11 +81,11 @@ def _three_steps(model):
 @pytest.mark.parametrize(
     ("module", "function", "when", "step"),
     [
-        pytest.param(asyppo_jax.train, "_evaluate", 1, None, marks=pytest.mark.slow),
+        pytest.param(Loop, "_evaluate", 1, None, marks=pytest.mark.slow),
         (asyppo_jax.runs.collect, "_score", 2, 1),  # step 2 is dropped
-        (asyppo_jax.train, "require_finite", 2, 2),  # step 2 is finished, its evaluation is not
-        pytest.param(asyppo_jax.train, "require_finite", 1, 1, marks=pytest.mark.slow),
-        pytest.param(asyppo_jax.train, "_evaluate", 3, 3, marks=pytest.mark.slow),  # the last step
+        (asyppo_jax.loop, "require_finite", 2, 2),  # step 2 is finished, its evaluation is not
+        pytest.param(asyppo_jax.loop, "require_finite", 1, 1, marks=pytest.mark.slow),
+        pytest.param(Loop, "_evaluate", 3, 3, marks=pytest.mark.slow),  # the last step
     ],
 )
 def test_sigterm_loses_no_step_and_the_same_command_gives_every_bit(
