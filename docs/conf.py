@@ -42,6 +42,7 @@ NAVIGATION = {
     },
     "Reference": {
         "Python": "docs/api",
+        "Commands": "docs/commands",
         "Settings": "docs/configs",
         "Configs": "configs/README",
         "Metrics": "docs/metrics",

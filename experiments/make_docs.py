@@ -1,9 +1,10 @@
 """Generates pages of docs/ from the code: `python -m experiments.make_docs`.
 
 docs/configs.md lists every setting, from the dataclasses and comments of `config/`.
-docs/api.md lists the names that `asyppo_jax` exports, by purpose, with signatures and docstrings. A
-test checks that both are up to date. The source files are parsed; only the list of names and the
-table of ranges are imported.
+docs/api.md lists the names that `asyppo_jax` exports, by purpose, with signatures and docstrings.
+docs/commands.md lists every command's flags, as the program prints them. A test checks that all are
+up to date. The source files are parsed; only the lists of names and the table of ranges are
+imported.
 """
 
 import ast
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import asyppo_jax
 from asyppo_jax.config.ranges import RANGES
+from experiments.commands_page import MADE, commands_page
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "asyppo_jax"
@@ -48,18 +50,12 @@ _TYPES = {
     "tasks.prompts": "PromptReport",
     "models.actor_critic": "Networks",
 }
-_MADE = "<!-- Made by `python -m experiments.make_docs`; change the code and run that again. -->"
 
 
 def main() -> None:
-    for name, text in pages().items():
-        (ROOT / "docs" / name).write_text(text)
+    for name, make in PAGES.items():
+        (ROOT / "docs" / name).write_text(make())
         print(f"docs/{name}")
-
-
-def pages() -> dict[str, str]:
-    """The text of each page by its name in docs/."""
-    return {"configs.md": _configs_page(), "api.md": _api_page()}
 
 
 def _configs_page() -> str:
@@ -68,7 +64,7 @@ def _configs_page() -> str:
     comments = _comments(source)
     classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
     blocks = [
-        _MADE,
+        MADE,
         "# Every setting",
         "A file in `configs/` starts from `default_config()` and changes some settings. Flags of\n"
         "the command line change others: `--config.section.field=value`. An unknown name is an\n"
@@ -172,7 +168,7 @@ def _api_page() -> str:
         sections.append(f"## {purpose}")
         sections += [_entry(name, module) for name, module in names.items()]
     blocks = [
-        _MADE,
+        MADE,
         "# The Python reference",
         "`from asyppo_jax import NAME` gives each of these names, where no other import is shown.\n"
         "Shapes are in the signatures. Letters: B sequences, N prompts, G responses per prompt,\n"
@@ -247,6 +243,9 @@ def _markdown(node: ast.FunctionDef | ast.ClassDef) -> str:
 def _list_item(names: re.Match[str]) -> str:
     return "- " + re.sub(r"[\w*]+", r"`\g<0>`", names.group())
 
+
+# A page's name in docs/, and what makes its text.
+PAGES = {"configs.md": _configs_page, "api.md": _api_page, "commands.md": commands_page}
 
 if __name__ == "__main__":
     main()
