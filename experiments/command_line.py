@@ -1,7 +1,6 @@
 """Flags and config files for the command lines, with one-line errors."""
 
 import difflib
-import errno
 import os
 import re
 import runpy
@@ -49,18 +48,17 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(1)
 
 
-_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
-
-
 def _print_exception(kind: type, error: BaseException, trace: Any) -> None:
     """`sys.excepthook`: one line for a full disk and for gs:// without its package."""
+    from asyppo_jax.runtime.paths import DISK_FULL  # late: with it, each command starts slower
+
     if isinstance(error, ImportError) and "install gcsfs" in str(error):
         print(
             f"error: a gs:// path cannot be read ({error}); run "
             "`pip install gcsfs google-cloud-storage`",
             file=sys.stderr,
         )
-    elif isinstance(error, OSError) and error.errno in _FULL:
+    elif isinstance(error, OSError) and error.errno in DISK_FULL:
         file = error.filename or "a file"
         print(
             f"error: {file} cannot be written: {error.strerror}; make room, or write to another "

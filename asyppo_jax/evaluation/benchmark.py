@@ -26,7 +26,7 @@ from asyppo_jax.evaluation.statistics import (
     powers_of_two,
 )
 from asyppo_jax.runtime.fingerprints import MODEL_SUFFIXES, combined, fingerprints
-from asyppo_jax.runtime.paths import checkpoint_directory, resolve_directory
+from asyppo_jax.runtime.paths import resolve_directory, state_directory
 from asyppo_jax.sampling import DecodingOptions
 from asyppo_jax.sampling.loaded import LoadedActor
 from asyppo_jax.sampling.sampler import read_answers
@@ -170,7 +170,7 @@ def _hash_weights(actor: LoadedActor) -> str:
     """A hash of the files that the actor was loaded from."""
     if actor.step is None:
         return combined(fingerprints(resolve_directory(actor.path), MODEL_SUFFIXES))
-    return combined(fingerprints(checkpoint_directory(actor.path) / str(actor.step) / "state"))
+    return combined(fingerprints(state_directory(actor.path, actor.step)))
 
 
 def _sample_missing(

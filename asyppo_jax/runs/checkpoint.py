@@ -22,7 +22,7 @@ from asyppo_jax.runs.checksums import ChecksumWriter, find_damage
 from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics
 from asyppo_jax.runs.orbax_logs import hide_raised_exceptions, without_metric_warning
 from asyppo_jax.runtime.multi_host import is_first, sum_over_hosts
-from asyppo_jax.runtime.paths import absolute, checkpoint_directory, write_whole
+from asyppo_jax.runtime.paths import absolute, checkpoint_directory, state_directory, write_whole
 from asyppo_jax.types import TrainState
 
 
@@ -214,7 +214,7 @@ def restore_parts(workdir: str, step: int, like: dict[str, Any]) -> dict[str, An
     Raises:
         CheckpointError: it cannot be read, or it has the shapes of other networks.
     """
-    path = checkpoint_directory(workdir) / str(step) / "state"
+    path = state_directory(workdir, step)
     args = ocp.args.PyTreeRestore(
         item=like,
         restore_args=ocp.checkpoint_utils.construct_restore_args(like),

@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from asyppo_jax.config import UserError
 from asyppo_jax.runs.checkpoint import CheckpointError, describe_kept, saved_steps
 from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics
-from asyppo_jax.runtime.paths import absolute, check_packages, checkpoint_directory, in_bucket
+from asyppo_jax.runtime.paths import (
+    DISK_FULL,
+    absolute,
+    check_packages,
+    checkpoint_directory,
+    in_bucket,
+)
 
-# A full disk, quota or file system, wherever the file is. EFBIG: a limit on the size of files.
-_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO)
 # Of a file in the workdir only: elsewhere these may be a defect.
 _REFUSED = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
@@ -88,10 +92,10 @@ def _disk_reason(error: BaseException, workdir: str) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         file = str(error.filename) if error.filename is not None else ""
         ours = file.startswith(workdir)
-        if error.errno in _FULL or (error.errno in _REFUSED and ours):
+        if error.errno in DISK_FULL or (error.errno in _REFUSED and ours):
             return f"{file or 'a file'} cannot be written: {error.strerror}"
     elif workdir in str(error):  # Orbax passes on the text of TensorStore
-        for number in _FULL:
+        for number in DISK_FULL:
             if os.strerror(number) in str(error):
                 return f"a checkpoint in {workdir} cannot be written: {os.strerror(number)}"
     return ""

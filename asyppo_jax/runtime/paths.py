@@ -4,6 +4,7 @@ A bucket needs a package for its protocol: gcsfs for gs://, s3fs for s3://. Orba
 gs:// also need google-cloud-storage.
 """
 
+import errno
 import functools
 import importlib
 import io
@@ -15,6 +16,9 @@ from etils import epath
 
 from asyppo_jax.config import ConfigError
 from asyppo_jax.config.errors import ModelError
+
+# The errors of a full disk, quota or file system. EFBIG: a limit on the size of files.
+DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def in_bucket(path: epath.PathLike) -> bool:
@@ -44,6 +48,11 @@ def absolute(path: epath.PathLike) -> epath.Path:
 def checkpoint_directory(workdir: epath.PathLike) -> epath.Path:
     """The directory of a run's checkpoints, which has a folder for each saved step."""
     return absolute(workdir) / "checkpoints"
+
+
+def state_directory(workdir: epath.PathLike, step: int) -> epath.Path:
+    """The saved `TrainState` of a step."""
+    return checkpoint_directory(workdir) / str(step) / "state"
 
 
 def local_directory(path: str) -> Path:

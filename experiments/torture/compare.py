@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 
 from asyppo_jax.runs.checkpoint import saved_steps
 from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics
-from asyppo_jax.runtime.paths import checkpoint_directory
+from asyppo_jax.runtime.paths import checkpoint_directory, state_directory
 
 _TIMED = ("time/", "rollout/tokens_per_s")  # metrics that differ from run to run
 _FLOAT_BITS = 64
@@ -83,7 +83,7 @@ def _size(tree: Any) -> int:
 
 def _state(workdir: Path, step: int) -> Any:
     """The arrays of a checkpoint, on whatever devices they were saved."""
-    directory = checkpoint_directory(workdir) / str(step) / "state"
+    directory = state_directory(workdir, step)
     handler = ocp.PyTreeCheckpointHandler()  # a manager would clean up the directory
     tree = handler.metadata(directory).tree
     numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
