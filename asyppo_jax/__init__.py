@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; `_MODULES` has the same names at run time
     from asyppo_jax.algorithm.batching.layout import sequence_mean as sequence_mean
+    from asyppo_jax.algorithm.batching.rows import loss_rows as loss_rows
     from asyppo_jax.algorithm.experience import make_experience as make_experience
     from asyppo_jax.config import Config as Config
     from asyppo_jax.config import PromptConfig as PromptConfig
@@ -83,6 +84,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "algorithm.batching.layout": "sequence_mean",
+    "algorithm.batching.rows": "loss_rows",
     "algorithm.experience": "make_experience",
     "config": "Config PromptConfig UserError default_config from_config_dict",
     "evaluation.benchmark": "evaluate_benchmark",

@@ -118,7 +118,8 @@ def _restore_and_train(run: Run, pool: RewardPool, workdir: str, started: float)
         state, unevaluated = _restore_or_start(run, manager, data, workdir)
         if unevaluated is None and is_finished(state, config, workdir):
             return
-        print_once(f"{describe_devices(run.mesh)}\n{describe_sizes(config)}")
+        sizes = describe_sizes(config, int(state.step))
+        print_once(f"{describe_devices(run.mesh)}\n{sizes}")
         _train_on(run, state, unevaluated, data, pool, manager, workdir, started)
     finally:
         manager.wait_until_finished()

@@ -167,6 +167,10 @@ def _benchmark(name: str, checkpoint: str) -> Benchmark:
         from asyppo_jax.runs.checkpoint import is_run, read_settings
 
         if not is_run(checkpoint):
+            if not epath.Path(checkpoint).exists():
+                raise ConfigError(
+                    f"--checkpoint={checkpoint} does not exist; give the workdir of a run"
+                )
             raise ConfigError(
                 f"--benchmark=held_out needs a run, whose held-out problems it takes, but "
                 f"--checkpoint={checkpoint} is none; give a run, or a file of problems"

@@ -68,7 +68,12 @@ def main() -> None:
         _started_as_asyppo = True
         runpy.run_module(COMMANDS[command][0], run_name="__main__", alter_sys=True)
     elif command == "configs":
-        print(describe_config(rest[0]) if rest else list_configs())
+        try:
+            print(describe_config(rest[0]) if rest else list_configs(), flush=True)
+        except BrokenPipeError:  # `asyppo configs NAME | head`
+            # Python flushes once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
     elif command == "completion":
         names = " ".join([*COMMANDS, "configs", "completion"])
         print(

@@ -23,7 +23,8 @@ PACKAGE = ROOT / "asyppo_jax"
 # Purpose -> the modules whose exported names serve it, in the order of the page.
 PURPOSES = {
     "Losses and advantages": "ops.returns ops.ensemble ops.losses ops.logits ops.aggregation "
-    "ops.masked ops.baselines algorithm.experience algorithm.batching.layout",
+    "ops.masked ops.baselines algorithm.experience algorithm.batching.layout "
+    "algorithm.batching.rows",
     "Training": "train types",
     "Load and generate": "runs.load sampling.loaded sampling.sampler runs.checkpoint",
     "Evaluate": "evaluation.benchmark evaluation.statistics evaluation.true_values "

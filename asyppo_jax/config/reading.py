@@ -41,7 +41,7 @@ RENAMED = (
 
 
 class _Section(ConfigDict):
-    """A `ConfigDict` whose error for an unknown name is one sentence with the nearest name."""
+    """A `ConfigDict` whose errors are one sentence, with the nearest name where one is unknown."""
 
     _where = ""  # its name in the config with a dot, such as "algorithm."
 
@@ -58,7 +58,17 @@ class _Section(ConfigDict):
             raise AttributeError(unknown_setting(f"{self._where}{name}"))
         return super().__getattr__(name)
 
+    def _is_section(self, name: str) -> bool:
+        return self.is_locked and isinstance(self.get(name), _Section)
+
     def _wrong_type(self, name: str, value: Any) -> str:
+        if self._is_section(name):
+            section, full = self[name], f"{self._where}{name}"
+            example = "path" if "path" in section else next(iter(section))
+            return (
+                f"config.{full} is a section of settings; set one of them, such as settings.{full}."
+                f"{example} = ..., or several with settings.{full}.update({{...}})"
+            )
         needed = type_words(self.get_type(name))
         argument = "loss" if name == "loss" else "reward"
         fix = f"; a function is an argument: train(..., {argument}=f)" if callable(value) else ""
@@ -72,6 +82,8 @@ class _Section(ConfigDict):
     def __setitem__(self, name: str, value: Any) -> None:
         if self.is_locked and "." not in name and name not in self:
             raise KeyError(unknown_setting(f"{self._where}{name}"))
+        if self._is_section(name) and not isinstance(value, _Section):
+            raise TypeError(self._wrong_type(name, value))
         super().__setitem__(name, value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:  # of a copy

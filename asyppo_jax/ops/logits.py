@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from asyppo_jax.ops.checks import check_arrays
 from asyppo_jax.ops.products import grad_kernel, materialize, squeeze_leading
 
 
+@check_arrays
 def log_probs_and_entropy(
     hidden: Float[Array, "B C D"],
     head: Float[Array, "D V"],

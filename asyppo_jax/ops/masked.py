@@ -49,7 +49,7 @@ def sequence_mean_sum(
 
 @check_arrays
 def token_sum(
-    x: Float[Array, "..."], mask: Bool[Array, "..."]
+    x: Float[Array, "*S"], mask: Bool[Array, "*S"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The sum over real tokens, and the number of real tokens."""
     return masked_sum(x, mask), jnp.sum(mask).astype(jnp.float32)
@@ -83,6 +83,7 @@ class VarianceParts(NamedTuple):
         return self.between_prompts + self.between_answers + self.within_answers
 
 
+@check_arrays
 def variance_parts(
     x: Float[Array, "B C"], mask: Bool[Array, "B C"], group_size: int
 ) -> VarianceParts:

@@ -39,6 +39,8 @@ def chips_of_type(name: str) -> int:
         AcceleratorError: there is no such type.
     """
     family, _, number = name.partition("-")
+    if of_shape := _type_of_shape(name):
+        raise AcceleratorError(f"{name!r} is a shape; its accelerator type is {of_shape}")
     if family not in FAMILIES:
         raise AcceleratorError(
             f"{name!r} is no accelerator type that is known here; give one of {_EXAMPLES}"
@@ -69,6 +71,16 @@ def slice_name(name: str) -> str:
             f"as {kind}:4x4x{chips // 16}"
         )
     return f"{kind}:{_shapes(kind)[chips]}"
+
+
+def _type_of_shape(name: str) -> str:
+    """The accelerator type of the slice v5p:2x2x4, "" if it is none."""
+    kind, _, shape = name.partition(":")
+    for family, (of, per_chip) in FAMILIES.items():
+        chips = [size for size, of_size in _shapes(of).items() if of_size == shape]
+        if kind == of and chips:
+            return f"{family}-{chips[0] * per_chip}"
+    return ""
 
 
 def _shapes(kind: str) -> dict[int, str]:

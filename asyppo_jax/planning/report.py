@@ -4,6 +4,10 @@ from asyppo_jax.planning.phases import AFTER_SAMPLING
 from asyppo_jax.planning.plan import BANDWIDTH_SHARE, FLOPS_SHARE, NETWORK_SHARE, Plan
 
 GIB = 2**30
+_TO_FIT = (
+    "lower config.batching.microbatch_size, or config.sampling.slots if decode is the largest, or "
+    "see docs/pods.md, 'Choose the mesh'"
+)
 
 
 def table(planned: Plan) -> str:
@@ -38,8 +42,8 @@ def table(planned: Plan) -> str:
         lines.append(f"up to {on_host / GIB:.2f} GiB of state per chip are offloaded to the host")
     lines.append(
         "peak, args, temps, resident: GiB per chip. est. s: the larger of the times for FLOPs (at "
-        f"{FLOPS_SHARE:.0%} of the chip's rate) and bytes (at {BANDWIDTH_SHARE:.0%}), plus the "
-        f"time for collectives (at {NETWORK_SHARE:.0%}), not overlapped."
+        f"{FLOPS_SHARE:.0%} of the chip's rate) and bytes moved (at {BANDWIDTH_SHARE:.0%}), plus "
+        f"the time for collectives (at {NETWORK_SHARE:.0%}), not overlapped."
     )
     lines.append(total(planned))
     return "\n".join(lines)
@@ -54,6 +58,8 @@ def _devices(planned: Plan) -> str:
 
 def total(planned: Plan) -> str:
     """The estimated seconds per step of the compiled phases, and the hours of the run."""
+    if planned.fits is False:
+        return f"no estimate of a step: it does not fit; {_TO_FIT}"
     seconds, steps = step_seconds(planned), planned.num_steps
     of = f" of {', '.join(planned.phases)} alone" if planned.not_compiled else ""
     hours = seconds * steps / 3600

@@ -117,8 +117,11 @@ def describe_devices(mesh: Mesh) -> str:
     return f"devices   {mesh.size} x {kind}{shared}; mesh {sizes}"
 
 
-def describe_sizes(config: Config) -> str:
-    """The method, and a table of batch sizes: of a step, the actor and the critics."""
+def describe_sizes(config: Config, first_step: int = 0) -> str:
+    """The method, and a table of batch sizes: of a step, the actor and the critics.
+
+    `first_step` is the step that a resumed run goes on from.
+    """
     sampling, batching, algorithm = config.sampling, config.batching, config.algorithm
     group, num_critics = sampling.group_size, algorithm.num_critics
     batch, length = sampling.num_prompts * group, sampling.max_completion_length
@@ -158,7 +161,7 @@ def describe_sizes(config: Config) -> str:
             rows.setdefault(label, []).append(f"{size:,}")
     for label, cells in rows.items():
         lines.append("".join([f"{label:<27}", *(f"{cell:>14}" for cell in cells)]))
-    if num_critics and algorithm.critic_warmup_steps:
+    if num_critics and algorithm.critic_warmup_steps > first_step:
         lines += ["", f"the first {algorithm.critic_warmup_steps} steps update the critics only"]
     if ends := describe_early_ends(config):
         lines += ["", *ends]

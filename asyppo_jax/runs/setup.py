@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from asyppo_jax.algorithm.head_init import init_heads_from_rollout
 from asyppo_jax.algorithm.offload import (
@@ -21,7 +22,7 @@ from asyppo_jax.algorithm.offload import (
 )
 from asyppo_jax.algorithm.policy_losses import PolicyLoss, check_loss, resolve_loss
 from asyppo_jax.algorithm.state import PROGRAMS_KEPT, programs_config, state_shardings
-from asyppo_jax.config import Config, Settings, from_config_dict
+from asyppo_jax.config import Config, ConfigError, Settings, from_config_dict
 from asyppo_jax.config.checks import check_config, check_divides_data_axis
 from asyppo_jax.config.functions import function_name
 from asyppo_jax.models.actor_critic import Networks
@@ -191,12 +192,18 @@ def with_functions(config: Config | Settings, loss: Any, reward: Any, workdir: s
     If its critics start from those of a run, `critic` names their base model (`with_warm_start`).
 
     Raises:
-        ConfigError: the loss does not fit, a reward is no function, or the critics do not fit.
+        ConfigError: `config` is something else, the loss does not fit, a reward is no function, or
+            the critics do not fit.
     """
     if isinstance(config, Config):
         check_config(config)
-    else:
+    elif isinstance(config, dict | ConfigDict):
         config = from_config_dict(config)
+    else:
+        raise ConfigError(
+            f"config is {config!r:.60}; give settings: get_config() of a file in configs/, or "
+            "default_config()"
+        )
     config = with_warm_start(config, workdir)
     if loss is None:
         resolve_loss(config.algorithm)

@@ -86,11 +86,11 @@ class LoadedActor:
                 `config.Truncation`.
 
         Raises:
-            ConfigError: a template that does not suit the tokenizer, or an option out of range.
+            ConfigError: a problem that is no text, a template that does not suit the tokenizer, or
+                an option out of range.
             TypeError: an option that does not exist; the message names the nearest one.
         """
-        if isinstance(problems, str):
-            raise ConfigError(f"problems is one text; give a list of texts: [{problems[:40]!r}]")
+        check_texts(problems)
         _check_names(truncation)
         chosen = Truncation(**cast(Any, truncation))
         if max_completion_length is None:
@@ -223,6 +223,19 @@ class LoadedCritics:
         with jax.set_mesh(self.mesh):
             values = _values(self.params, tokens, mask, anchor, networks=self.networks)
         return values[:, :, -length:]
+
+
+def check_texts(problems: Any) -> None:
+    """Raises `ConfigError` if `problems` is not a list of texts."""
+    if isinstance(problems, str):
+        raise ConfigError(f"problems is one text; give a list of texts: [{problems[:40]!r}]")
+    wrong = [problems] if isinstance(problems, Mapping) else problems
+    for problem in wrong:
+        if not isinstance(problem, str):
+            raise ConfigError(
+                f"problems must be texts, not {type(problem).__name__}; generate makes a prompt of "
+                "each text and tokenizes it"
+            )
 
 
 def _check_names(truncation: Mapping[str, Any]) -> None:

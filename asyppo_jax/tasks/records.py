@@ -73,7 +73,9 @@ def load_records(data: DataConfig, *, spellings: bool = False, fix: str = _FIX) 
     if data.source == "reasoning_gym":
         fields = ("question", "answer")
     records, last_answer = [], ""
-    for where, row in itertools.islice(_rows(data), data.num_records):
+    rows = list(itertools.islice(_rows(data), data.num_records))
+    _check_no_row_lacks(fields, rows)
+    for where, row in rows:
         problem = _field(row, fields[0], where, fix)
         if spellings:
             records.append(Record(problem, _spellings(row, fields[1], where, fix), row))
@@ -115,6 +117,27 @@ def _compile(answer_pattern: str) -> re.Pattern[str] | None:
             f"answer_pattern {answer_pattern!r} has no group; put the answer in parentheses"
         )
     return pattern
+
+
+def _check_no_row_lacks(fields: Sequence[str], rows: Sequence[tuple[str, Any]]) -> None:
+    """Raises `DataError` if some rows lack a field that others have."""
+    for name in fields:
+        lacking = [where for where, row in rows if isinstance(row, Mapping) and not _has(row, name)]
+        if 0 < len(lacking) < len(rows):
+            more = ", ..." if len(lacking) > 3 else ""
+            raise DataError(
+                f"{len(lacking)} of {len(rows)} records lack the field {name!r}: "
+                f"{', '.join(lacking[:3])}{more}; fill it in, or remove those records"
+            )
+
+
+def _has(row: Mapping[str, Any], name: str) -> bool:
+    value: Any = row
+    for part in [name] if name in row else name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return False
+        value = value[part]
+    return True
 
 
 def _field(row: Any, name: str, where: str, fix: str) -> str:

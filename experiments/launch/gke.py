@@ -7,11 +7,12 @@ Flags after a lone `--` are passed to experiments.train, and are checked here fi
 the command is only printed. See experiments/launch/README.md.
 """
 
+import re
 import sys
 
 from absl import app, flags
 
-from asyppo_jax.config import UserError
+from asyppo_jax.config import ConfigError, UserError
 from experiments.launch.commands import (
     check_mesh,
     check_run,
@@ -55,6 +56,11 @@ def main(argv: list[str]) -> None:
             _CONFIG.value, _WORKDIR.value, extra, env_file=_ENV_FILE.value, committed=False
         )
         check_mesh(config, _TPU_TYPE.value)
+        if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", _WORKLOAD.value):
+            raise ConfigError(
+                f"--workload is {_WORKLOAD.value!r}; Kubernetes takes small letters, digits and -, "
+                "with a letter first, such as my-run"
+            )
         run([command(extra)], dry_run=_DRY_RUN.value)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -132,9 +132,18 @@ def test_every_estimator_and_aggregation_is_a_setting():
             len,
             r"must be a text; a function is an argument: train\(",
         ),
+        (
+            "",
+            "algorithm",
+            {"clip_eps_high": 0.28},
+            r"algorithm is a section of settings; .* several with settings\.algorithm\.update\(",
+        ),
+        ("", "actor", "some/model", r"is a section .* such as settings\.actor\.path = \.\.\."),
+        ("", "train_data", [{"problem": "1"}], r"section .* settings\.train_data\.path = \.\.\."),
     ],
 )
 def test_a_value_of_a_wrong_type_is_refused_in_one_sentence(section, field, value, message):
     settings = default_config()
+    settings.algorithm = default_config().algorithm  # a whole section may be replaced
     with pytest.raises(TypeError, match=message):
         setattr(settings[section] if section else settings, field, value)

@@ -42,6 +42,12 @@ def test_a_name_that_is_no_type_is_refused_with_those_that_are(name, sentence):
             read(name)
 
 
+def test_a_shape_in_place_of_a_type_is_refused_with_the_type():
+    for shape, name in (("v5p:2x2x2", "v5p-16"), ("v5e:4x4", "v5litepod-16"), ("v6e:2x4", "v6e-8")):
+        with pytest.raises(AcceleratorError, match=f"'{shape}' is a shape; .* type is {name}"):
+            chips_of_type(shape)
+
+
 def test_a_type_with_several_shapes_has_chips_but_no_shape():
     assert chips_of_type("v5p-384") == 192
     with pytest.raises(AcceleratorError, match=r"192 chips, .* such as v5p:4x4x12"):

@@ -69,6 +69,8 @@ def test_the_total_is_that_of_the_compiled_phases_over_all_steps():
     assert "estimate: 10 s per step; the 200 steps of the run take 0.56 hours, 2.2 chip-h" in text
     assert "every answer has its maximum length" in text
     assert "estimate of values alone: 2 s per step" in table(_plan("a", {"values": 5.0}, REST))
+    too_large = table(_plan("a", {"values": 98.0}, REST))
+    assert "hours" not in too_large and "it does not fit; lower config.batching.micro" in too_large
 
 
 def test_chips_of_two_devices_are_named():

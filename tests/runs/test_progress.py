@@ -124,6 +124,8 @@ def test_sizes_of_the_default_run_by_hand():
     assert table["minibatches per epoch"] == ["8", "8", "8"]
     assert table["optimizer updates per step"] == ["32", "8", "8"]
     assert "the first 10 steps update the critics only" in text
+    assert describe_sizes(_with_critics(2), 9) == text
+    assert "critics only" not in describe_sizes(_with_critics(2), 10)
 
 
 def test_critics_of_the_same_data_see_all_of_it_in_as_many_updates():

@@ -22,6 +22,9 @@ def test_editable_settings_are_frozen_and_checked():
     values = default_config()
     values.sampling.num_prompts = 64
     assert with_functions(values, None, None).sampling.num_prompts == 64
+    for other in ("quickstart", default_config, None):
+        with pytest.raises(ConfigError, match="; give settings: get_config"):
+            with_functions(other, None, None)
     values.sampling.chunks = 3
     with pytest.raises(ConfigError, match=r"config\.sampling\.chunks is 3"):
         with_functions(values, None, None)

@@ -9,6 +9,7 @@ import pytest
 
 from asyppo_jax import load_actor, load_critics
 from asyppo_jax.config import ConfigError, PromptConfig
+from asyppo_jax.sampling.loaded import check_texts
 from asyppo_jax.tasks.prompts import reference_tokens
 from tests.saved_run import write_run
 
@@ -37,6 +38,19 @@ def test_generate_gives_the_same_texts_for_a_seed_and_greedy_needs_none(run):
     sampling = dataclasses.replace(actor.config.sampling, max_completion_length=6)
     config = dataclasses.replace(actor.config, sampling=sampling)
     assert dataclasses.replace(actor, config=config).generate(["1+2"], temperature=0.0) == greedy[0]
+
+
+@pytest.mark.parametrize(
+    ("problems", "kind"),
+    [({"input_ids": [[1]]}, "dict"), ([[1, 2]], "list"), (["1+1", {}], "dict")],
+)
+def test_what_is_no_list_of_texts_is_refused(problems, kind):
+    with pytest.raises(ConfigError, match=f"problems must be texts, not {kind}; generate makes"):
+        check_texts(problems)
+    with pytest.raises(
+        ConfigError, match=r"problems is one text; give a list of texts: \['1\+1'\]"
+    ):
+        check_texts("1+1")
 
 
 def test_a_runs_stop_strings_end_what_it_generates(run):

@@ -4,10 +4,11 @@ from typing import Any, TypeVar
 
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float
 
 from asyppo_jax.config import ConfigError, ValueConfig
 from asyppo_jax.ops.aggregation import Aggregation, length_normalizer
+from asyppo_jax.ops.checks import check_arrays
 from asyppo_jax.types import Experience, Rollout
 
 
@@ -70,6 +71,34 @@ def update_rows(
         advantage_mask=experience.advantage_mask,
         entropy_mask=experience.entropy_mask,
         reference_log_probs=experience.reference_log_probs,
+    )
+
+
+@check_arrays
+def loss_rows(
+    old_log_probs: Float[Array, "R n"],
+    advantages: Float[Array, "R n"],
+    mask: Bool[Array, "R n"],
+) -> UpdateRows:
+    """The `rows` of R answers, one per row, to try a loss of your own on arrays.
+
+    Both masks keep every real token, the returns are 0, and the tokens are 0. Other arrays are set
+    with `rows.replace(advantage_mask=..., reference_log_probs=...)`. The arrays that belong to
+    options which are off, such as `reference_log_probs`, are None.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    return UpdateRows(
+        tokens=jnp.zeros_like(mask, jnp.int32),
+        segments=mask.astype(jnp.int32),
+        mask=mask,
+        old_log_probs=old_log_probs,
+        advantages=advantages,
+        returns=jnp.zeros_like(advantages),
+        length_normalizer=length_normalizer(mask, "sequence"),
+        advantage_mask=mask,
+        entropy_mask=mask,
     )
 
 

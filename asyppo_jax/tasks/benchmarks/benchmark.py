@@ -52,7 +52,12 @@ class BenchmarkSettings(Truncation):
 
 
 def own_benchmark(
-    path: str, *, problem_field: str, answer_field: str, answer_pattern: str = "", grader: str
+    path: str,
+    *,
+    problem_field: str = "problem",
+    answer_field: str = "answer",
+    answer_pattern: str = "",
+    grader: str = "math",
 ) -> Benchmark:
     """A benchmark from a JSONL or parquet file of the user's.
 
@@ -103,11 +108,23 @@ def load_problems(benchmark: Benchmark, directory: str) -> list[Record]:
     """All problems of a benchmark, in the order of its file.
 
     Raises:
-        DataError: the file is not in `directory`, and `datasets`, which reads the hub, is missing.
+        DataError: the file is not in `directory`, and `datasets`, which reads the hub, is missing;
+            or a problem has no reference answer, and its grader needs one.
     """
+    records = _load(benchmark, directory)
+    unanswered = [i for i, record in enumerate(records) if not record.answer]
+    if unanswered and benchmark.grader in ("math", "exact"):
+        raise DataError(
+            f"{len(unanswered)} of {len(records)} problems of {benchmark.title} have no reference "
+            f"answer, the first is number {unanswered[0]} (from 0); fill it in, or remove them"
+        )
+    return records
+
+
+def _load(benchmark: Benchmark, directory: str) -> list[Record]:
     local = benchmark.local
     if benchmark.hub is None:
-        fix = "name its fields with --problem_field and --answer_field"
+        fix = "name its fields with problem_field and answer_field (--problem_field, ...)"
         return load_records(local, spellings=benchmark.spellings, fix=fix)
     file = epath.Path(directory) / benchmark.local.path
     if file.is_file():

@@ -26,7 +26,9 @@ def exact(problem: str, completion: str, answer: str) -> float:
     r"""1.0 if the last `\boxed{}`, or the completion without one, is the answer as text, or 0.0."""
     boxed = last_boxed(completion)
     final_answer = completion if boxed is None else boxed
-    return float(final_answer.strip() == answer.strip())
+    given, reference = final_answer.strip(), answer.strip()
+    reason = "the same text" if given == reference else "another text"
+    return Score(float(given == reference), extracted=given, compared=reference, reason=reason)
 
 
 def math(problem: str, completion: str, answer: str) -> float:

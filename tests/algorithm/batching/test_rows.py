@@ -4,7 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asyppo_jax.algorithm.batching.rows import as_critics_read, sequence_segments, update_rows
+from asyppo_jax.algorithm.batching.layout import sequence_mean
+from asyppo_jax.algorithm.batching.rows import (
+    as_critics_read,
+    loss_rows,
+    sequence_segments,
+    update_rows,
+)
 from asyppo_jax.config import ConfigError, ValueConfig
 
 
@@ -15,6 +21,17 @@ def test_a_sequences_factors_add_up_to_one_and_padding_has_none(setting):
     assert not np.asarray(rows.length_normalizer)[~mask].any()
     total = np.asarray(rows.length_normalizer).sum(axis=1)
     np.testing.assert_allclose(total, mask.any(axis=1).astype(float), rtol=1e-6)
+
+
+def test_rows_of_arrays_have_one_answer_each_and_one_shape():
+    mask = jnp.array([[True, True, False], [True, True, True]])
+    rows = loss_rows(jnp.zeros((2, 3)), jnp.ones((2, 3)), mask)
+    mean = sequence_mean(jnp.array([[1.0, 3.0, 9.0], [1.0, 2.0, 6.0]]), rows)
+    np.testing.assert_array_equal(mean, [[2, 2, 0], [3, 3, 3]])
+    np.testing.assert_allclose(rows.length_normalizer, [[1 / 2, 1 / 2, 0], [1 / 3] * 3])
+    np.testing.assert_array_equal(rows.advantage_mask, mask)
+    with pytest.raises(ValueError, match=r"loss_rows takes .*shapes given are \[2, 3\], \[2\]"):
+        loss_rows(jnp.zeros((2, 3)), jnp.ones(2), mask)
 
 
 def test_the_actors_mask_replaces_the_loss_mask_only_where_it_is_given(setting):

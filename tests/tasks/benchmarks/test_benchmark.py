@@ -100,13 +100,21 @@ def test_other_fields_than_those_named_are_an_error_that_names_the_flags(tmp_pat
     file = tmp_path / "mine.jsonl"
     file.write_text('{"q": "1+1", "a": "2"}\n')
     benchmark = own_benchmark(str(file), problem_field="p", answer_field="a", grader="exact")
-    message = r"line 1: there is no field 'p' among 'q', 'a'; name .* --problem_field and"
+    message = r"line 1: there is no field 'p' among 'q', 'a'; name .* problem_field and"
     with pytest.raises(DataError, match=message):
         load_problems(benchmark, "nowhere")
     (tmp_path / "amc23.jsonl").write_text('{"q": "1+1", "a": "2"}\n')
     message = r"no field 'question' among 'q', 'a'; AMC 2023 has the fields 'question' and 'answer'"
     with pytest.raises(DataError, match=message):
         load_problems(find_benchmark("amc23"), str(tmp_path))
+
+
+def test_problems_without_a_reference_are_refused_where_the_grader_needs_one(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"problem": "1+1", "answer": "2"}\n{"problem": "1+2", "answer": null}\n')
+    with pytest.raises(DataError, match=r"1 of 2 problems of mine .*, the first is number 1"):
+        load_problems(own_benchmark(str(file)), "nowhere")
+    assert len(load_problems(own_benchmark(str(file), grader="my:own"), "nowhere")) == 2
 
 
 def test_a_file_with_another_suffix_is_refused():
