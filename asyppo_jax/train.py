@@ -153,10 +153,10 @@ def _train_on(
     config, first_step = run.config, int(state.step)
     is_writer, start_step = is_first(), first_step - (unevaluated is not None)
     started -= elapsed_until(workdir, start_step) if first_step and is_writer else 0.0
-    at = {"start_step": start_step, "is_writer": is_writer}
+    written = start_step if first_step else None
     with (
-        closing(MetricWriter(workdir, config.log, **at)) as writer,
-        closing(Progress(config.num_steps, **at)) as progress,
+        closing(MetricWriter(workdir, config.log, written, is_writer=is_writer)) as writer,
+        closing(Progress(config.num_steps, start_step, is_writer=is_writer)) as progress,
         Interrupt(progress.print, manager.wait_until_finished) as interrupt,
     ):
         loop = Loop(run, pool, data, manager, workdir, writer, progress, interrupt, started)

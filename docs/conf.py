@@ -56,6 +56,7 @@ NAVIGATION = {
         "Studies": "experiments/study/README",
         "Study of AsyPPO": "experiments/asyppo_study/README",
         "The study's plan": "experiments/asyppo_study/PREREGISTRATION",
+        "Graders compared": "experiments/graders/README",
         "Faults on purpose": "experiments/torture/README",
         "Benchmark": "experiments/benchmark/README",
         "Plans for TPU slices": "experiments/plan/README",

@@ -72,6 +72,7 @@ SHORTER = {
     "--config.log.rollouts_every=1",
     "experiments.evaluate": "--problems=2 --samples=1 --max_tokens=16 --batch_size=2",
     "experiments.torture": "--fuzz=60",
+    "experiments.graders": "--graders=product",
     "experiments.value_truth": "--prompts=2 --group=2 --continuations=2",
     "benchmark sample": "--sequences=16 --completion=8 --repeats=1",
     "benchmark update": "--sequences=8 --completion=8 --repeats=1",

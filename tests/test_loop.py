@@ -109,3 +109,18 @@ def test_sigterm_loses_no_step_and_the_same_command_gives_every_bit(
         train(_three_steps(model), tmp_path)
         assert "the run is finished" in capsys.readouterr().out
     assert data == expected_data
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_before_evaluating_step_1_keeps_the_metrics_of_step_0(
+    model, tmp_path, monkeypatch, capsys
+):
+    config = short_run(model, num_steps=1, checkpoint__every=0)
+    with monkeypatch.context() as patched:
+        press_while(patched, "require_finite", 1, asyppo_jax.train, signal.SIGTERM)
+        with pytest.raises(Stopped):
+            train(config, tmp_path)
+    train(config, tmp_path)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows if "evaluate/accuracy" in row] == [0, 1]
+    assert "has no line" not in capsys.readouterr().out

@@ -34,10 +34,11 @@ class MetricWriter:
     """Appends metrics to `workdir/metrics.jsonl` and, if set in `log`, TensorBoard and W&B.
 
     Each call writes one JSON line, `{"step": 3, "actor/loss": 0.1}`; NaN and infinity become null.
-    `start_step` is the number of finished steps in the checkpoint that the run resumes from. Later
+    `start_step` is the last step whose metrics a run that resumes does not write again. Later
     lines, and a last line cut off by a kill, are dropped, so that the file of a resumed run has the
-    same steps as that of an uninterrupted run. With `start_step` 0 the file starts empty. Write the
-    metrics of a step before its checkpoint, because a resumed run does not repeat that step.
+    same steps as that of an uninterrupted run. Earlier steps without a line are printed in one
+    sentence. With `start_step` None the run starts, and the file is emptied. Write the metrics of a
+    step before its checkpoint, because a resumed run does not repeat that step.
 
     Raises `ConfigError` if `log.wandb_project` is set but wandb is not installed (on every host, so
     that no host waits for another), and `MetricsError` if the existing file is broken before its
@@ -45,7 +46,12 @@ class MetricWriter:
     """
 
     def __init__(
-        self, workdir: epath.PathLike, log: LogConfig, *, start_step: int, is_writer: bool = True
+        self,
+        workdir: epath.PathLike,
+        log: LogConfig,
+        start_step: int | None,
+        *,
+        is_writer: bool = True,
     ) -> None:
         wandb = _import_wandb(log.wandb_project) if log.wandb_project else None
         self._file, self._tensorboard, self._wandb_run = None, None, None
@@ -55,9 +61,11 @@ class MetricWriter:
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / METRICS_FILE
         _drop_later_lines(path, start_step)
+        if start_step is not None and (missing := describe_missing_steps(path, start_step)):
+            print(missing)
         self._file = open_to_append(path)
         if log.tensorboard:  # purge_step hides events of an earlier process from that step on
-            purge_step = start_step + 1 if start_step else 0
+            purge_step = 0 if start_step is None else start_step + 1
             self._tensorboard = EventFile(str(workdir / "tensorboard"), purge_step)
         if wandb is not None:
             self._wandb_run = wandb.init(
@@ -130,13 +138,33 @@ def _read_lines(path: epath.Path) -> list[tuple[bytes, dict[str, Any]]]:
     return rows
 
 
-def _drop_later_lines(path: epath.Path, start_step: int) -> None:
+def _drop_later_lines(path: epath.Path, start_step: int | None) -> None:
     if not path.is_file():
         return
-    lines = [] if start_step == 0 else _read_lines(path)
-    content = b"".join(line for line, row in lines if row["step"] <= start_step)
+    content = b""
+    if start_step is not None:
+        content = b"".join(line for line, row in _read_lines(path) if row["step"] <= start_step)
     if content != path.read_bytes():
         write_whole(path, content)
+
+
+def describe_missing_steps(path: epath.PathLike, step: int) -> str:
+    """Which steps up to `step` have no line in `metrics.jsonl`, in a sentence; "" if all have one.
+
+    After a loss of power the file may lack its last lines, though a later checkpoint is there.
+    """
+    path = epath.Path(path)
+    rows = read_metrics(path) if path.is_file() else []
+    missing = set(range(step + 1)) - {row["step"] for row in rows}
+    if not missing:
+        return ""
+    starts = sorted(s for s in missing if s - 1 not in missing)
+    ends = sorted(s for s in missing if s + 1 not in missing)
+    spans = [f"{a} to {b}" if b > a else f"{a}" for a, b in zip(starts, ends, strict=True)]
+    return (
+        f"{path} has no line of step{'s' if len(missing) > 1 else ''} {', '.join(spans)}: these "
+        "metrics are lost, and nothing else is, because the checkpoint is later"
+    )
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:
@@ -155,10 +183,10 @@ def _import_wandb(project: str) -> Any:
         ) from error
 
 
-def _wandb_id(workdir: epath.Path, start_step: int) -> str:
+def _wandb_id(workdir: epath.Path, start_step: int | None) -> str:
     # Stored in a file, so that a resumed run continues the same W&B run.
     path = workdir / "wandb_id.txt"
-    if start_step == 0 or not path.is_file():
+    if start_step is None or not path.is_file():
         write_whole(path, secrets.token_hex(8).encode())
     return path.read_text()
 

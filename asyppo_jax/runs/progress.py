@@ -27,8 +27,8 @@ class Progress:
     def __init__(
         self,
         num_steps: int,
-        *,
         start_step: int = 0,
+        *,
         is_writer: bool = True,
         stream: TextIO | None = None,
     ) -> None:

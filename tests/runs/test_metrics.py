@@ -14,6 +14,7 @@ from asyppo_jax.runs.metrics import (
     MetricsError,
     MetricWriter,
     NonFiniteError,
+    describe_missing_steps,
     read_metrics,
     require_finite,
     write_summary,
@@ -23,7 +24,7 @@ from tests.runs.test_tensorboard import read_events
 JSON_ONLY = LogConfig(tensorboard=False)
 
 
-def _write(workdir, steps, *, start_step=0, log=JSON_ONLY):
+def _write(workdir, steps, *, start_step=None, log=JSON_ONLY):
     writer = MetricWriter(workdir, log, start_step=start_step)
     for step in steps:
         writer.write(step, {"actor/loss": 0.1 * step})
@@ -37,14 +38,14 @@ def test_metrics_are_read_back_exactly(tmp_path):
 
 
 def test_a_line_is_on_disk_before_the_writer_is_closed(tmp_path):
-    writer = MetricWriter(tmp_path, JSON_ONLY, start_step=0)
+    writer = MetricWriter(tmp_path, JSON_ONLY, start_step=None)
     writer.write(1, {"actor/loss": 0.5})
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "actor/loss": 0.5}]
     writer.close()
 
 
 def test_non_finite_values_are_null_in_valid_json(tmp_path):
-    writer = MetricWriter(tmp_path, JSON_ONLY, start_step=0)
+    writer = MetricWriter(tmp_path, JSON_ONLY, start_step=None)
     writer.write(1, {"a/nan": math.nan, "a/inf": math.inf, "a/neg": -math.inf, "a/one": 1})
     writer.close()
 
@@ -84,7 +85,7 @@ def test_a_run_can_resume_from_the_file_of_a_killed_writer(tmp_path):
         "import os, signal, sys\n"
         "from asyppo_jax.config import LogConfig\n"
         "from asyppo_jax.runs.metrics import MetricWriter\n"
-        "writer = MetricWriter(sys.argv[1], LogConfig(tensorboard=False), start_step=0)\n"
+        "writer = MetricWriter(sys.argv[1], LogConfig(tensorboard=False), start_step=None)\n"
         "for step in (1, 2, 3): writer.write(step, {'actor/loss': 0.1 * step})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -100,6 +101,32 @@ def test_a_run_that_starts_again_does_not_keep_the_earlier_lines(tmp_path):
     path = _write(tmp_path, [0, 1])
     _write(tmp_path, [0, 1, 2])
     assert [row["step"] for row in read_metrics(path)] == [0, 1, 2]
+
+
+def test_a_run_that_resumes_before_its_first_evaluation_keeps_the_line_of_step_0(tmp_path):
+    path = _write(tmp_path, [0])  # stopped in step 1: the checkpoint lacks the evaluation
+    _write(tmp_path, [1, 2], start_step=0)
+    assert [row["step"] for row in read_metrics(path)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("lines", "missing"),
+    [
+        (range(9), ""),
+        (range(8), "has no line of step 8: these"),
+        (range(5), "has no line of steps 5 to 8: these"),
+        ((1, 2, 4, 5), "has no line of steps 0, 3, 6 to 8: these"),
+        ((), "has no line of steps 0 to 8: these"),
+    ],
+)
+def test_a_resume_says_which_steps_the_file_lacks_and_goes_on(tmp_path, capsys, lines, missing):
+    path = _write(tmp_path, lines)  # whole last lines are gone, the checkpoint is of step 8
+    assert capsys.readouterr().out == ""
+    _write(tmp_path, [9], start_step=8)
+    printed = capsys.readouterr().out
+    assert (missing in printed and printed.count("\n") == 1) if missing else printed == ""
+    assert [row["step"] for row in read_metrics(path)] == [*lines, 9]
+    assert describe_missing_steps(path, 8) == printed.removesuffix("\n")
 
 
 @pytest.mark.parametrize("broken", ['{"step": 2, "a', '{"a/b": 1.0}', "[1]", '{"step": 2.5}'])
@@ -118,14 +145,14 @@ def test_the_error_for_a_missing_file_says_which_path_to_give(tmp_path):
 
 
 def test_a_host_that_is_not_the_writer_touches_no_file(tmp_path):
-    writer = MetricWriter(tmp_path / "run", LogConfig(), start_step=0, is_writer=False)
+    writer = MetricWriter(tmp_path / "run", LogConfig(), start_step=None, is_writer=False)
     writer.write(1, {"actor/loss": 0.5})
     writer.close()
     assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard_gets_the_finite_scalars(tmp_path):
-    writer = MetricWriter(tmp_path, LogConfig(tensorboard=True), start_step=0)
+    writer = MetricWriter(tmp_path, LogConfig(tensorboard=True), start_step=None)
     writer.write(1, {"actor/loss": 0.5, "critic/loss": math.nan})
     writer.close()
     (file,) = (tmp_path / "tensorboard").iterdir()
@@ -139,7 +166,7 @@ def test_wandb_without_the_package_is_refused_with_the_install_command(tmp_path,
     log = LogConfig(wandb_project="asyppo")
     for is_writer in (True, False):
         with pytest.raises(ConfigError, match="pip install wandb"):
-            MetricWriter(tmp_path / "run", log, start_step=0, is_writer=is_writer)
+            MetricWriter(tmp_path / "run", log, start_step=None, is_writer=is_writer)
     assert not (tmp_path / "run").exists()
 
 
@@ -192,11 +219,11 @@ def test_a_summary_is_replaced_atomically(tmp_path):
 
 
 def test_tensorboard_gets_texts_as_they_are_written(tmp_path):
-    with contextlib.closing(MetricWriter(tmp_path, LogConfig(), start_step=0)) as writer:
+    with contextlib.closing(MetricWriter(tmp_path, LogConfig(), start_step=None)) as writer:
         writer.write_text(3, "samples", "a < b\n  c")
     (file,) = (tmp_path / "tensorboard").iterdir()
     assert b"<pre>a &lt; b\n  c</pre>" in file.read_bytes()
-    with contextlib.closing(MetricWriter(tmp_path / "x", JSON_ONLY, start_step=0)) as writer:
+    with contextlib.closing(MetricWriter(tmp_path / "x", JSON_ONLY, start_step=None)) as writer:
         writer.write_text(3, "samples", "nothing happens")
 
 

@@ -10,5 +10,5 @@ A completion goes through these files:
     judge      the verdict and its reason
 
 The words of the language are tables: `words`, `units`, `spelling.SYNONYMS`. To accept one more
-spelling or unit, add it to its table, and a line to `tests/tasks/answers/answers.jsonl`.
+spelling or unit, add it to its table, and a line to `experiments/graders/answers.jsonl`.
 """

@@ -1,7 +1,8 @@
 r"""Which answers are right for a reference: one rule for each type of the reference.
 
     reference    right answers
-    Quantity     an equal value: alone, behind `name =`, or as the last side of a true equation
+    Quantity     an equal value: alone, behind `name =`, or as the last side of a true equation;
+                 for \mathbb{R} also the same set
     Numeral      the same digits in the same base, or without one
     Clock        the same time; a.m. and p.m. differ where both are given
     Words        the same words; (C) and C are one choice
@@ -58,7 +59,8 @@ def equal(reference: Value, answer: Value) -> bool:
     """
     match reference:
         case Quantity():
-            return equal_quantity(reference, answer)
+            # Of quantities, only \mathbb{R} is a set.
+            return equal_quantity(reference, answer) or _equal_sets(reference, answer)
         case Numeral():
             return equal_numeral(reference, _last(answer))
         case Clock():

@@ -12,6 +12,7 @@ from asyppo_jax.tasks.answers.tokens import NotUnderstood, Token
 from asyppo_jax.tasks.answers.values import (
     EMPTY,
     INFINITY,
+    REALS,
     Apply,
     Chain,
     Clock,
@@ -94,6 +95,8 @@ def text_value(tokens: Sequence[Token]) -> Value | None:
         return EMPTY
     if phrase in words.INFINITE:
         return Quantity(INFINITY)
+    if phrase in words.REAL_LINE:
+        return Quantity(REALS)
     if any(token.kind == "number" for token in tokens):
         return None
     first = re.sub(r"^(?:(?:option|choice|answer|the|is) )+", "", phrase)

@@ -58,6 +58,10 @@ _NOTHING = (
     r"mathstrut|centering|noindent|nonumber|notag|break|allowbreak|relax)(?![a-zA-Z])\s?"
     r"|\\(?:color|phantom|vphantom|hphantom|label|tag\*?)\s*\{[^{}]*\}"
 )
+_INFIX = re.compile(r"\\(over|choose)(?![a-zA-Z])")
+_REPEATING_DOTS = re.compile(  # 0.\dot{3}\dot{6}, 0.\dot{1}42\dot{8}
+    r"\\dot\s*\{?\s*(\d)\s*\}?(\d*)\\dot\s*\{?\s*(\d)\s*\}?"
+)
 _SPACES = (
     r"\\(?:quad|qquad|enspace|enskip|thinspace|medspace|thickspace|space|hfill|newline)(?![a-zA-Z])"
     r"|\\[hv]space\*?\{[^{}]*\}|(?<!\\)\\[,;:> ]|(?<!\\)\\/|~|&nbsp;"
@@ -75,12 +79,43 @@ def clean(text: str) -> str:
     text = re.sub(r"(?<=\d),\\!\s*(?=\d{3})", "{,}", text).replace("\\!", "")
     text = re.sub(r"(?<=\d)\{?\\text\{,\}\}?(?=\d{3})", "{,}", text)
     text = re.sub(r"\\(?:text|mathrm|textbf)\s*\{([0-9A-Z]+)\}(?=\s*_)", r"\1", text)  # A5_{11}
+    text = text.replace("{:}", ":")
+    text = _REPEATING_DOTS.sub(r"\\overline{\1\2\3}", text)
+    text = _prefixed(text)
     text = re.sub(r"\\[dtc]?frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(_COLOURS, "", text)
     text = re.sub(_FONTS, "", text)
     text = re.sub(_NOTHING, "", text)
     text = re.sub(_SPACES, " ", text)
     return strip_marks(_without_dollars(text))
+
+
+def _prefixed(text: str) -> str:
+    r"""`{1 \over 2}` as `{\frac{1}{2}}`, `{5 \choose 2}` as `{\binom{5}{2}}`."""
+    while match := _INFIX.search(text):
+        start, end = _group_around(text, match.start())
+        name = {"over": "frac", "choose": "binom"}[match[1]]
+        parts = text[start : match.start()], text[match.end() : end]
+        text = rf"{text[:start]}\{name}{{{parts[0]}}}{{{parts[1]}}}{text[end:]}"
+    return text
+
+
+def _group_around(text: str, place: int) -> tuple[int, int]:
+    """Where the content of the braces around a place starts and ends; without braces, the text."""
+    start, end = 0, len(text)
+    depth = 0
+    for i in range(place - 1, -1, -1):
+        depth += (text[i] == "}") - (text[i] == "{")
+        if depth < 0:
+            start = i + 1
+            break
+    depth = 0
+    for i in range(place, len(text)):
+        depth += (text[i] == "{") - (text[i] == "}")
+        if depth < 0:
+            end = i
+            break
+    return start, end
 
 
 def _without_dollars(text: str) -> str:

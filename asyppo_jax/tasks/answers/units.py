@@ -149,7 +149,7 @@ def read_unit(tokens: Sequence[Token]) -> Unit | None:
     if any(word in COPULAS or word in CONDITIONS for word in words):
         raise ValueError("a sentence stands behind the value")
     unit, sign, next_power, known = NO_UNIT, 1, 1, True
-    items = list(_powers(tokens))
+    items = _without_degrees(list(_powers(tokens)))
     for name, power in items:
         if name in ("/", "per", "a", "an", "each", "every"):
             sign = -1
@@ -162,6 +162,17 @@ def read_unit(tokens: Sequence[Token]) -> Unit | None:
                 unit = unit.times(found, sign * power * next_power)
             next_power = 1
     return unit if known and items else None
+
+
+def _without_degrees(items: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """`degrees Celsius` as `Celsius`."""
+    names = [name.lower() for name, _ in items] + [""]
+    temperature = ("celsius", "fahrenheit")
+    return [
+        item
+        for item, name, following in zip(items, names, names[1:], strict=False)
+        if not (name in ("degree", "degrees") and following in temperature)
+    ]
 
 
 def _squared(words: Sequence[str]) -> bool:

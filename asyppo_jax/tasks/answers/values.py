@@ -128,6 +128,7 @@ class Matrix:
 Value = Quantity | Numeral | Clock | Words | Bracket | Listing | Dotted | Combined | Chain | Matrix
 EMPTY = Listing((), braces=True)
 INFINITY = Symbol("infty")
+REALS = Symbol("mathbb R")
 CALL = "call"  # in front of the name of an unknown function: f(x) is Apply("call f", ...)
 
 

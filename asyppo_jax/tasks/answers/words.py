@@ -164,6 +164,10 @@ EMPTY_SET = (
     "does not exist", "dne", "undefined",
 )  # fmt: skip
 INFINITE = ("infinity", "infinite")
+REAL_LINE = (
+    "all real numbers", "the real numbers", "the set of all real numbers", "all reals",
+    "the set of real numbers", "any real number", "every real number", "all real values",
+)  # fmt: skip
 # Words of two or three letters that no reference means as a product of letters.
 SHORT_WORDS = frozenset(
     [

@@ -1,4 +1,4 @@
-"""The rule of each type of reference; `answers.jsonl` has more of each kind."""
+"""The rule of each type of reference; `experiments/graders/answers.jsonl` has more of each kind."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where the answer is; `completions.jsonl` has more."""
+"""Where the answer is; `experiments/graders/completions.jsonl` has more."""
 
 import time
 

@@ -16,6 +16,7 @@ from asyppo_jax.tasks.answers.judge import (
 )
 
 HERE = Path(__file__).parent
+CASES = HERE.parents[2] / "experiments" / "graders"  # the cases that graders are compared on
 DATA = HERE.parents[3] / "shared" / "data"
 
 
@@ -23,8 +24,8 @@ def read_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-ANSWERS = read_lines(HERE / "answers.jsonl")
-COMPLETIONS = read_lines(HERE / "completions.jsonl")
+ANSWERS = read_lines(CASES / "answers.jsonl")
+COMPLETIONS = read_lines(CASES / "completions.jsonl")
 
 
 @pytest.mark.parametrize("case", ANSWERS, ids=lambda case: f"{case['kind']}: {case['reference']}")
