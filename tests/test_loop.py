@@ -117,7 +117,7 @@ def test_a_run_that_was_stopped_before_evaluating_step_1_keeps_the_metrics_of_st
 ):
     config = short_run(model, num_steps=1, checkpoint__every=0)
     with monkeypatch.context() as patched:
-        press_while(patched, "require_finite", 1, asyppo_jax.train, signal.SIGTERM)
+        press_while(patched, "require_finite", 1, asyppo_jax.loop, signal.SIGTERM)
         with pytest.raises(Stopped):
             train(config, tmp_path)
     train(config, tmp_path)
