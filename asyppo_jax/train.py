@@ -316,15 +316,16 @@ def _one_step(
 def _evaluate(
     run: Run, pool: RewardPool, progress: Progress, save_heldout, state: TrainState
 ) -> dict[str, float]:
-    with progress.phase("evaluate"):
+    with progress.phase("evaluate"), jax.set_mesh(run.sampling_mesh):
+        seen = run.for_sampling(state)
         result = evaluate(
             run.evaluation_sampler,
-            state.actor_params,
+            seen.actor_params,
             run.eval_prompts,
             pool,
-            phase_key(state.key, state.step, "evaluate"),
+            phase_key(seen.key, seen.step, "evaluate"),
             run.config,
-            run.mesh,
+            run.sampling_mesh,
             on_first_batch=partial(save_heldout, state) if save_heldout else None,
         )
     progress.print(

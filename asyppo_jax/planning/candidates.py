@@ -114,7 +114,7 @@ def candidates(setting: Setting) -> tuple[dict[Candidate, dict[str, float]], lis
         config = candidate.applied(setting.config, setting.devices)
         try:
             check_config(config)
-            check_divides_data_axis(config, setting.devices // candidate.model)
+            check_divides_data_axis(config, setting.devices)
         except ConfigError as error:
             refused.append(f"{candidate}: {error}")
             continue

@@ -111,7 +111,7 @@ def prepare(
     devices = topology_devices(topology)
     try:
         mesh = make_mesh(config.mesh, devices)
-        check_divides_data_axis(config, mesh.shape["data"])
+        check_divides_data_axis(config, mesh.size)
     except ConfigError as error:
         raise ConfigError(f"{name} on {topology}: {error}") from error
     networks = load_networks(config, "tpu")
