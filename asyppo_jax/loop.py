@@ -168,15 +168,16 @@ class Loop:
         run, progress, save = self._run, self._progress, self._save_held_out
         self._rescue(state, metrics)
         self._interrupt.check_ending()
-        with progress.phase("evaluate"):
+        with progress.phase("evaluate"), jax.set_mesh(run.sampling_mesh):
+            seen = run.for_sampling(state)
             result = evaluate(
                 run.evaluation_sampler,
-                state.actor_params,
+                seen.actor_params,
                 run.eval_prompts,
                 self._pool,
-                phase_key(state.key, state.step, "evaluate"),
+                phase_key(seen.key, seen.step, "evaluate"),
                 run.config,
-                run.mesh,
+                run.sampling_mesh,
                 on_first_batch=partial(save, state) if save else None,
             )
         self._interrupt.commit()

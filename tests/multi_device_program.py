@@ -5,7 +5,8 @@ where SETTING is plain, packed (rows), shared_prompts (packed as well, and the c
 reference answers), offloaded (idle state on the host), reference (packed, offloaded, with KL to a
 reference), gathered (parameters all-gathered once per minibatch: ZeRO stage 2), local (gradients
 accumulated per shard as well: stage 1) or options (heads from the first rollout, and further
-options of `config.value` and `config.algorithm`).
+options of `config.value` and `config.algorithm`). With "+meshes" after it, sampling has 4 devices
+along `model`, and the critics 2.
 """
 
 import json
@@ -22,8 +23,10 @@ from asyppo_jax.algorithm.offload import make_train_step, reference_shardings, r
 from asyppo_jax.algorithm.state import create_train_state, state_shardings
 from asyppo_jax.algorithm.train_step import phase_key, score_rollout
 from asyppo_jax.config import Config
+from asyppo_jax.models.actor_critic import actor_shapes
 from asyppo_jax.runtime.multi_host import initialize
-from asyppo_jax.runtime.sharding import batch_sharding, make_mesh, put
+from asyppo_jax.runtime.phase_meshes import critics_mesh, on_mesh, reshard, sampling_mesh, to_mesh
+from asyppo_jax.runtime.sharding import batch_sharding, make_mesh, param_shardings, put
 from asyppo_jax.sampling import sample
 from asyppo_jax.sampling.rollouts import with_rewards
 from asyppo_jax.types import PromptBatch
@@ -50,7 +53,10 @@ OPTIONS = {
 
 
 def setting_config(model: int, setting: str) -> Config:
+    setting, _, meshes = setting.partition("+")
     return make_config(
+        mesh__sampling_model=4 if meshes else 0,
+        mesh__critic_model=2 if meshes else 0,
         **(OPTIONS if setting == "options" else {}),
         mesh__model=model,
         algorithm__kl_coef=1.0 if setting in ("reference", "options") else 0.0,
@@ -78,34 +84,39 @@ def main(model: int, setting: str, out: str) -> None:
     with jax.set_mesh(mesh):
         shardings = resting_shardings(config, networks, mesh)
         state = jax.jit(partial(create_train_state, config, networks), out_shardings=shardings)()
+        of_sampling = sampling_mesh(config.mesh, mesh)
         program = jax.jit(
             partial(sample, networks=networks, options=options),
-            out_shardings=batch_sharding(mesh),
+            out_shardings=batch_sharding(of_sampling),
         )
-        placed = put(prompts, jax.tree.map(lambda _: batch_sharding(mesh), prompts))
-        rollout = program(state.actor_params, placed, phase_key(state.key, state.step, "sample"))
+        placed = put(prompts, jax.tree.map(lambda _: batch_sharding(of_sampling), prompts))
+        key = phase_key(state.key, state.step, "sample")
+        with jax.transfer_guard("disallow_explicit"):  # between meshes nothing crosses the host
+            near = param_shardings(actor_shapes(networks.actor), of_sampling)
+            params = reshard(state.actor_params, near)
+            rollout = to_mesh(on_mesh(program, of_sampling)(params, placed, key), mesh)
         rewards = rng.integers(0, 2, 32).astype(np.float32)
         stopped = (whole(rollout.tokens)[:, PROMPT:] == 7).any(axis=1)
         rollout = with_rewards(rollout, rewards, np.arange(32) != 5, mesh, ~stopped)
         rollout = with_references(rollout, config, mesh)
 
-        @jax.jit
-        def experience(state, rollout):
-            clock, options = (state.key, state.step), {"networks": networks, "config": config}
-            return score_rollout(state.critic_params, *clock, rollout, **options)[0]
-
+        of_critics, options = critics_mesh(config.mesh, mesh), {"networks": networks}
+        experience = on_mesh(jax.jit(partial(score_rollout, **options, config=config)), of_critics)
         near = state_shardings(config, networks, mesh).critic_params
         if config.value.head_init == "rollout":
-            start = partial(init_heads_from_rollout, networks=networks, config=config)
-            params = jax.jit(start, out_shardings=near)(state.critic_params, rollout)
-            state = state.replace(critic_params=params)
-        on_device = state.replace(critic_params=jax.device_put(state.critic_params, near))
-        seen = experience(on_device, rollout)
+            start = partial(init_heads_from_rollout, **options, config=config)
+            start = on_mesh(jax.jit(start, out_shardings=near), of_critics)
+            state = state.replace(critic_params=start(state.critic_params, rollout))
+        on_device = jax.device_put(state.critic_params, near)
+        seen, _ = experience(on_device, state.key, state.step, rollout)
         step = compiled_step(networks, config, mesh, state)
         sharded = sum(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state))
         tokens = whole(rollout.tokens).tolist()
         state, _ = step(state, rollout)
-        state, metrics = step(state, rollout)
+        # Offloading moves state to the host, but between meshes nothing crosses it.
+        guard = "disallow_explicit" if config.mesh.offload == "none" else "disallow"
+        with jax.transfer_guard(guard):
+            state, metrics = step(state, rollout)
     result = {
         "devices": jax.device_count(),
         "sharded_leaves": sharded,

@@ -1,8 +1,9 @@
-"""The step as one program or, with `config.mesh.offload`, as one program per phase.
+"""The step as one program or, with `config.mesh.offload` or `critic_model`, one per phase.
 
-With offloading, state that a phase does not need is in host memory while the phase runs. Both ways
-run the phases of `train_step` and give the same numbers. `programs` has the functions and their
-`jax.jit` options; training and planning both use it.
+With offloading, state that a phase does not need is in host memory while the phase runs. If the
+critics have a mesh of their own, batches are resharded between phases. All ways run the phases of
+`train_step` and give the same numbers. `programs` has the functions and their `jax.jit` options;
+training and planning both use it.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from asyppo_jax.algorithm.train_step import Phases, phase_functions, run_phases
 from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.runtime.libtpu import REDUCE_SCATTER_OPTIONS
+from asyppo_jax.runtime.phase_meshes import critics_mesh, on_mesh
 from asyppo_jax.runtime.sharding import batch_sharding, replicated
 from asyppo_jax.types import Experience, Metrics, Params, TrainState
 
@@ -41,6 +43,7 @@ class Program(NamedTuple):
     function: Callable[..., Any]
     jit: dict[str, Any]  # options of `jax.jit`
     fields: tuple[str, ...]
+    mesh: Mesh
 
 
 def programs(
@@ -51,37 +54,37 @@ def programs(
     "reference" takes the reference's parameters. With `kl_coef` > 0, "step" takes them too.
     """
     phases = phase_functions(networks, config, policy_loss)
-    shardings, scalars = state_shardings(config, networks, mesh), replicated(mesh)
+    shardings = state_shardings(config, networks, mesh)
     on_tpu = mesh.devices.flat[0].platform == "tpu"  # other compilers do not know these options
     compiler = {}
     if config.mesh.reduce_scatter and on_tpu:
         compiler["compiler_options"] = REDUCE_SCATTER_OPTIONS
 
-    def update(function: Callable[..., Any], *fields: str) -> Program:
+    def update(function: Callable[..., Any], mesh: Mesh, *fields: str) -> Program:
         placed = tuple(getattr(shardings, field) for field in fields)
-        options = {"donate_argnums": (0, 1), "out_shardings": (*placed, scalars)}
-        return Program(function, options | compiler, fields)
+        options = {"donate_argnums": (0, 1), "out_shardings": (*placed, replicated(mesh))}
+        return Program(function, options | compiler, fields, mesh)
 
-    batch = batch_sharding(mesh)
+    batch, of_critics = batch_sharding(mesh), critics_mesh(config.mesh, mesh)
     reference = (shardings.actor_params,) if config.algorithm.kl_coef else ()
     step = {
         "donate_argnums": 0,
         "in_shardings": (shardings, batch, *reference),
-        "out_shardings": (shardings, scalars),
+        "out_shardings": (shardings, replicated(mesh)),
     } | compiler
     return {
-        "values": Program(phases.values, {}, ("critic_params",)),
-        "critics": update(phases.critics, "critic_params", "critic_opt_state"),
-        "reference": Program(phases.reference, {"out_shardings": batch}, ()),
-        "actor": update(phases.actor, "actor_params", "actor_opt_state"),
-        "step": Program(partial(run_phases, phases=phases, config=config), step, FIELDS),
+        "values": Program(phases.values, {}, ("critic_params",), of_critics),
+        "critics": update(phases.critics, of_critics, "critic_params", "critic_opt_state"),
+        "reference": Program(phases.reference, {"out_shardings": batch}, (), mesh),
+        "actor": update(phases.actor, mesh, "actor_params", "actor_opt_state"),
+        "step": Program(partial(run_phases, phases=phases, config=config), step, FIELDS, mesh),
     }
 
 
 def make_train_step(
     networks: Networks, config: Config, mesh: Mesh, policy_loss: PolicyLoss | None = None
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """The compiled step of a run: one program, or its phases with `config.mesh.offload`.
+    """The compiled step of a run: one program if `config.mesh.is_one_program`, or one per phase.
 
     Two runs in a process whose `programs_config` are equal get the same function, which is traced
     and compiled once. A loss of a user's own gets a new one at each call, because what it reads may
@@ -109,12 +112,14 @@ def _shared_step(
 def _compiled_step(
     networks: Networks, config: Config, mesh: Mesh, policy_loss: PolicyLoss | None
 ) -> Callable[..., tuple[TrainState, Metrics]]:
+    of_phases = programs(networks, config, mesh, policy_loss)
     compiled = {
-        name: jax.jit(program.function, **program.jit)
-        for name, program in programs(networks, config, mesh, policy_loss).items()
+        name: jax.jit(program.function, **program.jit) for name, program in of_phases.items()
     }
-    if config.mesh.offload == "none":
+    if config.mesh.is_one_program:
         return compiled["step"]
+    if config.mesh.has_own("critic_model"):
+        compiled = {name: on_mesh(run, of_phases[name].mesh) for name, run in compiled.items()}
     on_device = state_shardings(config, networks, mesh)
     offloaded = _offloaded_shardings(on_device, config)
 

@@ -19,6 +19,7 @@ from asyppo_jax.models.actor_critic import (
     init_actor,
     init_critics,
 )
+from asyppo_jax.runtime.phase_meshes import critics_mesh
 from asyppo_jax.runtime.sharding import like_params, param_shardings, replicated
 from asyppo_jax.types import TrainState
 
@@ -80,12 +81,16 @@ def _state_shapes(config: Config, networks: Networks) -> TrainState:
 
 
 def state_shardings(config: Config, networks: Networks, mesh: Mesh) -> TrainState:
-    """The sharding of every leaf of the state on the devices, by the table `sharding.RULES`."""
+    """The sharding of every leaf of the state on the devices, by the table `sharding.RULES`.
+
+    `mesh` is that of the actor. The critics are on `critics_mesh(config.mesh, mesh)`.
+    """
+    of_critics = critics_mesh(config.mesh, mesh)
     actor = param_shardings(actor_shapes(networks.actor), mesh)
     critics: Any = {}
     if networks.critic is not None:
         boxed = critic_shapes(networks.critic, config.algorithm.num_critics)
-        critics = param_shardings(boxed, mesh)
+        critics = param_shardings(boxed, of_critics)
     shapes = state_shapes(config, networks)
     replicated_sharding: Any = replicated(mesh)
     return TrainState(
@@ -94,5 +99,7 @@ def state_shardings(config: Config, networks: Networks, mesh: Mesh) -> TrainStat
         actor_params=actor,
         actor_opt_state=like_params(shapes.actor_opt_state, shapes.actor_params, actor, mesh),
         critic_params=critics,
-        critic_opt_state=like_params(shapes.critic_opt_state, shapes.critic_params, critics, mesh),
+        critic_opt_state=like_params(
+            shapes.critic_opt_state, shapes.critic_params, critics, of_critics
+        ),
     )

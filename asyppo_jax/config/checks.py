@@ -8,6 +8,7 @@ from asyppo_jax.config.settings import (
     AlgorithmConfig,
     Config,
     MeshConfig,
+    ModelField,
     OptimizerConfig,
     SamplingConfig,
 )
@@ -197,11 +198,22 @@ def _check_divides(part: str, part_size: int, total: str, total_size: int) -> No
         )
 
 
-def mesh_shape(mesh: MeshConfig, num_devices: int) -> tuple[int, int]:
-    """The sizes (data, model) of a mesh over `num_devices`; `ConfigError` if they do not fit."""
+def mesh_shape(mesh: MeshConfig, num_devices: int, field: ModelField = "model") -> tuple[int, int]:
+    """The sizes (data, model) of a mesh over `num_devices`, of which `field` is `model`.
+
+    Raises:
+        ConfigError: they do not fit the number of devices.
+    """
+    there = "is 1 device" if num_devices == 1 else f"are {num_devices} devices"
+    if field != "model" and (model := getattr(mesh, field)):
+        if num_devices % model:
+            raise ConfigError(
+                f"config.mesh.{field} is {model}, but there {there}; set it to a divisor of "
+                f"{num_devices}, such as {math.gcd(model, num_devices)}, or to 0, as model"
+            )
+        return num_devices // model, model
     data = num_devices // max(mesh.model, 1) if mesh.data == -1 else mesh.data
     if min(data, mesh.model) < 1 or data * mesh.model != num_devices:
-        there = "is 1 device" if num_devices == 1 else f"are {num_devices} devices"
         raise ConfigError(
             f"config.mesh is data={mesh.data}, model={mesh.model}, but there {there}; "
             f"{_mesh_advice(mesh, num_devices)}"
@@ -221,20 +233,41 @@ def _mesh_advice(mesh: MeshConfig, num_devices: int) -> str:
     )
 
 
-def check_divides_data_axis(config: Config, data: int) -> None:
-    """Raises `ConfigError` where prompts or microbatches cannot be sharded over `data` devices."""
-    batching = config.batching
-    sizes = {
-        "config.sampling.num_prompts": config.sampling.num_prompts,
-        "config.sampling.num_prompts / chunks": config.sampling.num_prompts
-        // config.sampling.chunks,
-        "config.evaluation.batch_size": config.evaluation.batch_size,
+def check_divides_data_axis(config: Config, num_devices: int) -> None:
+    """Raises `ConfigError` where rows cannot be sharded over `data` of the mesh that reads them."""
+    sampling, batching = config.sampling, config.batching
+    microbatch = {
         "config.batching.microbatch_size": batching.microbatch_size,
-        "config.batching.critic_microbatch_size": batching.critic_microbatch_size,
         "config.batching.microbatch_size / rows_per_prompt": batching.rows_of(
             batching.microbatch_size
         ),
     }
-    for name, size in sizes.items():
-        if size % data:
-            raise ConfigError(f"{name} is {size}; make it a multiple of the data axis, {data}")
+    of_critics = {
+        "config.batching.critic_microbatch_size": batching.critic_microbatch_size,
+        **microbatch,  # in which the values are computed
+    }
+    sizes: dict[ModelField, dict[str, int]] = {
+        "sampling_model": {
+            "config.sampling.num_prompts": sampling.num_prompts,
+            "config.sampling.num_prompts / chunks": sampling.num_prompts // sampling.chunks,
+            "config.evaluation.batch_size": config.evaluation.batch_size,
+        },
+        "model": microbatch,
+        "critic_model": of_critics if config.algorithm.num_critics else {},
+    }
+    for field, sizes_of_mesh in sizes.items():
+        data, model = mesh_shape(config.mesh, num_devices, field)
+        for name, size in sizes_of_mesh.items():
+            if size % data:
+                larger = num_devices // math.gcd(num_devices, size)
+                raise ConfigError(
+                    f"{name} is {size}; make it a multiple of the data axis, {data}"
+                    + _other_model(config.mesh, field, model, larger)
+                )
+
+
+def _other_model(mesh: MeshConfig, field: ModelField, model: int, larger: int) -> str:
+    """How a mesh of its own would fit: with this `model`, its data axis divides the rows."""
+    if field == "model" or not getattr(mesh, field):
+        return ""
+    return f" with config.mesh.{field} = {model}, or set that to {larger}"

@@ -130,7 +130,12 @@ RANGES: dict[str, dict[str, Range]] = {
         "rows_per_prompt": _COUNT,
         "logits_chunk": _LENGTH,
     },
-    "MeshConfig": {"data": Range(1, 10**6, also=-1), "model": _COUNT},
+    "MeshConfig": {
+        "data": Range(1, 10**6, also=-1),
+        "model": _COUNT,
+        "sampling_model": _COUNT_OR_NONE,
+        "critic_model": _COUNT_OR_NONE,
+    },
     "EvaluationConfig": {"every": _STEPS, "num_samples": _COUNT, "batch_size": _COUNT},
     "CheckpointConfig": {"every": _STEPS, "keep": _COUNT},
     "LogConfig": {

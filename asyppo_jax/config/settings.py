@@ -197,12 +197,23 @@ class CriticSizes(NamedTuple):
     microbatch: int
 
 
+# Which setting is the size of the `model` axis: of the actor's update, of sampling, of the critics.
+ModelField = Literal["model", "sampling_model", "critic_model"]
+
+
 @dataclass(frozen=True)
 class MeshConfig:
     """Devices: `data` shards batch and parameters (FSDP), `model` shards heads and mlp."""
 
     data: MayChange[int] = -1  # -1: the number of devices divided by `model`
     model: MayChange[int] = 1
+    # `model` while sampling and evaluating, with `data` = devices / sampling_model; 0: as `model`.
+    # Decoding reads all weights once per shard of `data` and token, and updates send them over
+    # `data`. A copy of the actor's parameters in the compute dtype is resharded once per step.
+    sampling_model: MayChange[int] = 0
+    # `model` for the critics, with `data` = devices / `critic_model`; 0: as `model`. With another
+    # size the phases of a step are separate programs.
+    critic_model: MayChange[int] = 0
     # What is replicated over `data` during an update, after the stages of ZeRO (arXiv 1910.02054).
     # 3: nothing; parameters are all-gathered per layer, gradients reduced per microbatch.
     # 2: parameters, all-gathered once per minibatch in the compute dtype. This saves traffic if a
@@ -219,6 +230,15 @@ class MeshConfig:
     # optimizer states, or the networks too. Each is moved to the host and back once per step, and
     # the phases of a step are separate programs.
     offload: MayChange[Literal["none", "optimizers", "idle"]] = "none"
+
+    def has_own(self, field: ModelField) -> bool:
+        """Whether a mesh differs from that of `model`."""
+        return getattr(self, field) not in (0, self.model)
+
+    @property
+    def is_one_program(self) -> bool:
+        """Whether the phases of a step after sampling are one program."""
+        return self.offload == "none" and not self.has_own("critic_model")
 
 
 @dataclass(frozen=True)

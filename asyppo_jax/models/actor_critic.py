@@ -3,6 +3,7 @@
 Flax modules stay inside this folder; elsewhere parameters are nested dicts of arrays.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from asyppo_jax.config import ConfigError, MeshConfig
+from asyppo_jax.config.settings import ModelField
 from asyppo_jax.models.actor import Actor as Actor
 from asyppo_jax.models.actor import (
     decoding_step,
@@ -213,3 +216,30 @@ def critic_shapes(critic: Critic, num_critics: int) -> Params:
 def _example() -> tuple[jax.Array, jax.Array, jax.Array]:
     tokens = jnp.zeros((1, 1), jnp.int32)
     return tokens, tokens, jnp.ones((1, 1), jnp.int32)
+
+
+def networks_of_meshes(
+    networks: Networks, mesh: MeshConfig
+) -> list[tuple[str, ModelField, Actor | Critic]]:
+    """The networks with their names and the setting of the `model` axis that shards them."""
+    meshes: list[tuple[str, ModelField, Actor | Critic]] = [("actor", "model", networks.actor)]
+    if networks.critic is not None:
+        own = mesh.has_own("critic_model")
+        meshes.append(("critics", "critic_model" if own else "model", networks.critic))
+    if mesh.has_own("sampling_model"):
+        meshes.append(("actor", "sampling_model", networks.actor))
+    return meshes
+
+
+def check_heads(networks: Networks, mesh: MeshConfig) -> None:
+    """Raises `ConfigError` if the mesh of a phase does not divide the query heads of its network.
+
+    With `config.mesh.model` they are replicated instead, because it may serve two networks.
+    """
+    for name, field, network in networks_of_meshes(networks, mesh):
+        model, heads = getattr(mesh, field), network.config.num_heads
+        if field != "model" and heads % model:
+            raise ConfigError(
+                f"config.mesh.{field} is {model}, which does not divide the {heads} query heads of "
+                f"the {name}; set it to {math.gcd(model, heads)}, or to 0, as model"
+            )

@@ -4,9 +4,12 @@ The formula is a lower bound: FLOPs and bytes of all phases, and the least that 
 sends between chips.
 """
 
+import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
 from typing import Any, Literal, get_args
 
 import jax
@@ -16,6 +19,7 @@ from asyppo_jax.algorithm.state import state_shapes
 from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.config.checks import check_config, check_divides_data_axis
 from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.planning.accelerators import slice_name
 from asyppo_jax.planning.flops import layer_params, phase_costs, sizes_of
@@ -34,24 +38,41 @@ class Candidate:
     rows: int
     zero_stage: Literal[3, 2, 1]
     remat: Remat
+    sampling_model: int
+    critic_model: int
 
     def __str__(self) -> str:
         return (
-            f"model={self.model}, {self.rows} rows per shard, zero_stage={self.zero_stage}, "
-            f"remat={self.remat}"
+            f"model={self.model}, sampling_model={self.sampling_model}, "
+            f"critic_model={self.critic_model}, {self.rows} rows per shard, "
+            f"zero_stage={self.zero_stage}, remat={self.remat}"
         )
 
     def changes(self, devices: int) -> dict[str, Any]:
         """The settings in a config, {"section.field": value}."""
-        microbatch = self.rows * (devices // self.model)
+        own = self.sampling_model, self.critic_model
+        sampling_model, critic_model = (0 if size == self.model else size for size in own)
         return {
             "mesh.data": -1,
             "mesh.model": self.model,
+            "mesh.sampling_model": sampling_model,
+            "mesh.critic_model": critic_model,
             "mesh.zero_stage": self.zero_stage,
-            "batching.microbatch_size": microbatch,
-            "batching.critic_microbatch_size": microbatch,
+            "batching.microbatch_size": self.rows * (devices // self.model),
+            "batching.critic_microbatch_size": self.rows * (devices // self.critic_model),
             "actor.remat": self.remat,
         }
+
+    def model_of(self, phase: str) -> int:
+        """The size of the `model` axis of a phase."""
+        if phase in ("prefill", "decode"):
+            return self.sampling_model
+        return self.critic_model if phase in ("values", "critics") else self.model
+
+    def phases(self, setting: "Setting") -> tuple[str, ...]:
+        """The phases that count; with another mesh for sampling, the resharding is one of them."""
+        resharded = self.sampling_model != self.model and "decode" in setting.phases
+        return ("reshard", *setting.phases) if resharded else setting.phases
 
     def applied(self, config: Config, devices: int) -> Config:
         """The config with these settings."""
@@ -74,6 +95,12 @@ class Setting:
     networks: Mapping[str, Networks]  # by `remat` of the actor
     state_bytes: float  # of the state that is not offloaded, on all devices together
 
+    @cached_property
+    def digest(self) -> str:
+        """What tells the config from others, without the settings that are searched."""
+        plain = Candidate(1, 1, 3, "full", 1, 1).applied(self.config, self.devices)
+        return hashlib.sha256(repr(plain).encode()).hexdigest()[:12]
+
     @property
     def chip(self) -> Chip:
         """The kind of chip of the slice."""
@@ -89,6 +116,7 @@ def setting_of(
         PlanError, AcceleratorError: see `plan`.
     """
     topology = slice_name(topology)
+    to_compile = phases_to_compile(config, phases, name)
     networks = {
         remat: load_networks(replace(config, actor=replace(config.actor, remat=remat)), "tpu")
         for remat in get_args(Remat)
@@ -101,7 +129,7 @@ def setting_of(
         config,
         topology,
         len(topology_devices(topology)),
-        phases_to_compile(config, phases, name),
+        tuple(phase for phase in to_compile if phase != "reshard"),
         networks,
         float(sum(x.size * x.dtype.itemsize for x in state)),
     )
@@ -113,8 +141,8 @@ def candidates(setting: Setting) -> tuple[dict[Candidate, dict[str, float]], lis
     for candidate in _combinations(setting):
         config = candidate.applied(setting.config, setting.devices)
         try:
+            check_divides_data_axis(config, setting.devices)  # the quicker one
             check_config(config)
-            check_divides_data_axis(config, setting.devices // candidate.model)
         except ConfigError as error:
             refused.append(f"{candidate}: {error}")
             continue
@@ -127,16 +155,25 @@ def candidates(setting: Setting) -> tuple[dict[Candidate, dict[str, float]], lis
 
 
 def _combinations(setting: Setting) -> Iterator[Candidate]:
-    """Every candidate whose `model` divides the heads, and whose microbatch the minibatches."""
-    actor, sizes = setting.networks["full"].actor.config, setting.config.batching
-    heads = math.gcd(actor.num_heads, actor.num_kv_heads, setting.devices)
-    for model in [size for size in range(1, heads + 1) if heads % size == 0]:
-        data = setting.devices // model
-        for rows in _ROWS:
-            if sizes.actor_minibatch_size % (rows * data) == 0:
-                for zero_stage in (3, 2, 1):
-                    for remat in get_args(Remat):
-                        yield Candidate(model, rows, zero_stage, remat)
+    """Every candidate whose meshes divide the heads, and whose microbatch the minibatches.
+
+    A mesh of a phase that does not count is that of the actor.
+    """
+    networks, sizes = setting.networks["full"], setting.config.batching
+    of_actor = _models(networks.actor.config, setting)
+    of_critics = _models(networks.critic.config, setting) if networks.critic else []
+    of_sampling = of_actor if {"prefill", "decode"} & set(setting.phases) else []
+    of_critics = of_critics if {"values", "critics"} & set(setting.phases) else []
+    for model, rows, zero_stage, remat in product(of_actor, _ROWS, (3, 2, 1), get_args(Remat)):
+        if sizes.actor_minibatch_size % (rows * setting.devices // model) == 0:
+            for own in product(of_sampling or [model], of_critics or [model]):
+                yield Candidate(model, rows, zero_stage, remat, *own)
+
+
+def _models(config: ModelConfig, setting: Setting) -> list[int]:
+    """The sizes of `model` that divide the heads of a network and the devices."""
+    heads = math.gcd(config.num_heads, config.num_kv_heads, setting.devices)
+    return [size for size in range(1, heads + 1) if heads % size == 0]
 
 
 def least_bytes(candidate: Candidate, setting: Setting) -> float:
@@ -159,14 +196,16 @@ def least_seconds(candidate: Candidate, setting: Setting) -> dict[str, float]:
     The collectives are all-gathers and reductions of parameters over `data`, and of activations
     over `model`. The compiler adds more, so its plan is longer.
     """
-    data = setting.devices // candidate.model
     config = candidate.applied(setting.config, setting.devices)
-    costs = phase_costs(config, setting.networks[candidate.remat], data)
     sent = {"actor": {"all": {"bytes": _sent(candidate, setting)}}}
-    return {
-        phase: estimated_seconds(costs[phase], sent.get(phase, {}), setting.chip, setting.devices)
-        for phase in setting.phases
-    }
+    costs, seconds = {}, {}
+    for phase in candidate.phases(setting):
+        data = setting.devices // candidate.model_of(phase)
+        if data not in costs:
+            costs[data] = phase_costs(config, setting.networks[candidate.remat], data)
+        cost = costs[data][phase]
+        seconds[phase] = estimated_seconds(cost, sent.get(phase, {}), setting.chip, setting.devices)
+    return seconds
 
 
 def _sent(candidate: Candidate, setting: Setting) -> float:

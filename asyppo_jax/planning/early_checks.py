@@ -7,8 +7,8 @@ from jax.sharding import Mesh
 
 from asyppo_jax.algorithm.offload import FIELDS, OFFLOADED
 from asyppo_jax.algorithm.state import state_shapes, state_shardings
-from asyppo_jax.config import Config, ConfigError
-from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.config import Config, ConfigError, MeshConfig
+from asyppo_jax.models.actor_critic import Networks, networks_of_meshes
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.planning.phases import bytes_per_chip
 from asyppo_jax.planning.topology import Chip
@@ -45,19 +45,19 @@ def check_state_fits(config: Config, networks: Networks, mesh: Mesh, chip: Chip)
     )
 
 
-def replicated_axes(networks: Networks, model: int) -> list[str]:
-    """A sentence for each network of which `config.mesh.model` does not divide some axes.
+def replicated_axes(networks: Networks, mesh: MeshConfig) -> list[str]:
+    """A sentence for each network of which the `model` axis of its mesh does not divide some axes.
 
     Such an axis is not sharded (see `runtime.sharding.RULES`): that is right, but takes memory.
     """
-    networks_by_name = {"actor": networks.actor, "critics": networks.critic}
     sentences = []
-    for name, network in networks_by_name.items():
-        axes = [] if network is None else _not_divided(network.config, model)
-        if axes:
+    for name, field, network in networks_of_meshes(networks, mesh):
+        model = getattr(mesh, field)
+        if axes := _not_divided(network.config, model):
             sentences.append(
-                f"config.mesh.model = {model} does not divide {' and '.join(axes)} of the {name}: "
-                "these are replicated on all chips of `model`, which takes more memory and time"
+                f"config.mesh.{field} = {model} does not divide {' and '.join(axes)} of the "
+                f"{name}: these are replicated on all chips of `model`, which takes more memory "
+                "and time"
             )
     return sentences
 

@@ -12,6 +12,8 @@ from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import Actor, Critic, Networks
 from asyppo_jax.models.config import ModelConfig
 
+BEFORE_UPDATES = ("reshard", "prefill", "decode")
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -122,14 +124,15 @@ def phase_costs(config: Config, networks: Networks, data: int = 1) -> dict[str, 
     Each of the `data` shards reads all parameters, for its own sequences.
     """
     sizes = sizes_of(config, data)
-    costs = {"prefill": _prefill(networks.actor, sizes), "decode": _decode(networks.actor, sizes)}
+    costs = {"reshard": _reshard(networks.actor)} if config.mesh.has_own("sampling_model") else {}
+    costs |= {"prefill": _prefill(networks.actor, sizes), "decode": _decode(networks.actor, sizes)}
     if networks.critic is not None:
         costs["values"] = _values(config, networks.critic, critic_sizes(sizes))
         costs["critics"] = _critics(config, networks.critic, critic_sizes(sizes))
     if config.algorithm.kl_coef:
         costs["reference"] = _reference(config, networks.actor, sizes)
     costs["actor"] = _actor(config, networks.actor, sizes)
-    updates = [cost for phase, cost in costs.items() if phase not in ("prefill", "decode")]
+    updates = [cost for phase, cost in costs.items() if phase not in BEFORE_UPDATES]
     costs["step"] = Cost(sum(c.flops for c in updates), sum(c.bytes for c in updates))
     return costs
 
@@ -138,6 +141,11 @@ def _param_bytes(module: Actor | Critic) -> float:
     """Bytes of the parameters in the compute dtype, as the matrix products read them."""
     head = 0 if module.config.tie_embeddings else module.config.embed_dim * module.config.vocab_size
     return float(module.config.num_params + head) * jnp.dtype(module.dtype).itemsize
+
+
+def _reshard(actor: Actor) -> Cost:
+    """The actor's parameters are read in float32 and written in the compute dtype."""
+    return Cost(0.0, float(actor.config.num_params) * (4 + jnp.dtype(actor.dtype).itemsize))
 
 
 def _prefill(actor: Actor, sizes: Sizes) -> Cost:

@@ -17,30 +17,47 @@ from jax.sharding import Mesh
 from asyppo_jax.algorithm.offload import FIELDS, OFFLOADED, programs
 from asyppo_jax.algorithm.state import state_shapes, state_shardings
 from asyppo_jax.config import Config
-from asyppo_jax.models.actor_critic import Networks, in_compute_dtype
+from asyppo_jax.models.actor_critic import Networks, actor_shapes, in_compute_dtype
 from asyppo_jax.models.attention.decode_attention import PAGES
 from asyppo_jax.models.attention.decode_kernels import PAGE, positions_read_at_once
 from asyppo_jax.planning.flops import sizes_of
-from asyppo_jax.runtime.sharding import batch_sharding, map_data_shards, placed
+from asyppo_jax.runtime.phase_meshes import batch_shardings, critics_mesh, sampling_mesh
+from asyppo_jax.runtime.sharding import (
+    batch_sharding,
+    map_data_shards,
+    param_shardings,
+    placed,
+    replicated,
+)
 from asyppo_jax.sampling import decoding_params, prefill, sample
 from asyppo_jax.sampling.sampler import training_options
-from asyppo_jax.types import Experience, Params, PromptBatch, Rollout, TrainState
+from asyppo_jax.types import Params, PromptBatch, Rollout, TrainState
 
 AFTER_SAMPLING = ("values", "critics", "reference", "actor")
-# The phases of a step in the order in which they run; "step" is those after sampling in one.
-PHASES = ("prefill", "decode", *AFTER_SAMPLING, "step")
+# The phases of a step in the order in which they run; "reshard" sends the actor's parameters to the
+# sampling mesh, "step" is those after sampling in one.
+PHASES = ("reshard", "prefill", "decode", *AFTER_SAMPLING, "step")
 
 
 def phases_of(config: Config) -> tuple[str, ...]:
     """The phases of `PHASES` that a run has.
 
     A run without critics has no "values" and "critics", one without KL has no "reference". A run
-    with `config.mesh.offload` has no "step".
+    with `config.mesh.offload` or a mesh of the critics has no "step". Only a run with a mesh of
+    sampling has "reshard".
     """
     missing = set() if config.algorithm.num_critics else {"values", "critics"}
     missing |= set() if config.algorithm.kl_coef else {"reference"}
-    missing |= set() if config.mesh.offload == "none" else {"step"}
+    missing |= set() if config.mesh.is_one_program else {"step"}
+    missing |= set() if config.mesh.has_own("sampling_model") else {"reshard"}
     return tuple(phase for phase in PHASES if phase not in missing)
+
+
+def mesh_of(phase: str, config: Config, mesh: Mesh) -> Mesh:
+    """The mesh of a phase; `mesh` is that of the actor."""
+    if phase in ("prefill", "decode"):
+        return sampling_mesh(config.mesh, mesh)
+    return critics_mesh(config.mesh, mesh) if phase in ("values", "critics") else mesh
 
 
 @dataclass(frozen=True)
@@ -63,22 +80,23 @@ def phase_programs(
 ) -> tuple[dict[str, PhaseProgram], TrainState]:
     """The programs of `phases_of(config)`, and the shapes of the run's state.
 
-    "step" is what runs without `config.mesh.offload`, the phases what runs with it.
+    "step" is what runs if `config.mesh.is_one_program`, else the phases run.
     """
     shapes, shardings = state_shapes(config, networks), state_shardings(config, networks, mesh)
-    state, rollout = placed(shapes, shardings), rollout_shapes(config, mesh)
+    state, of_critics = placed(shapes, shardings), critics_mesh(config.mesh, mesh)
+    rollout, clock = rollout_shapes(config, mesh), (state.key, state.step)
+    on_critics = (*_replicated(clock, of_critics), rollout_shapes(config, of_critics))
     after_sampling = programs(networks, config, mesh)
-    clock = state.key, state.step
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(of_critics):
         values = after_sampling["values"].function
-        experience, _ = jax.eval_shape(values, state.critic_params, *clock, rollout)
-    experience = _placed_experience(experience, mesh)
+        experience, _ = jax.eval_shape(values, state.critic_params, *on_critics)
     reference = _reference_params(config, networks, state)
-    scored = experience.replace(reference_log_probs=rollout.log_probs if reference else None)
+    of_actor = placed(experience, batch_shardings(experience, mesh))
+    scored = of_actor.replace(reference_log_probs=rollout.log_probs if reference else None)
     inputs = {
-        "values": (*clock, rollout),
-        "critics": (*clock, experience),
-        "reference": (*reference, experience),
+        "values": on_critics,
+        "critics": (*on_critics[:2], placed(experience, batch_shardings(experience, of_critics))),
+        "reference": (*reference, of_actor),
         "actor": (*clock, scored),
     }
     trips = _packed_trips(config)
@@ -95,13 +113,17 @@ def phase_programs(
                 jit=program.jit,
                 trips=trips[name],
             )
-    if config.mesh.offload == "none":
+    if config.mesh.is_one_program:
         step = after_sampling["step"]
         # Both updates name their loop over microbatches alike; the actor's is the longer one.
         phases["step"] = PhaseProgram(
             step.function, (state, rollout, *reference), jit=step.jit, trips=trips["actor"]
         )
     return phases, state
+
+
+def _replicated(tree: Any, mesh: Mesh) -> Any:
+    return placed(tree, jax.tree.map(lambda _: replicated(mesh), tree))
 
 
 def _reference_params(config: Config, networks: Networks, state: TrainState) -> tuple[Params, ...]:
@@ -133,7 +155,8 @@ def _sampling_programs(
     state: TrainState,
     reference: tuple[Params, ...],
 ) -> dict[str, PhaseProgram]:
-    sizes, chunks = sizes_of(config), config.sampling.chunks
+    sizes, chunks, of_actor = sizes_of(config), config.sampling.chunks, mesh
+    mesh = sampling_mesh(config.mesh, of_actor)
     options = training_options(config, stop_ids=(0,), pad_id=0)
     row, num_prompts, batch = (
         batch_sharding(mesh),
@@ -158,19 +181,29 @@ def _sampling_programs(
         return sample(actor_params, prompts, key, networks=networks, options=options)
 
     resident, offloaded = _idle(config, state, ("actor_params",), reference)
+    params, key, phases = state.actor_params, state.key, {}
+    if mesh != of_actor:
+        shardings = param_shardings(actor_shapes(networks.actor), mesh)
+        phases["reshard"] = PhaseProgram(
+            partial(in_compute_dtype, dtype=networks.actor.dtype),
+            (params,),
+            resident,
+            offloaded,
+            jit={"out_shardings": shardings},
+        )
+        resident = (*resident, params)
+        params = placed(jax.eval_shape(phases["reshard"].function, params), shardings)
+        key = _replicated(key, mesh)
     iterations = sizes.completion * batch / sizes.slots
     # In the worst case every answer has the greatest length, and all slots are in use to the end.
     trips = {"decode": iterations, "decode_tail": 0.0, "refill": batch / iterations}
     program = partial(
         PhaseProgram, resident=resident, offloaded=offloaded, trips=trips, runs=chunks
     )
-    return {
-        "prefill": program(first, (state.actor_params, prompts)),
-        "decode": program(
-            loop,
-            (state.actor_params, prompts, state.key),
-            kernels=_decode_kernels(config, networks, mesh),
-        ),
+    kernels = _decode_kernels(config, networks, mesh)
+    return phases | {
+        "prefill": program(first, (params, prompts)),
+        "decode": program(loop, (params, prompts, key), kernels=kernels),
     }
 
 
@@ -233,13 +266,6 @@ def rollout_shapes(config: Config, mesh: Mesh) -> Rollout:
 
 def _shape(dims: tuple[int, ...], dtype: Any, sharding: jax.NamedSharding) -> Any:
     return jax.ShapeDtypeStruct(dims, dtype, sharding=sharding)
-
-
-def _placed_experience(shapes: Experience, mesh: Mesh) -> Experience:
-    """The shapes of an experience with shardings: sequences over `data`, critics over nothing."""
-    batch, by_critic = batch_sharding(mesh), jax.NamedSharding(mesh, jax.P(None, "data"))
-    shardings = jax.tree.map(lambda _: batch, shapes)
-    return placed(shapes, shardings.replace(values=by_critic, critic_shards=by_critic))
 
 
 def bytes_per_chip(tree: Any) -> float:

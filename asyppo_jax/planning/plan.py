@@ -17,11 +17,11 @@ from jax.sharding import Mesh
 from asyppo_jax.algorithm.state import state_shapes, state_shardings
 from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.config.checks import check_divides_data_axis
-from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.models.actor_critic import Networks, check_heads
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.planning.accelerators import slice_name
 from asyppo_jax.planning.collectives import collectives
-from asyppo_jax.planning.early_checks import StateTooLarge, check_state_fits, replicated_axes
+from asyppo_jax.planning.early_checks import check_state_fits, replicated_axes
 from asyppo_jax.planning.flops import Cost, phase_costs
 from asyppo_jax.planning.hlo import read_program
 from asyppo_jax.planning.hlo_traffic import moved_bytes
@@ -30,6 +30,7 @@ from asyppo_jax.planning.phases import (
     PHASES,
     PhaseProgram,
     bytes_per_chip,
+    mesh_of,
     phase_programs,
     phases_of,
 )
@@ -111,15 +112,16 @@ def prepare(
     devices = topology_devices(topology)
     try:
         mesh = make_mesh(config.mesh, devices)
-        check_divides_data_axis(config, mesh.shape["data"])
+        check_divides_data_axis(config, mesh.size)
     except ConfigError as error:
         raise ConfigError(f"{name} on {topology}: {error}") from error
     networks = load_networks(config, "tpu")
     try:
+        check_heads(networks, config.mesh)
         check_state_fits(config, networks, mesh, chip_of(topology))
-    except StateTooLarge as error:
-        raise StateTooLarge(f"{name} on {topology}: {error}") from error
-    warnings = tuple(replicated_axes(networks, mesh.shape["model"]))
+    except ConfigError as error:
+        raise type(error)(f"{name} on {topology}: {error}") from error
+    warnings = tuple(replicated_axes(networks, config.mesh))
     return Preparation(name, topology, config, mesh, networks, warnings, to_compile, rest)
 
 
@@ -146,17 +148,18 @@ def compile_plan(
 
     Each phase is put into `finished` when it is compiled, for a caller that is interrupted.
     """
-    mesh, networks, count = prepared.mesh, prepared.networks, len(prepared.phases)
+    config, mesh, count = prepared.config, prepared.mesh, len(prepared.phases)
     chip = chip_of(prepared.topology)
-    costs = phase_costs(prepared.config, networks, mesh.shape["data"])
-    programs, _ = phase_programs(prepared.config, networks, mesh)
+    programs, _ = phase_programs(config, prepared.networks, mesh)
     plans, last = {} if finished is None else finished, ""
     for number, phase in enumerate(prepared.phases, start=1):
         report(
             f"{prepared.name} on {prepared.topology}, phase {number} of {count}: "
             f"compiling {phase}{last}"
         )
-        plans[phase] = _plan_phase(programs[phase], costs[phase], chip, mesh)
+        of_phase = mesh_of(phase, config, mesh)
+        cost = phase_costs(config, prepared.networks, of_phase.shape["data"])[phase]
+        plans[phase] = _plan_phase(programs[phase], cost, chip, of_phase)
         last = f" (the last took {plans[phase].compile_seconds:.0f} s)"
     return plan_of(prepared, plans)
 

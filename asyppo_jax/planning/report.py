@@ -1,5 +1,6 @@
 """A plan as text: a table of its phases, its verdict, and ratios of two plans."""
 
+from asyppo_jax.planning.flops import BEFORE_UPDATES
 from asyppo_jax.planning.phases import AFTER_SAMPLING
 from asyppo_jax.planning.plan import BANDWIDTH_SHARE, FLOPS_SHARE, NETWORK_SHARE, Plan
 
@@ -120,8 +121,9 @@ def ratios(planned: Plan, other: Plan) -> str:
     lines = [f"\n{planned.config} / {other.config}"]
     for name in [phase for phase in planned.phases if phase in other.phases]:
         a, b = planned.phases[name], other.phases[name]
+        flops = f"{a.flops / b.flops:.3f}" if b.flops else "none"
         lines.append(
-            f"{name:9} peak {a.peak_bytes / b.peak_bytes:.3f}  FLOPs {a.flops / b.flops:.3f}  "
+            f"{name:9} peak {a.peak_bytes / b.peak_bytes:.3f}  FLOPs {flops}  "
             f"est. time {a.seconds / b.seconds:.3f}"
         )
     missing = {*planned.not_compiled, *other.not_compiled}
@@ -137,7 +139,7 @@ def ratios(planned: Plan, other: Plan) -> str:
 
 def update_peak(planned: Plan) -> float:
     """Peak bytes per chip over the compiled phases after sampling; 0 if there is none."""
-    peaks = [p.peak_bytes for n, p in planned.phases.items() if n not in ("prefill", "decode")]
+    peaks = [p.peak_bytes for n, p in planned.phases.items() if n not in BEFORE_UPDATES]
     return max(peaks, default=0.0)
 
 

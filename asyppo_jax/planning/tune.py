@@ -1,30 +1,29 @@
-"""The mesh, microbatch, ZeRO stage and remat of the shortest step that fits a slice, by search.
+"""The meshes, microbatch, ZeRO stage and remat of the shortest step that fits a slice, by search.
 
-The TPU compiler plans the candidates of `candidates.py`, one phase at a time, until the formula of
-all others is longer than the best plan. The first ones differ in `model`; what the compiler makes
-of them, relative to the formula, says which comes next. What was compiled is kept in a file of JSON
-lines, so a search that was stopped can go on.
+The TPU compiler plans the candidates of `candidates.py`, one phase at a time, until none of the
+others can be shorter than the best. A phase that was compiled counts for all candidates that are
+alike in what it reads, so the meshes of sampling, critics and actor are searched separately. What
+the compiler makes of the first one with a `model`, relative to the formula, says which comes next.
+What was compiled is kept in a file of JSON lines, so a search that was stopped can go on.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
 from asyppo_jax.planning.candidates import Candidate, Setting, candidates
+from asyppo_jax.planning.phases import AFTER_SAMPLING
 from asyppo_jax.planning.plan import PhasePlan
 from asyppo_jax.planning.topology import PlanError
 
-# The settings of a candidate on which the program of a phase depends; that of the actor on all.
-_READ = {"prefill": ("model",), "decode": ("model",)}
-_READ |= dict.fromkeys(("values", "critics", "reference"), ("model", "rows", "zero_stage"))
 _RUNNERS_UP = 5
 # The longest phase first, because a candidate that is too slow or too large is left after it.
-_ORDER = ("actor", "critics", "decode", "values", "reference", "prefill")
+_ORDER = ("actor", "critics", "decode", "values", "reference", "prefill", "reshard")
 
 
 @dataclass(frozen=True)
@@ -60,35 +59,92 @@ class Compiled:
         if cut_off:  # the search was killed while it wrote a line
             file.write_text(complete + "\n")
         for record in map(json.loads, complete.splitlines()):
-            self._plans[record["key"]] = record
+            plan = record["error"] if "error" in record else PhasePlan(**record["plan"])
+            self._plans[record["key"]] = plan
 
     def get(self, key: str) -> PhasePlan | str | None:
         """The plan of a phase, the reason why it does not compile, or None if it was not tried."""
-        record = self._plans.get(key)
-        if record is None:
-            return None
-        return record["error"] if "error" in record else PhasePlan(**record["plan"])
+        return self._plans.get(key)
 
     def put(self, key: str, plan: PhasePlan | str) -> None:
         """Adds a line."""
+        self._plans[key] = plan
         found = {"error": plan} if isinstance(plan, str) else {"plan": asdict(plan)}
-        self._plans[key] = {"key": key, **found}
         with self._file.open("a") as file:
-            file.write(json.dumps(self._plans[key]) + "\n")
+            file.write(json.dumps({"key": key, **found}) + "\n")
 
 
 def key_of(phase: str, candidate: Candidate, setting: Setting) -> str:
-    """What the program of a phase depends on: settings, slice, and versions of the compiler."""
-    read = _READ.get(phase, ("model", "rows", "zero_stage", "remat"))
-    chosen = ",".join(f"{name}={getattr(candidate, name)}" for name in read)
-    plain = Candidate(1, 1, 3, "full").applied(setting.config, setting.devices)
-    digest = hashlib.sha256(repr(plain).encode()).hexdigest()[:12]
-    return f"{phase} {chosen} {setting.topology} config {digest} {_versions()}"
+    """What the program of a phase depends on: settings, slice, and versions of the compiler.
+
+    Its plan also counts the state of the other phases, which takes as much memory on every mesh
+    that divides it.
+    """
+    chosen = ",".join(f"{name}={value}" for name, value in _read(phase, candidate).items())
+    return f"{phase} {chosen} {setting.topology} config {setting.digest} {_versions()}"
 
 
+def _read(phase: str, candidate: Candidate) -> dict[str, Any]:
+    """The settings of a candidate on which the program of a phase depends."""
+    read: dict[str, Any] = {"model": candidate.model_of(phase)}
+    if phase == "reshard":
+        read["sampling_model"] = candidate.sampling_model
+    if phase in AFTER_SAMPLING:
+        read |= {"rows": candidate.rows, "zero_stage": candidate.zero_stage}
+    if phase == "values":  # computed in the actor's microbatches
+        read["actor_model"] = candidate.model
+    if phase == "actor":
+        read["remat"] = candidate.remat
+    return read
+
+
+@cache
 def _versions() -> str:
     installed = {"jax", "libtpu"} & {distribution.name for distribution in distributions()}
     return " and ".join(f"{package} {version(package)}" for package in sorted(installed))
+
+
+class _Estimates:
+    """Seconds of candidates: of the phases that this search has planned, and by formula of others.
+
+    What an earlier search compiled does not count before it is this one's turn, so that a search
+    that was stopped goes on as if it had not been.
+    """
+
+    def __init__(self, setting: Setting, possible: Mapping[Candidate, Mapping[str, float]]) -> None:
+        self._formula = possible
+        self._keys = {
+            candidate: {phase: key_of(phase, candidate, setting) for phase in formula}
+            for candidate, formula in possible.items()
+        }
+        self._seconds: dict[str, float] = {}  # by key; infinite for what does not fit
+        # Of the compiler's seconds to the formula's, by phase and its `model`.
+        self._ratios: dict[tuple[str, int], float] = {}
+
+    def at_least(self, candidate: Candidate) -> float:
+        """A lower bound; infinite if a phase does not fit."""
+        keys = self._keys[candidate]
+        formula = self._formula[candidate]
+        return sum(self._seconds.get(keys[phase], least) for phase, least in formula.items())
+
+    def expected(self, candidate: Candidate) -> float:
+        """With the formula corrected; 0 for a phase that is the first one with its `model`."""
+        keys, total = self._keys[candidate], 0.0
+        for phase, least in self._formula[candidate].items():
+            ratio = self._ratios.get((phase, candidate.model_of(phase)), 0.0)
+            total += self._seconds.get(keys[phase], least * ratio)
+        return total
+
+    def correct(self, candidate: Candidate, compiled: Compiled) -> None:
+        """Takes note of the phases of a candidate that were compiled."""
+        for phase, key in self._keys[candidate].items():
+            plan = compiled.get(key)
+            if isinstance(plan, PhasePlan) and plan.fits:
+                ratio = plan.seconds / self._formula[candidate][phase]
+                self._ratios.setdefault((phase, candidate.model_of(phase)), ratio)
+                self._seconds[key] = plan.seconds
+            elif plan is not None:
+                self._seconds[key] = math.inf
 
 
 def search(
@@ -105,24 +161,22 @@ def search(
     """
     possible, refused = candidates(setting)
     report(f"{len(possible)} candidates; {len(refused)} were left out by formula")
-    least = {candidate: sum(phases.values()) for candidate, phases in possible.items()}
-    ratios: dict[int, float] = {}  # of the compiler's seconds to the formula's, by `model`
+    estimates, left = _Estimates(setting, possible), set(possible)
     results, best = [], math.inf
 
-    def expected(candidate: Candidate) -> float:  # 0 for the first one with this `model`
-        return least[candidate] * ratios.get(candidate.model, 0.0)
+    def order(candidate: Candidate) -> tuple[float, float, Candidate]:
+        return estimates.expected(candidate), sum(possible[candidate].values()), candidate
 
-    while least:
-        candidate = min(least, key=lambda candidate: (expected(candidate), least[candidate]))
-        if min(least.values()) >= best:
+    while left:
+        left = {candidate for candidate in left if estimates.at_least(candidate) < best}
+        if not left:
             report(f"no other candidate is below {best:.4g} s by the formula")
             break
-        del least[candidate]
+        candidate = min(left, key=order)
+        left.remove(candidate)
         plans = _compile(candidate, setting, compiled, compile_phase, best, is_over, report)
-        formula = sum(possible[candidate][phase] for phase in plans)
-        ratio = sum(plan.seconds for plan in plans.values()) / formula if plans else 1.0
-        ratios.setdefault(candidate.model, ratio)
-        if set(plans) == set(setting.phases):
+        estimates.correct(candidate, compiled)
+        if set(plans) == set(possible[candidate]):
             results.append(Result(candidate, candidate.changes(setting.devices), plans))
             best = min(best, results[-1].seconds)
             report(str(results[-1]))
@@ -142,7 +196,8 @@ def _compile(
 ) -> dict[str, PhasePlan]:
     """The candidate's phases, up to one that does not fit or makes it slower than `best`."""
     plans: dict[str, PhasePlan] = {}
-    for phase in [phase for phase in _ORDER if phase in setting.phases]:
+    of_candidate = candidate.phases(setting)
+    for phase in [phase for phase in _ORDER if phase in of_candidate]:
         key = key_of(phase, candidate, setting)
         plan = compiled.get(key)
         if plan is None:

@@ -12,6 +12,7 @@ from asyppo_jax.config import Config
 from asyppo_jax.runs.progress import Progress
 from asyppo_jax.runs.setup import Run
 from asyppo_jax.runtime.multi_host import gather_rows
+from asyppo_jax.runtime.phase_meshes import to_mesh
 from asyppo_jax.sampling.resampling import choose_groups, group_rows, has_spread, take_rows
 from asyppo_jax.sampling.rollouts import join_chunks, sample_in_chunks, with_rewards
 from asyppo_jax.sampling.sampler import Answers, read_answers
@@ -59,6 +60,14 @@ def collect(
     further rounds of N groups, each of the next N prompts and with its own key, until N groups have
     a spread of rewards or `config.sampling.max_rounds` are sampled. All processes must call this.
     """
+    with jax.set_mesh(run.sampling_mesh):
+        collected = _collect(run, run.for_sampling(state), data, pool, progress)
+    return collected._replace(rollout=to_mesh(collected.rollout, run.mesh))
+
+
+def _collect(
+    run: Run, state: TrainState, data: Any, pool: RewardPool, progress: Progress
+) -> Collected:
     key = phase_key(state.key, state.step, "sample")
     now, answers, scores = _sample(run, state.actor_params, next(data), key, pool, progress)
     tokens, metrics = float(now.columns.lengths.sum()), {}
@@ -71,7 +80,7 @@ def collect(
             ours = _at(now.columns, answers.rows)
             scores = Scores(ours.rewards, ours.valid, reasons, ours.by_function)
     rewards, valid, truncated, *_ = now.columns
-    rollout = with_rewards(now.rollout, rewards, valid, run.mesh, truncated)
+    rollout = with_rewards(now.rollout, rewards, valid, run.sampling_mesh, truncated)
     return Collected(rollout, now.prompts, now.columns, answers, scores, tokens, metrics)
 
 
@@ -97,7 +106,7 @@ def _resample(
         groups = choose_groups(spread, has_spread(new.columns.rewards, new.columns.valid, group))
         rows, prompts = group_rows(groups, group), [*now.prompts, *new.prompts]
         now = _Round(
-            take_rows((now.rollout, new.rollout), rows, run.mesh),
+            take_rows((now.rollout, new.rollout), rows, run.sampling_mesh),
             [prompts[i] for i in groups],
             _at(_joined((now.columns, new.columns)), rows),
         )
@@ -115,7 +124,7 @@ def _sample(
 ) -> tuple[_Round, Answers, Scores]:
     """One round: all groups of these prompts, and this process's answers with their scores."""
     num_chunks = run.config.sampling.chunks
-    sampled = sample_in_chunks(run.sampler, params, prompts, key, run.mesh, num_chunks)
+    sampled = sample_in_chunks(run.sampler, params, prompts, key, run.sampling_mesh, num_chunks)
     chunks, chunk_scores = [], []
     # All chunks but the last are scored while the next one is being sampled.
     with progress.phase("sample"):
@@ -125,7 +134,7 @@ def _sample(
         chunks.append(next(sampled))
     with progress.phase("score"):
         scores = join_scores([*chunk_scores, _score(pool, chunks[-1][1])])
-        rollout, answers = join_chunks(chunks, run.mesh)
+        rollout, answers = join_chunks(chunks, run.sampling_mesh)
         local = Columns(
             scores.rewards, scores.valid, answers.truncated, answers.lengths, scores.by_function
         )

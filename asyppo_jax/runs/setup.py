@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -25,7 +26,7 @@ from asyppo_jax.algorithm.state import PROGRAMS_KEPT, programs_config, state_sha
 from asyppo_jax.config import Config, ConfigError, Settings, from_config_dict
 from asyppo_jax.config.checks import check_config, check_divides_data_axis
 from asyppo_jax.config.functions import function_name
-from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.models.actor_critic import Networks, actor_shapes, check_heads, in_compute_dtype
 from asyppo_jax.models.config import beyond_positions
 from asyppo_jax.models.pretrained import (
     critic_source,
@@ -37,7 +38,14 @@ from asyppo_jax.models.pretrained import (
 )
 from asyppo_jax.runs.warm_start import warm_start_params, with_warm_start
 from asyppo_jax.runtime.multi_host import is_first
-from asyppo_jax.runtime.sharding import make_mesh, put
+from asyppo_jax.runtime.phase_meshes import (
+    critics_mesh,
+    on_mesh,
+    reshard,
+    sampling_mesh,
+    to_mesh,
+)
+from asyppo_jax.runtime.sharding import make_mesh, param_shardings, put
 from asyppo_jax.sampling.sampler import (
     Sampler,
     evaluation_options,
@@ -61,7 +69,7 @@ class Run:
     """Everything that stays constant during a run."""
 
     config: Config
-    mesh: Mesh
+    mesh: Mesh  # of the actor, and of rollouts after sampling
     networks: Networks
     sampler: Sampler
     evaluation_sampler: Sampler
@@ -71,6 +79,30 @@ class Run:
     # What makes the critics' heads after the first rollout; None: they stay as they were loaded.
     init_heads: Callable[[Params, Rollout], Params] | None
 
+    @property
+    def sampling_mesh(self) -> Mesh:
+        """The mesh of sampling and evaluations."""
+        return sampling_mesh(self.config.mesh, self.mesh)
+
+    def for_sampling(self, state: TrainState) -> TrainState:
+        """The state with what sampling reads of it on the sampling mesh.
+
+        The actor's parameters are a copy in the compute dtype, which is freed with the result.
+        """
+        mesh, actor = self.sampling_mesh, self.networks.actor
+        if mesh == self.mesh:
+            return state
+        shardings = param_shardings(actor_shapes(actor), mesh)
+        params = reshard(state.actor_params, shardings, _cast_to(jnp.dtype(actor.dtype)))
+        step, key = to_mesh((state.step, state.key), mesh)
+        return state.replace(step=step, key=key, actor_params=params)
+
+
+@lru_cache
+def _cast_to(dtype: jnp.dtype) -> Callable[[Params], Params]:
+    """One function per dtype: `jax.jit` compiles again for another one."""
+    return partial(in_compute_dtype, dtype=dtype)
+
 
 def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
     """The run of a config; reads data, tokenizer and architectures, and checks that they fit.
@@ -78,8 +110,9 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
     With `config.algorithm.kl_coef` > 0 it also loads the reference.
     """
     mesh = make_mesh(config.mesh)
-    check_divides_data_axis(config, mesh.shape["data"])
+    check_divides_data_axis(config, mesh.size)
     networks = load_networks(config)
+    check_heads(networks, config.mesh)
     tokenizer = load_tokenizer(config.actor.path)
     if networks.critic is not None and critic_source(config).path != config.actor.path:
         check_same_vocabulary(tokenizer, load_tokenizer(config.critic.path))
@@ -94,7 +127,7 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
         make_sampler,
         networks,
         tokenizer,
-        mesh=mesh,
+        mesh=sampling_mesh(config.mesh, mesh),
         max_prompt_length=config.prompt.max_length,
         stop_strings=config.sampling.stop_strings,
         reference_length=config.reference_length,
@@ -163,7 +196,7 @@ def _compiled_init_heads(
     on_device = state_shardings(config, networks, mesh).critic_params
     resting = resting_shardings(config, networks, mesh).critic_params
     function = partial(init_heads_from_rollout, networks=networks, config=config)
-    compiled = jax.jit(function, out_shardings=on_device)
+    compiled = on_mesh(jax.jit(function, out_shardings=on_device), critics_mesh(config.mesh, mesh))
 
     def init_heads(params: Params, rollout: Rollout) -> Params:
         params = jax.device_put(params, on_device)  # they may be offloaded
@@ -178,7 +211,8 @@ def first_state(run: Run) -> TrainState:
     shardings = resting_shardings(config, networks, run.mesh)
     actor = put(load_actor_params(config, networks), shardings.actor_params)
     if config.value.warm_start:
-        params = warm_start_params(config, networks, run.mesh)
+        mesh = critics_mesh(config.mesh, run.mesh)
+        params = warm_start_params(config, networks, mesh)
         print_once(f"the critics start from those of {config.value.warm_start}")
         critics = jax.device_put(params, shardings.critic_params)
     else:

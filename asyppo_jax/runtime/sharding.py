@@ -1,7 +1,7 @@
 """The device mesh, and the table that maps logical axis names to mesh axes."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from asyppo_jax.config import MeshConfig
 from asyppo_jax.config.checks import mesh_shape
+from asyppo_jax.config.settings import ModelField
 from asyppo_jax.runtime.libtpu import answer_libtpu
 from asyppo_jax.types import Params
 
@@ -37,14 +38,31 @@ RULES: tuple[tuple[str, str | None], ...] = (
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh [data, model] over all devices, or over `devices`.
+    """The mesh [data, model] of the actor's update over all devices, or over `devices`.
+
+    The meshes of sampling and of the critics have the same devices in the same order
+    (`phase_meshes`). It is the order of the largest `model`, whose devices should be neighbours.
 
     Raises:
-        ConfigError: the product of the sizes is not the number of devices.
+        ConfigError: sizes of the mesh of a phase do not fit the number of devices.
     """
     answer_libtpu()
     count = jax.device_count() if devices is None else len(devices)
-    shape, names = mesh_shape(config, count), ("data", "model")
+    shapes = [mesh_shape(config, count, field) for field in get_args(ModelField)]
+    largest = max(shapes, key=lambda shape: shape[1])
+    return with_model(_make_mesh(largest, devices), shapes[0][1])
+
+
+def with_model(mesh: Mesh, model: int) -> Mesh:
+    """A mesh of the same devices in the same flat order, whose `model` axis has this size."""
+    if mesh.shape["model"] == model:
+        return mesh
+    grid = mesh.devices.reshape(-1, model)
+    return Mesh(grid, mesh.axis_names, axis_types=mesh.axis_types)
+
+
+def _make_mesh(shape: tuple[int, int], devices: Sequence[Any] | None) -> Mesh:
+    names = ("data", "model")
     # Auto, not the default Explicit: with explicit axes the matrix products of FSDP raise errors.
     auto = (AxisType.Auto, AxisType.Auto)
     try:

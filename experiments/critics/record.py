@@ -14,6 +14,7 @@ from asyppo_jax.algorithm.train_step import phase_key
 from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.evaluation.true_values import States, sample_states
 from asyppo_jax.runs.setup import Run, first_state, prepare
+from asyppo_jax.runtime.phase_meshes import to_mesh
 from asyppo_jax.sampling.loaded import LoadedActor
 from asyppo_jax.sampling.rollouts import join_chunks, sample_in_chunks, with_rewards
 from asyppo_jax.tasks.prompts import (
@@ -83,11 +84,14 @@ def record(config: Config, directory: Path, num_steps: int, measure: Measure) ->
 
 
 def _sample(run: Run, state: TrainState, prompts: Any, pool: RewardPool) -> Rollout:
-    key = phase_key(state.key, state.step, "sample")
-    chunks = list(sample_in_chunks(run.sampler, state.actor_params, prompts, key, run.mesh, 1))
-    rollout, answers = join_chunks(chunks, run.mesh)
+    mesh, seen = run.sampling_mesh, run.for_sampling(state)
+    with jax.set_mesh(mesh):
+        key = phase_key(seen.key, seen.step, "sample")
+        chunks = list(sample_in_chunks(run.sampler, seen.actor_params, prompts, key, mesh, 1))
+        rollout, answers = join_chunks(chunks, mesh)
     scores = pool.score(answers.problems, answers.completions, answers.answers, answers.records)
-    return with_rewards(rollout, scores.rewards, scores.valid, run.mesh, answers.truncated)
+    rollout = with_rewards(rollout, scores.rewards, scores.valid, mesh, answers.truncated)
+    return to_mesh(rollout, run.mesh)
 
 
 def _measure(run: Run, state: TrainState, pool: RewardPool, measure: Measure) -> States:

@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags, logging
 
 from asyppo_jax.config import Config, ConfigError
-from asyppo_jax.config.checks import check_divides_data_axis, mesh_shape
+from asyppo_jax.config.checks import check_divides_data_axis
 from asyppo_jax.planning.accelerators import chips_of_type
 from experiments import train
 from experiments.command_line import read_flags
@@ -117,8 +117,7 @@ def check_mesh(config: Config, accelerator_type: str) -> None:
     """
     chips = chips_of_type(accelerator_type)
     try:
-        data, _ = mesh_shape(config.mesh, chips)
-        check_divides_data_axis(config, data)
+        check_divides_data_axis(config, chips)
     except ConfigError as error:
         raise ConfigError(f"the config does not fit {accelerator_type}: {error}") from error
 

@@ -187,6 +187,25 @@ def test_sizes_must_divide_the_data_axis():
         check_divides_data_axis(make_config(0, sampling__chunks=2), 4)
 
 
+def test_a_mesh_of_a_phase_must_divide_its_rows():
+    def config(**mesh):
+        return make_config(2, **{f"mesh__{name}": size for name, size in mesh.items()})
+
+    check_divides_data_axis(config(model=2), 8)
+    check_divides_data_axis(config(model=8, sampling_model=2, critic_model=1), 8)
+    sentence = (
+        r"num_prompts is 4; make it a multiple of the data axis, 8 with config\.mesh\."
+        r"sampling_model = 1, or set that to 2"
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        check_divides_data_axis(config(model=8, sampling_model=1), 8)
+    sentence = r"microbatch_size is 8; .* 16 with config\.mesh\.critic_model = 1, or set that to 2"
+    with pytest.raises(ConfigError, match=sentence):
+        check_divides_data_axis(config(model=4, critic_model=1), 16)
+    # Without critics their mesh is not used.
+    check_divides_data_axis(make_config(0, mesh__model=4, mesh__critic_model=1), 16)
+
+
 def test_the_mesh_uses_every_device_once():
     assert mesh_shape(MeshConfig(model=2), 8) == (4, 2)
     assert mesh_shape(MeshConfig(data=1, model=8), 8) == (1, 8)
@@ -200,5 +219,13 @@ def test_the_mesh_uses_every_device_once():
         message = f"data={data}, model={model}, but there are 8 devices; {advice}"
         with pytest.raises(ConfigError, match=message):
             mesh_shape(MeshConfig(data=data, model=model), 8)
+    split = MeshConfig(model=2, sampling_model=4)
+    assert mesh_shape(split, 8, "sampling_model") == (2, 4)
+    assert mesh_shape(split, 8, "critic_model") == mesh_shape(split, 8) == (4, 2)
+    message = (
+        r"mesh\.critic_model is 6, but there are 8 devices; .* a divisor of 8, such as 2, or to"
+    )
+    with pytest.raises(ConfigError, match=message):
+        mesh_shape(MeshConfig(critic_model=6), 8, "critic_model")
     with pytest.raises(ConfigError, match="but there is 1 device; set"):
         mesh_shape(MeshConfig(model=2), 1)

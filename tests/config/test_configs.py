@@ -29,7 +29,7 @@ def test_a_config_file_starts_with_its_command_and_has_a_valid_config(file):
 @pytest.mark.parametrize("file", PAPER, ids=lambda file: file.stem)
 def test_a_config_of_the_paper_has_the_papers_sizes_and_can_be_sharded_over_a_slice(file):
     config = from_config_dict(runpy.run_path(str(file))["get_config"]())
-    check_divides_data_axis(config, 2)  # sixteen chips, eight of them along `model`
+    check_divides_data_axis(config, 16)  # chips, eight of them along `model`
     assert config.sampling.num_prompts * config.sampling.group_size == 1024
     assert (config.sampling.group_size, config.sampling.max_completion_length) == (32, 8192)
     networks = load_networks(config, "tpu")

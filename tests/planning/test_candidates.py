@@ -9,7 +9,7 @@ from asyppo_jax.planning import candidates as module
 from asyppo_jax.planning.candidates import Candidate, candidates, least_bytes, setting_of
 from tests.planning.test_plan import _config
 
-PLAIN = Candidate(1, 1, 3, "full")
+PLAIN = Candidate(1, 1, 3, "full", 1, 1)
 
 
 @pytest.fixture
@@ -21,16 +21,21 @@ def setting(monkeypatch):
 
 def test_a_candidate_sets_the_mesh_and_microbatches_of_all_shards(setting):
     assert (setting.topology, setting.devices) == ("v5e:2x4", 8)
-    config = Candidate(2, 3, 2, "dots").applied(setting.config, 8)
+    config = Candidate(2, 3, 2, "dots", 2, 8).applied(setting.config, 8)
     assert (config.mesh.data, config.mesh.model, config.mesh.zero_stage) == (-1, 2, 2)
+    assert (config.mesh.sampling_model, config.mesh.critic_model) == (0, 8)  # 0: as `model`
     sizes = config.batching
-    assert sizes.microbatch_size == sizes.critic_microbatch_size == 3 * 4
+    assert (sizes.microbatch_size, sizes.critic_microbatch_size) == (3 * 4, 3)
     assert config.actor.remat == "dots"
 
 
 def test_candidates_divide_heads_and_minibatches(setting):
     possible, refused = candidates(setting)
-    assert {candidate.model for candidate in possible} == {2, 4, 8}  # 8 key heads
+    assert {candidate.model for candidate in possible} == {1, 2, 4, 8}  # 8 key heads
+    assert {candidate.sampling_model for candidate in possible} == {2, 4, 8}
+    assert {candidate.critic_model for candidate in possible} == {1, 2, 4, 8}
+    for candidate, formula in possible.items():
+        assert ("reshard" in formula) == (candidate.sampling_model != candidate.model)
     for candidate in possible:
         assert 16 % (candidate.rows * 8 // candidate.model) == 0  # minibatches of 16
     # Four prompts cannot be divided over eight shards.

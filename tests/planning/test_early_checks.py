@@ -5,7 +5,8 @@ import dataclasses
 import jax
 import pytest
 
-from asyppo_jax.config import MeshConfig
+from asyppo_jax.config import ConfigError, MeshConfig
+from asyppo_jax.models.actor_critic import check_heads
 from asyppo_jax.planning.early_checks import StateTooLarge, check_state_fits, replicated_axes
 from asyppo_jax.planning.topology import Chip
 from asyppo_jax.runtime.sharding import make_mesh
@@ -66,10 +67,26 @@ def test_offloaded_fields_do_not_count():
 
 def test_axes_that_the_mesh_does_not_divide_are_named():
     networks = make_networks()
-    assert replicated_axes(networks, 1) == []
+    assert replicated_axes(networks, MeshConfig()) == []
     sizes = networks.actor.config
     model = 2 * sizes.num_heads  # divides neither kind of heads
-    first, *_ = replicated_axes(networks, model)
+    first, *_ = replicated_axes(networks, MeshConfig(model=model))
     assert first.startswith(f"config.mesh.model = {model} does not divide")
     assert f"the {sizes.num_heads} query heads and the {sizes.num_kv_heads} key heads" in first
     assert "of the actor: these are replicated" in first
+    split = MeshConfig(model=1, sampling_model=4)
+    (decoding,) = replicated_axes(networks, split)
+    sentence = "config.mesh.sampling_model = 4 does not divide the 2 key heads and the 61 tokens"
+    assert decoding.startswith(sentence)
+
+
+def test_a_mesh_of_a_phase_must_divide_the_query_heads():
+    networks = make_networks()
+    check_heads(networks, MeshConfig(model=8, sampling_model=4, critic_model=2))
+    for mesh, field, name in (
+        (MeshConfig(sampling_model=8), "sampling_model", "actor"),
+        (MeshConfig(critic_model=8), "critic_model", "critics"),
+    ):
+        sentence = f"mesh.{field} is 8, which does not divide the 4 query heads of the {name}; .* 4"
+        with pytest.raises(ConfigError, match=sentence):
+            check_heads(networks, mesh)

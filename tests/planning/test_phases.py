@@ -1,21 +1,29 @@
 """The phases that are planned are the phases that run."""
 
+import json
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from asyppo_jax.algorithm.offload import FIELDS
 from asyppo_jax.algorithm.train_step import score_rollout
 from asyppo_jax.models.actor_critic import Networks
+from asyppo_jax.planning.flops import phase_costs
 from asyppo_jax.planning.phases import (
     bytes_per_chip,
+    mesh_of,
     phase_programs,
     phases_of,
     rollout_shapes,
 )
 from asyppo_jax.runtime.sharding import make_mesh
+from tests.simulated import environment
 from tests.tiny import (
     COMPLETION,
     assert_trees_close,
@@ -26,6 +34,8 @@ from tests.tiny import (
     make_rollout,
     make_state,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_phases_one_after_the_other_are_the_train_step():
@@ -104,6 +114,50 @@ def test_the_phases_with_a_reference_are_the_train_step():
     assert_trees_close(after.actor_params, params, atol=1e-6)
 
 
+def _with_a_mesh_per_phase() -> dict:
+    """What the test below checks, in a process with eight devices; run by `python -m`."""
+    config = make_config(
+        mesh__model=1, mesh__sampling_model=4, mesh__critic_model=2, sampling__num_prompts=8
+    )
+    networks, mesh = make_networks(), make_mesh(config.mesh)
+    programs, state = phase_programs(config, networks, mesh)
+    return {
+        "phases": list(programs) == list(phases_of(config)) and list(programs),
+        "model": [
+            sorted(
+                {x.sharding.mesh.shape["model"] for x in jax.tree.leaves(program.arguments)}
+                | {mesh_of(name, config, mesh).shape["model"]}
+            )
+            for name, program in programs.items()
+        ],
+        "resident": [
+            bytes_per_chip((program.arguments[0], program.resident))
+            - bytes_per_chip([getattr(state, field) for field in FIELDS])
+            for name, program in programs.items()
+            if name in ("reshard", "decode")
+        ],
+        "copy": bytes_per_chip(programs["decode"].arguments[0]),
+        "costs": list(phase_costs(config, networks)),
+    }
+
+
+def test_phases_have_their_meshes_and_sampling_a_copy_of_the_actor():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.planning.test_phases"],
+        cwd=ROOT,
+        env=environment(8),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    phases = ["reshard", "prefill", "decode", "values", "critics", "actor"]
+    assert result["phases"] == phases and result["costs"] == [*phases, "step"]
+    assert result["model"] == [[1], [4], [4], [2], [2], [1]]
+    assert result["resident"] == [0, result["copy"]] and result["copy"] > 0
+
+
 def test_the_shapes_are_those_of_a_rollout():
     config = make_config()
     shapes = rollout_shapes(config, make_mesh(config.mesh))
@@ -119,3 +173,7 @@ def test_grpo_has_no_phase_of_critics():
     assert list(programs) == ["prefill", "decode", "actor", "step"]
     assert phases_of(config) == tuple(programs)
     assert bytes_per_chip(programs["actor"].resident) == 0
+
+
+if __name__ == "__main__":
+    print(json.dumps(_with_a_mesh_per_phase()))

@@ -202,7 +202,7 @@ def test_a_plan_knows_the_phases_of_the_run_that_it_does_not_compile(
 
 
 def test_errors_that_need_no_compilation_name_the_config_and_the_fix(one_device):
-    with pytest.raises(PlanError, match="'actors' is not a phase; choose from prefill, decode"):
+    with pytest.raises(PlanError, match="'actors' is not a phase; choose from reshard, prefill"):
         prepare(_config(), "v5e:2x2", name="small", phases=["actors"])
     message = "grpo has none of the phases values, critics; it has prefill, decode, actor, step"
     with pytest.raises(PlanError, match=message):

@@ -41,6 +41,7 @@ def one_device(tmp_path_factory):
         pytest.param(2, "local", marks=pytest.mark.slow),
         pytest.param(2, "offloaded", marks=pytest.mark.slow),
         (2, "plain"),
+        pytest.param(1, "plain+meshes", marks=pytest.mark.slow),
     ],
 )
 def test_eight_devices_equal_one(one_device, model, setting, tmp_path):
@@ -58,15 +59,19 @@ def test_eight_devices_equal_one_if_rows_share_prompts(tmp_path):
 
 
 @pytest.mark.slow
-def test_eight_devices_equal_one_with_a_reference(tmp_path):
-    one, eight = _run(1, 1, "reference", tmp_path), _run(8, 2, "reference", tmp_path)
+@pytest.mark.parametrize(("model", "meshes"), [(2, ""), (8, "+meshes")])
+def test_eight_devices_equal_one_with_a_reference(model, meshes, tmp_path):
+    one = _run(1, 1, "reference", tmp_path)
+    eight = _run(8, model, f"reference{meshes}", tmp_path)
     _assert_equal(one, eight)
     assert one["metrics"]["actor/kl_to_reference"] > 1e-6
 
 
 @pytest.mark.slow
-def test_eight_devices_equal_one_with_other_values_and_losses(tmp_path):
-    one, eight = _run(1, 1, "options", tmp_path), _run(8, 2, "options", tmp_path)
+@pytest.mark.parametrize(("model", "meshes"), [(2, ""), (1, "+meshes")])
+def test_eight_devices_equal_one_with_other_values_and_losses(model, meshes, tmp_path):
+    one = _run(1, 1, "options", tmp_path)
+    eight = _run(8, model, f"options{meshes}", tmp_path)
     _assert_equal(one, eight)
     assert one["metrics"]["actor/positive_nll"] > 0
     assert one["metrics"]["actor/kl_to_reference"] > 1e-6

@@ -131,12 +131,14 @@ def test_invalid_flags_are_refused(arguments, sentence):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", ["plain", "offloaded"])
-def test_two_processes_give_the_same_tokens_masks_and_step_as_one(tmp_path, setting):
-    program, model = "tests.multi_device_program", "2"
+@pytest.mark.parametrize(
+    ("model", "setting"), [("2", "plain"), ("2", "offloaded"), ("1", "plain+meshes")]
+)
+def test_two_processes_give_the_same_tokens_masks_and_step_as_one(tmp_path, model, setting):
+    program = "tests.multi_device_program"
     outs = [tmp_path / f"{i}.json" for i in range(HOSTS)]
     _succeed(_each(program, outs, model, setting), devices=4)
-    _succeed([[program, model, "plain", str(tmp_path / "one.json")]], devices=8)
+    _succeed([[program, "2", "plain", str(tmp_path / "one.json")]], devices=8)
     one = json.loads((tmp_path / "one.json").read_text())
     hosts = [json.loads(out.read_text()) for out in outs]
     assert hosts[0] == hosts[1]
@@ -198,12 +200,28 @@ def test_a_run_of_two_processes_equals_a_run_of_one(pair, tmp_path):
             np.testing.assert_allclose(*values, rtol=1e-3, atol=1e-4)
 
 
-def _assert_same_results(left_dir: Path, right_dir: Path) -> None:
+def _assert_same_results(left_dir: Path, right_dir: Path, without: tuple[str, ...] = ()) -> None:
+    """The same metrics, but for those that start with `without` and are in one run alone."""
     assert _data_position(left_dir) == _data_position(right_dir)
     for left, right in zip(_results(left_dir), _results(right_dir), strict=True):
-        assert left.keys() == right.keys()
-        for name, value in left.items():
+        differ = left.keys() ^ right.keys()
+        assert all(name.startswith(without) for name in differ)
+        for name in left.keys() & right.keys():
+            value = left[name]
             np.testing.assert_allclose(value, right[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_with_a_mesh_per_phase_resumes_with_others(pair, tmp_path):
+    """Two processes start it, and one continues it: the numbers are those of one mesh."""
+    meshes = {"mesh__sampling_model": 2, "mesh__critic_model": 2}
+    _succeed(_train(tmp_path, HOSTS, num_steps=1, **meshes), devices=1)
+    saved = read_rollout_file(tmp_path / "rollouts" / "heldout_00000001.jsonl")
+    assert len(saved) == 3 and len(saved[0].values) == 2
+    _succeed(_train(tmp_path, 1, num_steps=2, mesh__model=2, mesh__critic_model=1), devices=2)
+    (output,) = _succeed(_train(tmp_path, 1, mesh__sampling_model=2), devices=2)
+    assert "resuming after step 2" in output
+    _assert_same_results(tmp_path, pair[0], without=("evaluate/",))
 
 
 @pytest.mark.slow
