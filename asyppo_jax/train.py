@@ -72,6 +72,8 @@ def train(
             one-sentence message.
     """
     started = time.perf_counter()
+    if not isinstance(workdir, str | os.PathLike):
+        raise ConfigError(f"workdir is {workdir!r:.60}; call train(config, workdir)")
     workdir = os.fspath(workdir)
     config = with_functions(config, loss, reward, workdir)
     check_workdir(workdir)

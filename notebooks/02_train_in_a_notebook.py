@@ -34,14 +34,13 @@ sys.path.insert(0, os.getcwd())
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from asyppo_jax import clipped_surrogate
+from asyppo_jax import clipped_surrogate, default_config, loss_rows
 from asyppo_jax.runs.metrics import read_metrics
 from asyppo_jax.runs.rollout_files import read_rollout_file
 from asyppo_jax.train import train
@@ -105,13 +104,15 @@ def fading_bonus(log_probs, entropy, rows, config):
 # is −A where I^A is true, and the gradient by H is −β where I^H is true.
 
 # %%
-example = SimpleNamespace(
+example = loss_rows(
     old_log_probs=jnp.array([[-1.0, -2.0, -0.5]]),
     advantages=jnp.array([[0.5, 1.0, -2.0]]),
+    mask=jnp.array([[True, True, True]]),
     advantage_mask=jnp.array([[True, False, True]]),
     entropy_mask=jnp.array([[True, True, False]]),
 )
-options = SimpleNamespace(clip_eps_low=0.2, clip_eps_high=0.2, entropy_coef=0.01)
+options = default_config().algorithm
+options.entropy_coef = 0.01
 by_log_prob, by_entropy = jax.grad(
     lambda log_probs, entropy: jnp.sum(fading_bonus(log_probs, entropy, example, options)), (0, 1)
 )(example.old_log_probs, jnp.ones((1, 3)))

@@ -31,7 +31,10 @@ def check_arrays(function: Callable[_Params, _Result]) -> Callable[_Params, _Res
 
     @functools.wraps(function)
     def checked(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{function.__name__}{_names(signature)}: {error}") from None
         given = {name: hint for name, hint in arrays.items() if name in bound.arguments}
         for name, hint in given.items():
             bound.arguments[name] = _as_kind(bound.arguments[name], hint)
@@ -43,6 +46,12 @@ def check_arrays(function: Callable[_Params, _Result]) -> Callable[_Params, _Res
         return function(*bound.args, **bound.kwargs)
 
     return checked
+
+
+def _names(signature: inspect.Signature) -> str:
+    """(a, b, *, c): a signature without types."""
+    parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return str(inspect.Signature(parameters))
 
 
 def _is_array(hint: Any) -> bool:

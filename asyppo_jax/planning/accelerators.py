@@ -41,6 +41,8 @@ def chips_of_type(name: str) -> int:
     family, _, number = name.partition("-")
     if of_shape := _type_of_shape(name):
         raise AcceleratorError(f"{name!r} is a shape; its accelerator type is {of_shape}")
+    if family == "v5e":
+        raise AcceleratorError(f"{name!r} is called v5litepod-{number}")
     if family not in FAMILIES:
         raise AcceleratorError(
             f"{name!r} is no accelerator type that is known here; give one of {_EXAMPLES}"

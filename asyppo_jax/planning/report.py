@@ -5,10 +5,6 @@ from asyppo_jax.planning.phases import AFTER_SAMPLING
 from asyppo_jax.planning.plan import BANDWIDTH_SHARE, FLOPS_SHARE, NETWORK_SHARE, Plan
 
 GIB = 2**30
-_TO_FIT = (
-    "lower config.batching.microbatch_size, or config.sampling.slots if decode is the largest, or "
-    "see docs/pods.md, 'Choose the mesh'"
-)
 
 
 def table(planned: Plan) -> str:
@@ -60,7 +56,7 @@ def _devices(planned: Plan) -> str:
 def total(planned: Plan) -> str:
     """The estimated seconds per step of the compiled phases, and the hours of the run."""
     if planned.fits is False:
-        return f"no estimate of a step: it does not fit; {_TO_FIT}"
+        return f"no estimate of a step: {_largest(planned)}"
     seconds, steps = step_seconds(planned), planned.num_steps
     of = f" of {', '.join(planned.phases)} alone" if planned.not_compiled else ""
     hours = seconds * steps / 3600
@@ -68,6 +64,15 @@ def total(planned: Plan) -> str:
         f"estimate{of}: {_short(seconds)} s per step; the {steps} steps of the run take "
         f"{_short(hours)} hours, {_short(hours * planned.chips)} chip-hours. It assumes that every "
         "answer has its maximum length, and leaves out evaluations, checkpoints and slow rewards."
+    )
+
+
+def _largest(planned: Plan) -> str:
+    """The phase that needs most memory, and what makes it smaller."""
+    name = max(planned.phases, key=lambda phase: planned.phases[phase].peak_bytes)
+    setting = "sampling.slots" if name in ("prefill", "decode") else "batching.microbatch_size"
+    return (
+        f"{name} needs most memory; lower config.{setting}, or see docs/pods.md, 'Choose the mesh'"
     )
 
 

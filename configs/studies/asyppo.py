@@ -16,7 +16,10 @@ from experiments.asyppo_study.settings import (
 )
 from experiments.study.study import Study
 
-_METHODS = ("asyppo", "symmetric_ppo", "grpo", "no_masks", "asyppo_anchored")
+_METHODS = (
+    *("asyppo", "symmetric_ppo", "grpo", "no_masks", "asyppo_anchored"),
+    *("one_mini_critic", "same_data", "prompt_division"),
+)
 
 
 def get_study() -> Study:
@@ -30,7 +33,8 @@ def get_study() -> Study:
         reference="asyppo",
         panels={
             "baselines": ("asyppo", "symmetric_ppo", "grpo"),
-            "parts": ("asyppo", "no_masks", "asyppo_anchored"),
+            "critics": ("no_masks", "one_mini_critic", "same_data", "prompt_division"),
+            "better critics": ("asyppo", "asyppo_anchored"),
         },
         final_evaluations=FINAL_EVALUATIONS,
         metrics=("evaluate/accuracy", "actor/entropy", "critic/explained_variance"),

@@ -68,7 +68,7 @@ _HOURS = flags.DEFINE_float("hours", 1.0, "With --tune: no compilation starts af
 _OUT = flags.DEFINE_string("out", "", "With --tune: the file to write; default CONFIG_SLICE.py.")
 _JSON = flags.DEFINE_bool("json", False, "Print the plan as one line of JSON at the end.")
 
-_STOPPED = "\nstopped; the phases that were compiled are in the tables"
+_STOPPED = "\nstopped; tables have the phases that were compiled until now, if there are any"
 Named = tuple[str, Config]  # a config file's name, and its config
 
 

@@ -129,6 +129,13 @@ def test_shapes_that_do_not_fit_are_refused_with_those_that_do(call, message):
         call()
 
 
+def test_arguments_that_do_not_fit_are_refused_with_those_that_do():
+    arguments = (ROW, ROW, ROW_MASK, 1.0, 0.95)
+    names = r"gae\(token_rewards, values, mask, \*, gamma, gae_lambda\)"
+    with pytest.raises(TypeError, match=f"{names}: too many positional arguments"):
+        functools.partial(gae, *arguments)()
+
+
 def test_shapes_are_checked_by_example_under_vmap_and_jit():
     batched = jax.jit(jax.vmap(lambda r, v, m: gae(r, v, m, gamma=1.0, gae_lambda=1.0)))
     assert batched(X, X, MASK).shape == X.shape

@@ -33,6 +33,7 @@ def test_the_compilers_names_stay():
         ("v5p-x", "v5p has v5p-8"),
         ("v5litepod-12", "v5litepod has v5litepod-1, v5litepod-4, .* v5litepod-256$"),
         ("v6e-512", "v6e has v6e-1, "),
+        ("v5e-16", "'v5e-16' is called v5litepod-16"),
         ("v6p-32", "'v6p-32' is no accelerator type that is known here; give one of v5litepod-N"),
     ],
 )

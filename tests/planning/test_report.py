@@ -70,7 +70,7 @@ def test_the_total_is_that_of_the_compiled_phases_over_all_steps():
     assert "every answer has its maximum length" in text
     assert "estimate of values alone: 2 s per step" in table(_plan("a", {"values": 5.0}, REST))
     too_large = table(_plan("a", {"values": 98.0}, REST))
-    assert "hours" not in too_large and "it does not fit; lower config.batching.micro" in too_large
+    assert "hours" not in too_large and "values needs most memory; lower config.batc" in too_large
 
 
 def test_chips_of_two_devices_are_named():

@@ -79,12 +79,14 @@ def loss_rows(
     old_log_probs: Float[Array, "R n"],
     advantages: Float[Array, "R n"],
     mask: Bool[Array, "R n"],
+    advantage_mask: Bool[Array, "R n"] | None = None,
+    entropy_mask: Bool[Array, "R n"] | None = None,
 ) -> UpdateRows:
     """The `rows` of R answers, one per row, to try a loss of your own on arrays.
 
-    Both masks keep every real token, the returns are 0, and the tokens are 0. Other arrays are set
-    with `rows.replace(advantage_mask=..., reference_log_probs=...)`. The arrays that belong to
-    options which are off, such as `reference_log_probs`, are None.
+    Without the last two masks every real token is kept. Tokens and returns are 0, and the arrays of
+    options that are off, such as `reference_log_probs`, are None; to set others, use
+    `rows.replace(reference_log_probs=...)`.
 
     Raises:
         ValueError: the shapes differ.
@@ -97,8 +99,8 @@ def loss_rows(
         advantages=advantages,
         returns=jnp.zeros_like(advantages),
         length_normalizer=length_normalizer(mask, "sequence"),
-        advantage_mask=mask,
-        entropy_mask=mask,
+        advantage_mask=mask if advantage_mask is None else jnp.asarray(advantage_mask, bool),
+        entropy_mask=mask if entropy_mask is None else jnp.asarray(entropy_mask, bool),
     )
 
 

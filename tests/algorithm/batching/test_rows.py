@@ -30,6 +30,9 @@ def test_rows_of_arrays_have_one_answer_each_and_one_shape():
     np.testing.assert_array_equal(mean, [[2, 2, 0], [3, 3, 3]])
     np.testing.assert_allclose(rows.length_normalizer, [[1 / 2, 1 / 2, 0], [1 / 3] * 3])
     np.testing.assert_array_equal(rows.advantage_mask, mask)
+    one = loss_rows(rows.old_log_probs, rows.advantages, mask, entropy_mask=~mask)
+    np.testing.assert_array_equal(one.entropy_mask, ~mask)
+    np.testing.assert_array_equal(one.advantage_mask, mask)
     with pytest.raises(ValueError, match=r"loss_rows takes .*shapes given are \[2, 3\], \[2\]"):
         loss_rows(jnp.zeros((2, 3)), jnp.ones(2), mask)
 
