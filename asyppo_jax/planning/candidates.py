@@ -138,13 +138,13 @@ def setting_of(
 def candidates(setting: Setting) -> tuple[dict[Candidate, dict[str, float]], list[str]]:
     """The seconds of each phase by formula, and why the other candidates were left out."""
     possible, refused = {}, []
+    errors: dict[Candidate, str] = {}
     for candidate in _combinations(setting):
-        config = candidate.applied(setting.config, setting.devices)
-        try:
-            check_divides_data_axis(config, setting.devices)  # the quicker one
-            check_config(config)
-        except ConfigError as error:
-            refused.append(f"{candidate}: {error}")
+        sizes = replace(candidate, zero_stage=3, remat="full")  # the others are never refused
+        if sizes not in errors:
+            errors[sizes] = _error(sizes, setting)
+        if errors[sizes]:
+            refused.append(f"{candidate}: {errors[sizes]}")
             continue
         needed = least_bytes(candidate, setting)
         if needed > setting.chip.hbm_bytes:
@@ -152,6 +152,17 @@ def candidates(setting: Setting) -> tuple[dict[Candidate, dict[str, float]], lis
             continue
         possible[candidate] = least_seconds(candidate, setting)
     return possible, refused
+
+
+def _error(candidate: Candidate, setting: Setting) -> str:
+    """Why a candidate cannot be divided; empty if it can."""
+    config = candidate.applied(setting.config, setting.devices)
+    try:
+        check_divides_data_axis(config, setting.devices)
+        check_config(config)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _combinations(setting: Setting) -> Iterator[Candidate]:

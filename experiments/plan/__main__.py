@@ -12,8 +12,9 @@ small to large and reports the first with enough memory for the config. With `--
 are compiled, and the verdict is about them alone. Settings are flags, as in training:
 `--config.mesh.model=8`. They also apply to the compared configs.
 
-`--tune` searches mesh, microbatch, ZeRO stage and remat for the shortest step that fits, and writes
-a config file. The file FILE.jsonl next to it has what was compiled: the same command continues.
+`--tune` searches a mesh per phase, microbatch, ZeRO stage and remat for the shortest step that
+fits, and writes a config file. The file FILE.jsonl next to it has what was compiled: the same
+command continues.
 """
 
 import json

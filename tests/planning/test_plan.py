@@ -97,6 +97,22 @@ def test_every_phase_is_compiled_for_a_slice_without_tpus():
 
 @pytest.mark.tpu
 @needs_compiler
+def test_each_phase_is_compiled_on_its_own_mesh_and_the_resharding_is_counted():
+    meshes = {"mesh__model": 1, "mesh__sampling_model": 4, "mesh__critic_model": 2}
+    planned = plan(_config(**meshes), "v5e:2x2", name="small", report=lambda line: None)
+    names = ["reshard", "prefill", "decode", "values", "critics", "actor"]
+    assert planned.fits and list(planned.phases) == names
+    reshard, decode = planned.phases["reshard"], planned.phases["decode"]
+    sent = sum(x["bytes"] for x in reshard.collectives.values())
+    # Each chip sends most of its quarter of the parameters in bfloat16, and may pad it.
+    assert 0.5 < sent / (decode.argument_bytes - 2**20) < 3
+    assert reshard.seconds > 0 and reshard.flops == 0
+    # The arguments are a copy; the state stays, but for its clock.
+    assert decode.resident_bytes == pytest.approx(planned.state_bytes)
+
+
+@pytest.mark.tpu
+@needs_compiler
 def test_a_batch_that_the_data_axis_does_not_divide_is_refused():
     message = "odd on v5e:2x2: .*batch_size is 63; make it a multiple of the data axis"
     with pytest.raises(ConfigError, match=message):

@@ -1,5 +1,6 @@
 """The search for settings, with a stand-in for the compiler."""
 
+import dataclasses
 import runpy
 
 import jax
@@ -9,7 +10,7 @@ from asyppo_jax.planning import candidates as module
 from asyppo_jax.planning.candidates import candidates, setting_of
 from asyppo_jax.planning.plan import PhasePlan
 from asyppo_jax.planning.topology import PlanError
-from asyppo_jax.planning.tune import Compiled, as_json, config_text, search
+from asyppo_jax.planning.tune import Compiled, as_json, config_text, key_of, search
 from tests.planning.test_plan import _config
 
 PHASES = ("critics", "actor")
@@ -49,6 +50,26 @@ def test_the_shortest_step_is_found_without_compiling_everything(setting, tmp_pa
     assert best.candidate == min(total, key=lambda c: total[c])
     assert all(other.seconds >= best.seconds for other in others)
     assert len(compiler.calls) < len(PHASES) * len(total)
+
+
+def test_the_meshes_of_phases_are_searched_separately(setting, tmp_path):
+    """Decoding is quick on four chips along `model`, and the critics and the actor on one."""
+    setting = dataclasses.replace(setting, phases=("decode", *PHASES))
+    calls = []
+
+    def compile_phase(candidate, phase):
+        calls.append(key_of(phase, candidate, setting))
+        model = candidate.model_of(phase)
+        seconds = {"decode": 40 / model, "reshard": 0.5}.get(phase, 10.0 * model)
+        return PhasePlan(True, 2.0**30, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, seconds, 3.0)
+
+    best, *_ = _search(setting, compile_phase, tmp_path / "compiled.jsonl")
+    chosen = best.candidate
+    assert (chosen.model, chosen.sampling_model, chosen.critic_model) == (1, 4, 1)
+    assert best.seconds == 10 + 0.5 + 10 + 10 and "reshard" in best.phases
+    assert (best.changes["mesh.sampling_model"], best.changes["mesh.critic_model"]) == (4, 0)
+    assert len(calls) == len(set(calls))  # each program once
+    assert len([key for key in calls if key.startswith("decode")]) <= 3
 
 
 def test_a_search_that_is_stopped_goes_on_where_it_stopped(setting, tmp_path):
