@@ -114,7 +114,10 @@ def test_ctrl_c_prints_the_finished_phases_and_ends_with_the_status_of_an_interr
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=30)
     assert running.returncode == 130
-    assert err.strip() == "stopped; tables have the phases that were compiled until now, if there are any"
+    assert (
+        err.strip()
+        == "stopped; tables have the phases that were compiled until now, if there are any"
+    )
     assert (
         "prefill fits, 14.8 GiB to spare; decode, values, critics, actor were not compiled" in out
     )

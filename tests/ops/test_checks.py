@@ -1,5 +1,6 @@
 """Numbers that make no sense are refused where they are given, and traced ones are let through."""
 
+import functools
 import math
 from typing import Any
 
