@@ -121,7 +121,7 @@ def _restore_and_train(run: Run, pool: RewardPool, workdir: str, started: float)
         if unevaluated is None and is_finished(state, config, workdir):
             return
         sizes = describe_sizes(config, int(state.step))
-        print_once(f"{describe_devices(run.mesh)}\n{sizes}")
+        print_once(f"{describe_devices(run.mesh, config.mesh)}\n{sizes}")
         _train_on(run, state, unevaluated, data, pool, manager, workdir, started)
     finally:
         manager.wait_until_finished()

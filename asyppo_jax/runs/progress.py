@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from asyppo_jax.algorithm.learning_rates import describe_early_ends
-from asyppo_jax.config import Config
+from asyppo_jax.config import Config, MeshConfig
+from asyppo_jax.runtime.phase_meshes import critics_mesh, sampling_mesh
 
 
 class Progress:
@@ -109,12 +110,19 @@ def _numbers(metrics: Mapping[str, float], held_out: float | None) -> list[str]:
     return numbers
 
 
-def describe_devices(mesh: Mesh) -> str:
-    """The devices of a run, their mesh, and the number of processes if it is not one."""
+def describe_devices(mesh: Mesh, config: MeshConfig) -> str:
+    """The devices of a run, its meshes, and the number of processes if it is not one."""
     kind, processes = mesh.devices.flat[0].device_kind, jax.process_count()
-    sizes = ", ".join(f"{name}={size}" for name, size in mesh.shape.items())
     shared = f" in {processes} processes" if processes > 1 else ""
-    return f"devices   {mesh.size} x {kind}{shared}; mesh {sizes}"
+    meshes = {"mesh": mesh, "of sampling": sampling_mesh(config, mesh)}
+    meshes["of the critics"] = critics_mesh(config, mesh)
+    own = {name: of for name, of in meshes.items() if name == "mesh" or of != mesh}
+    sizes = [f"{name} {_sizes(of)}" for name, of in own.items()]
+    return f"devices   {mesh.size} x {kind}{shared}; {'; '.join(sizes)}"
+
+
+def _sizes(mesh: Mesh) -> str:
+    return ", ".join(f"{name}={size}" for name, size in mesh.shape.items())
 
 
 def describe_sizes(config: Config, first_step: int = 0) -> str:

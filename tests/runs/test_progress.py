@@ -3,13 +3,24 @@
 import dataclasses
 import io
 import time
+from dataclasses import dataclass
 
 import jax
+import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from asyppo_jax.config import AlgorithmConfig, Config, MeshConfig, ValueConfig
 from asyppo_jax.runs.progress import Progress, describe_devices, describe_sizes, format_samples
 from asyppo_jax.runtime.sharding import make_mesh
+
+
+@dataclass(frozen=True)
+class Chip:
+    id: int
+    device_kind: str = "TPU v5p"
+    platform: str = "tpu"
+    process_index: int = 0
 
 
 class Stream(io.StringIO):
@@ -139,8 +150,19 @@ def test_critics_of_the_same_data_see_all_of_it_in_as_many_updates():
 
 
 def test_devices_and_mesh_are_one_line():
-    line = describe_devices(make_mesh(MeshConfig(data=1, model=1), jax.devices()[:1]))
+    config = MeshConfig(data=1, model=1)
+    line = describe_devices(make_mesh(config, jax.devices()[:1]), config)
     assert line == "devices   1 x cpu; mesh data=1, model=1"
+
+
+def test_meshes_of_their_own_are_named():
+    devices = np.array([Chip(i) for i in range(8)])
+    config = MeshConfig(model=2, sampling_model=4, critic_model=1)
+    line = describe_devices(Mesh(devices.reshape(4, 2), ("data", "model")), config)
+    assert line == (
+        "devices   8 x TPU v5p; mesh data=4, model=2; of sampling data=2, model=4; "
+        "of the critics data=8, model=1"
+    )
 
 
 def test_sizes_mention_shared_prompts():
