@@ -66,7 +66,10 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "The directory of the benchmark files; default: $ASYPPO_DATA, else data."
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "The directory for the answers; default: RUN/evaluations/step_N."
+    "output",
+    None,
+    "The directory for the answers; default: RUN/evaluations/step_N, or "
+    "runs/evaluations/NAME for a model that is no run.",
 )
 _SAMPLES = flags.DEFINE_integer(
     "samples", None, f"Samples per problem; default: {DEFAULT.num_samples}, or 1 if greedy."

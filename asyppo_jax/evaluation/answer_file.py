@@ -52,7 +52,8 @@ class AnswerFile:
         """Opens a new or an unfinished file.
 
         `inputs` says what a setting is the hash of: {"weights": "the weights of runs/x"}. Answers
-        of an earlier version may have no such hash, and are continued.
+        of an earlier version may have no such hash, and are continued. The path of a checkpoint may
+        differ if its weights are the same.
 
         Raises:
             AnswerFileError: the file has answers made with other settings or from inputs that have
@@ -74,7 +75,9 @@ class AnswerFile:
                 raise AnswerFileError(
                     f"{file} is damaged ({error}); remove it and answers.jsonl to start again"
                 ) from error
-            for name in sorted((before.keys() | now.keys()) - inputs.keys()):
+            same_weights = "weights" in before and before["weights"] == now.get("weights")
+            may_differ = {*inputs, *({"checkpoint"} if same_weights else ())}  # it was moved
+            for name in sorted((before.keys() | now.keys()) - may_differ):
                 if before.get(name) != now.get(name):
                     raise AnswerFileError(
                         f"{self._path} has answers made with {name} = {before.get(name)!r}, but "

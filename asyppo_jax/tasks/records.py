@@ -126,7 +126,7 @@ def _check_no_row_lacks(fields: Sequence[str], rows: Sequence[tuple[str, Any]]) 
         if 0 < len(lacking) < len(rows):
             more = ", ..." if len(lacking) > 3 else ""
             raise DataError(
-                f"{len(lacking)} of {len(rows)} records lack the field {name!r}: "
+                f"the field {name!r} is missing in {len(lacking)} of {len(rows)} records: "
                 f"{', '.join(lacking[:3])}{more}; fill it in, or remove those records"
             )
 

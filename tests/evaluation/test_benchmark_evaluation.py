@@ -98,6 +98,14 @@ def test_another_seed_gives_other_answers_and_needs_another_output(complete, act
     assert [a["completion"] for a in read(tmp_path)] != [a["completion"] for a in read(complete[0])]
 
 
+def test_a_model_that_was_moved_keeps_its_answers(complete, actor, data, tmp_path):
+    moved = shutil.copytree(actor.path, tmp_path / "moved")
+    actor = dataclasses.replace(actor, path=str(moved))
+    before = (complete[0] / "answers.jsonl").read_bytes()
+    evaluate_benchmark(actor, sums(), str(complete[0]), data_dir=data, settings=SETTINGS)
+    assert (complete[0] / "answers.jsonl").read_bytes() == before
+
+
 @pytest.mark.parametrize("changed", ["answer", "weights"])
 def test_changed_problems_or_weights_need_another_output(complete, actor, data, tmp_path, changed):
     rows = [json.loads(line) for line in (Path(data) / "sums.jsonl").read_text().splitlines()]

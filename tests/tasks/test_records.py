@@ -72,10 +72,12 @@ def test_records_that_lack_a_field_which_others_have_are_named(tmp_path):
     rows = [{"q": "1", "r": {"a": "2"}}, {"q": "1"}, {"q": "1", "r": {}}, {"r": {"a": "2"}}]
     path = write_jsonl(tmp_path / "data.jsonl", rows)
     data = DataConfig(path=path, problem_field="q", answer_field="r.a")
-    with pytest.raises(DataError, match=r"1 of 4 records lack the field 'q': .*, line 4; fill"):
+    with pytest.raises(DataError, match=r"'q' is missing in 1 of 4 records: .*, line 4; fill"):
         load_records(data)
     write_jsonl(tmp_path / "data.jsonl", rows[:3])
-    with pytest.raises(DataError, match=r"2 of 3 records lack .* 'r\.a': .*, line 2, .*, line 3;"):
+    with pytest.raises(
+        DataError, match=r"'r\.a' is missing in 2 of 3 records: .*, line 2, .*, line 3;"
+    ):
         load_records(data)
 
 
