@@ -35,6 +35,7 @@ COMMANDS = {
     "launch-gke": ("experiments.launch.gke", "start a run in GKE"),
 }
 
+_HELP = {"help", "-h", "--help"}
 _started_as_asyppo = False  # whether `main` runs a command of this process
 
 _COMPLETION = """\
@@ -67,6 +68,8 @@ def main() -> None:
         global _started_as_asyppo
         _started_as_asyppo = True
         runpy.run_module(COMMANDS[command][0], run_name="__main__", alter_sys=True)
+    elif command in _HELP or (command in ("configs", "completion") and _HELP & {*rest}):
+        print(usage())
     elif command == "configs":
         try:
             print(describe_config(rest[0]) if rest else list_configs(), flush=True)
@@ -79,8 +82,6 @@ def main() -> None:
         print(
             _COMPLETION.replace("@COMMANDS@", names).replace("@CONFIGS@", " ".join(config_names()))
         )
-    elif command in ("help", "-h", "--help"):
-        print(usage())
     else:
         sys.exit(f"error: there is no command {command!r}; {_hint(command)}")
 

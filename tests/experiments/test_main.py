@@ -24,6 +24,7 @@ def test_it_lists_its_commands_and_refuses_others():
     listed = run("--help")
     assert listed.returncode == 0
     assert all(f"  {name} " in listed.stdout for name in main.COMMANDS)
+    assert run("configs", "--help").stdout == run("configs", "NAME", "-h").stdout == listed.stdout
     wrong = run("trian")
     assert wrong.returncode == 1
     assert wrong.stderr == "error: there is no command 'trian'; did you mean asyppo train?\n"
