@@ -189,9 +189,10 @@ class Loop:
 
     def _rescue(self, state: TrainState, unevaluated: dict[str, float] | None = None) -> None:
         """A signal during the work that now begins saves `state`, unless a checkpoint has it."""
-        is_new = int(state.step) > self._saved_step
-        save = self._saver(state)
-        self._interrupt.rescue = partial(save, None, unevaluated) if is_new else _nothing_new
+        if int(state.step) > self._saved_step:
+            self._interrupt.rescue = partial(self._saver(state), None, unevaluated)
+        else:
+            self._interrupt.rescue = _nothing_new
 
     def _saver(self, state: TrainState) -> Callable[..., None]:
         """A function that saves `state` with the position in the data as it is now."""

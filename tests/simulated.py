@@ -1,7 +1,10 @@
 """XLA's settings for the suite, and the environment of programs on simulated devices."""
 
 import os
+import subprocess
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
 _QUICK = ["--xla_backend_optimization_level=0"]
 # XLA ends the process at a flag that it does not know; these two are those of 0.10.
@@ -17,3 +20,17 @@ def environment(devices: int) -> dict[str, str]:
     """That of a program of its own with so many devices: XLA reads the number once a process."""
     flags = f"{FLAGS} --xla_force_host_platform_device_count={devices}"
     return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+def run_module(module: str, *arguments: str, devices: int, timeout: float = 600) -> str:
+    """What `python -m module` prints on so many simulated devices; fails with what it complains."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=Path(__file__).parents[1],
+        env=environment(devices),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

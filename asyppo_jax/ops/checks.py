@@ -6,6 +6,7 @@ because their values are not known under jit.
 
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -23,10 +24,11 @@ def check_arrays(function: Callable[_Params, _Result]) -> Callable[_Params, _Res
 
     Lists and numpy arrays become JAX arrays. Numbers become truth values where a `Bool` is
     annotated, and whole numbers become float32 where a `Float` is. Axes of one name must have one
-    length, as the annotations of jaxtyping say; otherwise the function raises `ValueError`.
+    length, as the annotations of jaxtyping say; otherwise the function raises `ValueError`. An
+    array that may be None is checked where it is given.
     """
     signature = inspect.signature(function)
-    hints = typing.get_type_hints(function)
+    hints = {name: _without_none(hint) for name, hint in typing.get_type_hints(function).items()}
     arrays = {name: hint for name, hint in hints.items() if name != "return" and _is_array(hint)}
 
     @functools.wraps(function)
@@ -35,7 +37,7 @@ def check_arrays(function: Callable[_Params, _Result]) -> Callable[_Params, _Res
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{function.__name__}{_names(signature)}: {error}") from None
-        given = {name: hint for name, hint in arrays.items() if name in bound.arguments}
+        given = {k: hint for k, hint in arrays.items() if bound.arguments.get(k) is not None}
         for name, hint in given.items():
             bound.arguments[name] = _as_kind(bound.arguments[name], hint)
         values = {name: bound.arguments[name] for name in given}
@@ -52,6 +54,14 @@ def _names(signature: inspect.Signature) -> str:
     """(a, b, *, c): a signature without types."""
     parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
     return str(inspect.Signature(parameters))
+
+
+def _without_none(hint: Any) -> Any:
+    """T for the annotation `T | None`; every other annotation is unchanged."""
+    if not isinstance(hint, types.UnionType):
+        return hint
+    kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+    return kinds[0] if len(kinds) == 1 else hint
 
 
 def _is_array(hint: Any) -> bool:

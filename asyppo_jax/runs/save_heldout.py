@@ -25,8 +25,8 @@ from asyppo_jax.ops.ensemble import value_mean_and_std
 from asyppo_jax.runs.rollout_files import SavedAnswer, write_rollout_file
 from asyppo_jax.runs.save_rollouts import answer_fields, log_probs_and_entropy_of
 from asyppo_jax.runtime.multi_host import is_first
-from asyppo_jax.runtime.phase_meshes import critics_mesh, on_mesh, sampling_mesh
-from asyppo_jax.runtime.sharding import constrain_batch, replicated
+from asyppo_jax.runtime.phase_meshes import critics_mesh, jit_for_first_process, sampling_mesh
+from asyppo_jax.runtime.sharding import constrain_batch
 from asyppo_jax.sampling.rollouts import with_rewards
 from asyppo_jax.sampling.sampler import Sampler
 from asyppo_jax.tasks.prompts import Prompt
@@ -66,14 +66,11 @@ def make_heldout_saver(
     num_rows = -(-num_answers // unit) * unit
     on_device = state_shardings(config, networks, mesh).critic_params
 
-    def jit(mesh, function):  # replicated, so that the first process can read it
-        return on_mesh(jax.jit(function, out_shardings=replicated(mesh)), mesh)
-
-    @partial(jit, critics_mesh(config.mesh, mesh))
+    @partial(jit_for_first_process, critics_mesh(config.mesh, mesh))
     def values_and_std(critic_params, rollout):
         return values_of(critic_params, first_sequences(rollout, num_rows), networks, config)
 
-    @partial(jit, mesh)
+    @partial(jit_for_first_process, mesh)
     def actor_rows(params, rollout):
         rollout = first_sequences(rollout, num_rows)
         return rollout, *log_probs_and_entropy_of(params, rollout, networks, config)

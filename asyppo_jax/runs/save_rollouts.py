@@ -24,8 +24,7 @@ from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.models.actor_critic import Networks, in_compute_dtype
 from asyppo_jax.runs.rollout_files import SavedAnswer, token_texts, write_rollout_file
 from asyppo_jax.runtime.multi_host import is_first
-from asyppo_jax.runtime.phase_meshes import critics_mesh, on_mesh
-from asyppo_jax.runtime.sharding import replicated
+from asyppo_jax.runtime.phase_meshes import critics_mesh, jit_for_first_process
 from asyppo_jax.sampling.sampler import Sampler
 from asyppo_jax.tasks.prompts import Prompt
 from asyppo_jax.types import Experience, Params, Rollout, TrainState
@@ -54,17 +53,14 @@ def make_rollout_saver(
     num_rows = prompts_kept * config.sampling.group_size
     on_device = state_shardings(config, networks, mesh).critic_params if every else None
 
-    def jit(mesh, function):  # replicated, so that the first process can read it
-        return on_mesh(jax.jit(function, out_shardings=replicated(mesh)), mesh)
-
-    @partial(jit, critics_mesh(config.mesh, mesh))
+    @partial(jit_for_first_process, critics_mesh(config.mesh, mesh))
     def experience_rows(critic_params, key, step, rollout):
         experience, _ = score_rollout(
             critic_params, key, step, rollout, networks=networks, config=config
         )
         return first_rows(experience, num_rows)
 
-    @partial(jit, mesh)
+    @partial(jit_for_first_process, mesh)
     def actor_rows(params, rollout):
         return log_probs_and_entropy_of(params, rollout, networks, config)
 

@@ -68,6 +68,11 @@ def _is_on(tree: Any, mesh: Mesh) -> bool:
     return all(getattr(x.sharding, "mesh", None) == mesh for x in jax.tree.leaves(tree))
 
 
+def jit_for_first_process(mesh: Mesh, function: Callable[..., T]) -> Callable[..., T]:
+    """A compiled program on a mesh with replicated results, which the first process can read."""
+    return on_mesh(jax.jit(function, out_shardings=replicated(mesh)), mesh)
+
+
 def on_mesh(program: Callable[..., T], mesh: Mesh) -> Callable[..., T]:
     """A compiled program that is traced under `mesh`, and whose batches are resharded to it.
 

@@ -229,8 +229,7 @@ def check_texts(problems: Any) -> None:
     """Raises `ConfigError` if `problems` is not a list of texts."""
     if isinstance(problems, str):
         raise ConfigError(f"problems is one text; give a list of texts: [{problems[:40]!r}]")
-    wrong = [problems] if isinstance(problems, Mapping) else problems
-    for problem in wrong:
+    for problem in [problems] if isinstance(problems, Mapping) else problems:
         if not isinstance(problem, str):
             raise ConfigError(
                 f"problems must be texts, not {type(problem).__name__}; generate makes a prompt of "

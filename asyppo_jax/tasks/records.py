@@ -30,6 +30,7 @@ from asyppo_jax.tasks.data_files import (
 )
 from asyppo_jax.tasks.rewards.reasoning_tasks import NO_ANSWER
 
+_MISSING = object()  # a field may hold None
 _FIX = f"set problem_field and answer_field in {SECTIONS}"
 
 
@@ -122,22 +123,17 @@ def _compile(answer_pattern: str) -> re.Pattern[str] | None:
 def _check_no_row_lacks(fields: Sequence[str], rows: Sequence[tuple[str, Any]]) -> None:
     """Raises `DataError` if some rows lack a field that others have."""
     for name in fields:
-        lacking = [where for where, row in rows if isinstance(row, Mapping) and not _has(row, name)]
+        lacking = [
+            where
+            for where, row in rows
+            if isinstance(row, Mapping) and _find(row, name) is _MISSING
+        ]
         if 0 < len(lacking) < len(rows):
             more = ", ..." if len(lacking) > 3 else ""
             raise DataError(
                 f"the field {name!r} is missing in {len(lacking)} of {len(rows)} records: "
                 f"{', '.join(lacking[:3])}{more}; fill it in, or remove those records"
             )
-
-
-def _has(row: Mapping[str, Any], name: str) -> bool:
-    value: Any = row
-    for part in [name] if name in row else name.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return False
-        value = value[part]
-    return True
 
 
 def _field(row: Any, name: str, where: str, fix: str) -> str:
@@ -147,14 +143,21 @@ def _field(row: Any, name: str, where: str, fix: str) -> str:
 
 
 def _value(row: Mapping[str, Any], name: str, where: str, fix: str) -> Any:
-    """The value of a field, or of a field in a field: "outer.inner"."""
+    value = _find(row, name)
+    if value is _MISSING:
+        raise DataError(
+            f"{where}: there is no field {name!r} among {', '.join(map(repr, row)) or 'none'}; "
+            f"{fix}"
+        )
+    return value
+
+
+def _find(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a field, or of a field in a field ("outer.inner"); `_MISSING` if it is none."""
     value: Any = row
     for part in [name] if name in row else name.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            raise DataError(
-                f"{where}: there is no field {name!r} among {', '.join(map(repr, row)) or 'none'}; "
-                f"{fix}"
-            )
+            return _MISSING
         value = value[part]
     return value
 

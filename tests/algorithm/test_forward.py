@@ -1,9 +1,6 @@
 """What the networks say of completions, a microbatch at a time."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +8,7 @@ import numpy as np
 import pytest
 
 from asyppo_jax.algorithm.forward import ensemble_values
-from tests.simulated import environment
+from tests.simulated import run_module
 from tests.tiny import PROMPT
 
 
@@ -32,11 +29,5 @@ def test_a_value_is_read_before_its_token_is_chosen(setting):
 @pytest.mark.slow
 def test_the_gradient_of_a_sharded_head_is_that_of_one_device(tmp_path):
     out = tmp_path / "difference.json"
-    subprocess.run(
-        [sys.executable, "-m", "tests.head_program", str(out)],
-        cwd=Path(__file__).parents[2],
-        env=environment(8),
-        check=True,
-        timeout=600,
-    )
+    run_module("tests.head_program", str(out), devices=8)
     assert json.loads(out.read_text()) < 1e-5

@@ -1,10 +1,7 @@
 """The phases that are planned are the phases that run."""
 
 import json
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +20,7 @@ from asyppo_jax.planning.phases import (
     rollout_shapes,
 )
 from asyppo_jax.runtime.sharding import make_mesh
-from tests.simulated import environment
+from tests.simulated import run_module
 from tests.tiny import (
     COMPLETION,
     assert_trees_close,
@@ -34,8 +31,6 @@ from tests.tiny import (
     make_rollout,
     make_state,
 )
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_phases_one_after_the_other_are_the_train_step():
@@ -142,16 +137,7 @@ def _with_a_mesh_per_phase() -> dict:
 
 
 def test_phases_have_their_meshes_and_sampling_a_copy_of_the_actor():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.planning.test_phases"],
-        cwd=ROOT,
-        env=environment(8),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = json.loads(run_module("tests.planning.test_phases", devices=8, timeout=120))
     phases = ["reshard", "prefill", "decode", "values", "critics", "actor"]
     assert result["phases"] == phases and result["costs"] == [*phases, "step"]
     assert result["model"] == [[1], [4], [4], [2], [2], [1]]

@@ -4,27 +4,17 @@ Each number of devices needs its own process, because XLA reads the number once.
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.simulated import environment
-
-ROOT = Path(__file__).parents[2]
+from tests.simulated import run_module
 
 
 def _run(devices: int, model: int, setting: str, tmp_path: Path) -> dict:
     out = tmp_path / f"{devices}x{model}.json"
-    subprocess.run(
-        [sys.executable, "-m", "tests.multi_device_program", str(model), setting, str(out)],
-        cwd=ROOT,
-        env=environment(devices),
-        check=True,
-        timeout=600,
-    )
+    run_module("tests.multi_device_program", str(model), setting, str(out), devices=devices)
     return json.loads(out.read_text())
 
 

@@ -4,9 +4,6 @@ test_multi_device.py and test_multi_host.py test that steps and runs give the nu
 """
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +19,8 @@ from asyppo_jax.runtime.phase_meshes import (
     to_mesh,
 )
 from asyppo_jax.runtime.sharding import batch_sharding, make_mesh, put, replicated
-from tests.simulated import environment
+from tests.simulated import run_module
 from tests.tiny import make_config, make_networks, make_rollout
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_without_sizes_of_their_own_all_phases_have_the_same_mesh():
@@ -76,16 +71,8 @@ def _on_eight_devices() -> dict:
 
 
 def test_arrays_go_from_mesh_to_mesh_without_the_host():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.runtime.test_phase_meshes"],
-        cwd=ROOT,
-        env=environment(8),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
+    printed = run_module("tests.runtime.test_phase_meshes", devices=8, timeout=120)
+    assert json.loads(printed) == {
         "shapes": [[4, 2], [2, 4], [8, 1]],
         "same_order": True,
         "shard": [2, 4],

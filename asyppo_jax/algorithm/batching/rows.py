@@ -99,8 +99,8 @@ def loss_rows(
         advantages=advantages,
         returns=jnp.zeros_like(advantages),
         length_normalizer=length_normalizer(mask, "sequence"),
-        advantage_mask=mask if advantage_mask is None else jnp.asarray(advantage_mask, bool),
-        entropy_mask=mask if entropy_mask is None else jnp.asarray(entropy_mask, bool),
+        advantage_mask=mask if advantage_mask is None else advantage_mask,
+        entropy_mask=mask if entropy_mask is None else entropy_mask,
     )
 
 

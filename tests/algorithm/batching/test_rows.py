@@ -35,6 +35,8 @@ def test_rows_of_arrays_have_one_answer_each_and_one_shape():
     np.testing.assert_array_equal(one.advantage_mask, mask)
     with pytest.raises(ValueError, match=r"loss_rows takes .*shapes given are \[2, 3\], \[2\]"):
         loss_rows(jnp.zeros((2, 3)), jnp.ones(2), mask)
+    with pytest.raises(ValueError, match=r"entropy_mask \[R, n\], and the shapes given .* \[3\]$"):
+        loss_rows(jnp.zeros((2, 3)), jnp.ones((2, 3)), mask, entropy_mask=mask[0])
 
 
 def test_the_actors_mask_replaces_the_loss_mask_only_where_it_is_given(setting):

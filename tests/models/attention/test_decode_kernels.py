@@ -1,9 +1,6 @@
 """The decoding kernels: the TPU's interpreted, cuDNN's with XLA in its place."""
 
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +15,7 @@ from asyppo_jax.models.attention.decode_attention import BACKENDS
 from asyppo_jax.models.attention.decode_kernels import PAGE, attend_to_pages, attend_with_cudnn
 from asyppo_jax.sampling import sample
 from asyppo_jax.types import PromptBatch
-from tests.simulated import environment
+from tests.simulated import run_module
 from tests.tiny import VOCABULARY, jit_logits, make_actor_params, make_networks, make_options
 
 ROWS, KV, WIDTH, LAYERS = 3, 2, 128, 2
@@ -103,14 +100,6 @@ def test_the_engine_samples_with_a_kernel(backend):
 
 def test_rows_and_heads_spread_over_a_mesh_change_nothing():
     """Four simulated devices, which need a process of their own; both backends, one line each."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.decode_kernel_program"],
-        cwd=Path(__file__).parents[3],
-        env=environment(4),
-        check=True,
-        timeout=300,
-        capture_output=True,
-        text=True,
-    )
-    differences = [float(line) for line in done.stdout.splitlines()]
+    printed = run_module("tests.decode_kernel_program", devices=4, timeout=300)
+    differences = [float(line) for line in printed.splitlines()]
     assert len(differences) == 2 and max(differences) < 1e-2
