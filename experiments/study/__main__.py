@@ -6,6 +6,7 @@ Each run trains in a directory of its own, DIR/runs/TASK/ACTOR/METHOD/seed_N. A 
 killed and is started again skips what is finished and resumes what is not. DIR/results.csv has one
 line per run, step and metric; see experiments/report. --list shows how far each run is and ends.
 --beside does the same runs also as one process per run, and prints how much faster the study is.
+--cost=n does n steps of each setting and prints their seconds and memory side by side.
 """
 
 import os
@@ -38,6 +39,9 @@ _JOBS = flags.DEFINE_integer(
 )
 _LIST = flags.DEFINE_bool("list", False, "Show the state of each run and end.")
 _BESIDE = flags.DEFINE_bool("beside", False, "Measure the study against one process per run.")
+_COST = flags.DEFINE_integer(
+    "cost", 0, "Print the cost of each setting, measured in so many steps.", lower_bound=0
+)
 
 
 def main(argv: list[str]) -> None:
@@ -57,6 +61,11 @@ def main(argv: list[str]) -> None:
                 from experiments.study.beside import beside
 
                 print(beside(study, runs, workdir / "beside", jobs))
+                return
+            if _COST.value:
+                from experiments.study.cost import cost
+
+                print(cost(study, runs, workdir / "cost", _COST.value))
                 return
             failures = run_study(study, runs, workdir, jobs)
     except UserError as error:
