@@ -17,9 +17,14 @@ FLAGS = " ".join(_QUICK)
 
 
 def environment(devices: int) -> dict[str, str]:
-    """That of a program of its own with so many devices: XLA reads the number once a process."""
+    """That of a program of its own with so many devices: XLA reads the number once a process.
+
+    A device may wait in two collectives at a time, each in a thread. With one thread per device, as
+    by default on few cores, the devices can then wait for each other until XLA ends the process.
+    """
     flags = f"{FLAGS} --xla_force_host_platform_device_count={devices}"
-    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    threads = str(2 * devices)  # NPROC is what XLA takes for the number of cores
+    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "NPROC": threads}
 
 
 def run_module(module: str, *arguments: str, devices: int, timeout: float = 600) -> str:

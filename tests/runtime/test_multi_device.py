@@ -32,11 +32,13 @@ def one_device(tmp_path_factory):
         pytest.param(2, "offloaded", marks=pytest.mark.slow),
         (2, "plain"),
         pytest.param(1, "plain+meshes", marks=pytest.mark.slow),
+        pytest.param(1, "gathered+meshes", marks=pytest.mark.slow),
+        pytest.param(1, "local+meshes", marks=pytest.mark.slow),
     ],
 )
 def test_eight_devices_equal_one(one_device, model, setting, tmp_path):
     eight = _run(8, model, setting, tmp_path)
-    if setting == "local":  # other rows share a microbatch, in which these rank the tokens
+    if setting.startswith("local"):  # other rows share a microbatch, in which these rank the tokens
         for name in ("ensemble/low_std_low_entropy", "ensemble/high_std_high_entropy"):
             eight["metrics"][name] = one_device["metrics"][name]
     _assert_equal(one_device, eight)
