@@ -5,7 +5,7 @@ Only what stands behind the last `</think>` counts, if anything does. There, in 
 1. the content of `<answer>...</answer>`,
 2. the last `\boxed{...}` or `\fbox{...}` that is not empty; boxes that only "or", "and", a comma or
    a name joins are one answer with several values,
-3. the line behind the last `####`,
+3. the line behind the last `####` that is no heading of a step,
 4. the sentence behind the last "answer is" or "answer:",
 5. the last formula or number, near the end.
 """
@@ -31,6 +31,11 @@ _JOINT = re.compile(
 )
 _OPEN_TAG, _CLOSED_TAG = "<answer>", "</answer>"
 _HASHES = re.compile(r"####[ \t]*([^\n]*\S)")
+# In Markdown, `####` begins a heading, too: "#### Step 2: divide", "#### 2. Divide".
+_STEP = re.compile(
+    r"[*_\s]*(?:(?:(?:sub)?case|step|part|section|method|approach|example)\b|\d+[.)]\s+[*_]*[A-Za-z])",
+    re.IGNORECASE,
+)
 _MARK = re.compile(
     r"\banswers?\b\**\s*(?:is|are|was|would be|=|:|\*\*:)[\s:]*(?:\*\*)?", re.IGNORECASE
 )
@@ -104,7 +109,12 @@ def final_answers(completion: str) -> list[str]:
         return [_joined(text, found)]
     if tagged:
         return [tagged]
-    hashes = _HASHES.findall(text)
+    end = len(text.rstrip())
+    hashes = [
+        line[1]
+        for line in _HASHES.finditer(text)
+        if not _is_heading(line[1], is_last=line.end() == end)
+    ]
     if hashes:
         return [hashes[-1]]
     for mark in reversed(list(_MARK.finditer(text))):
@@ -127,6 +137,11 @@ def _in_tags(text: str) -> str:
     end = lower.rfind(_CLOSED_TAG)
     start = lower.rfind(_OPEN_TAG, 0, max(end, 0))
     return "" if start < 0 else text[start + len(_OPEN_TAG) : end].strip()
+
+
+def _is_heading(line: str, *, is_last: bool) -> bool:
+    """Whether a line behind `####` names a step, or has words alone and more text behind it."""
+    return bool(_STEP.match(line)) or not (is_last or re.search(r"[\d$\\]", line))
 
 
 def _joined(text: str, found: list[Box]) -> str:

@@ -20,6 +20,23 @@ def test_a_sentence_offers_its_formula_and_its_number():
 
 
 @pytest.mark.parametrize(
+    ("completion", "answers"),
+    [
+        ("We add.\n#### 57\nThat is all of it.", ["57"]),
+        ("#### 56\n#### 57", ["57"]),
+        ("The names are compared.\n#### Evelyn\n", ["Evelyn"]),
+        ("#### Subcase 2: \\( x = 0 \\)\nIt fails. So \\( x = 1 \\).", [" x = 1 "]),
+        ("#### **Step 2: divide by 3**\nThe answer is 5.", ["5"]),
+        ("#### 2. Divide by 3\nThe answer is 5.", ["5"]),
+        ("#### Conclusion\nSo there are 5 apples.", ["5"]),
+        ("#### 2\n#### Check\nIt holds.", ["2"]),
+    ],
+)
+def test_a_heading_is_not_the_answer_behind_hashes(completion: str, answers: list[str]):
+    assert final_answers(completion)[:1] == answers
+
+
+@pytest.mark.parametrize(
     "text", [r"\boxed{", "<answer>", "answer is ", "$", r"\boxed{}", "#### ", "("]
 )
 def test_the_search_is_fast_in_a_degenerate_completion(text: str):
