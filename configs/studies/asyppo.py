@@ -19,6 +19,7 @@ from experiments.study.study import Study
 _METHODS = (
     *("asyppo", "symmetric_ppo", "grpo", "no_masks", "asyppo_anchored"),
     *("one_mini_critic", "same_data", "prompt_division"),
+    *("no_advantage_mask", "no_entropy_mask", "random_masks", "entropy_masks"),
 )
 
 
@@ -34,6 +35,10 @@ def get_study() -> Study:
         panels={
             "baselines": ("asyppo", "symmetric_ppo", "grpo"),
             "critics": ("no_masks", "one_mini_critic", "same_data", "prompt_division"),
+            "masks": (
+                *("asyppo", "no_masks", "no_advantage_mask", "no_entropy_mask"),
+                *("random_masks", "entropy_masks"),
+            ),
             "better critics": ("asyppo", "asyppo_anchored"),
         },
         final_evaluations=FINAL_EVALUATIONS,
