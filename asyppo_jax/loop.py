@@ -178,7 +178,7 @@ class Loop:
                 phase_key(seen.key, seen.step, "evaluate"),
                 run.config,
                 run.sampling_mesh,
-                on_first_batch=partial(save, state) if save else None,
+                save_first_batch=partial(save, state) if save else None,
             )
         self._interrupt.commit()
         progress.print(

@@ -40,7 +40,8 @@ class Rollout(struct.PyTreeNode):
 
     `completion_mask` is true up to and including the end-of-sequence token. `log_probs` are of the
     plain policy (temperature 1, no truncation), because PPO's ratio compares plain policies. A
-    sequence whose `reward_valid` is false takes no part in any loss, rank or statistic.
+    sequence whose `reward_valid` is false takes no part in any loss or rank, nor in statistics of
+    rewards, values and advantages; it counts in those of lengths.
     """
 
     tokens: jax.Array  # [B, T] int32, prompt (left-padded) then completion (right-padded)

@@ -5,7 +5,7 @@
 
 Hardware: any two CPU cores, a few minutes. The method is the paper's (arXiv 2510.01656, section 4):
 two critics, each trained on half of every group, and masks at 20%. Unlike the paper's, the learning
-rates and the warm-up are chosen for a model of a million parameters.
+rates and the warm-up are chosen for a model of 0.6 million parameters.
 """
 
 from pathlib import Path

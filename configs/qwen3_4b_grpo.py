@@ -1,6 +1,6 @@
 """The paper's GRPO baseline: a Qwen3-4B-Base actor, no critics, advantages within the group.
 
-    python -m experiments.plan --config=configs/qwen3_4b_grpo.py --topology=v5p:2x2x4
+    python -m experiments.plan --config=configs/qwen3_4b_grpo.py --topology=v5p:2x2x2
 
 The baseline of `qwen3_4b_critics_2x0p6b` (arXiv 2510.01656, section 4): the same program and
 settings with K = 0 and no entropy bonus. Hardware: a TPU slice;

@@ -1,6 +1,6 @@
 """The paper's classic PPO baseline: a Qwen3-8B-Base actor with one critic of its own size.
 
-    python -m experiments.plan --config=configs/qwen3_8b_symmetric_ppo.py --topology=v5p:2x2x4
+    python -m experiments.plan --config=configs/qwen3_8b_symmetric_ppo.py --topology=v5p:2x2x2
 
 The baseline of `qwen3_8b_critics_2x1p7b` (arXiv 2510.01656, section 4): the same program
 and settings with K = 1 and no masks. Hardware: a TPU slice;

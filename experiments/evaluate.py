@@ -32,7 +32,13 @@ from asyppo_jax.tasks.benchmarks import (
     own_benchmark,
 )
 from asyppo_jax.tasks.data_files import nearest_file
-from experiments.command_line import parse_flags, read_step, reward_of_run, stop
+from experiments.command_line import (
+    parse_flags,
+    read_step,
+    reward_of_run,
+    stop,
+    use_compile_cache,
+)
 
 DEFAULT = BenchmarkSettings()
 PAPER = "aime24,aime25,math500,olympiadbench,minerva_math,amc23"
@@ -114,7 +120,9 @@ def main(argv: list[str]) -> None:
             raise ConfigError(
                 f"{argv[1]!r} is not a flag; separate the items of a list by commas without spaces"
             )
-        summaries = evaluate(*_targets())
+        targets = _targets()
+        use_compile_cache(None)
+        summaries = evaluate(*targets)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """The command `asyppo`: `asyppo train --config=quickstart --workdir=DIR`, from any directory.
 
-`asyppo NAME ...` is `python -m experiments.NAME ...`. `asyppo configs` lists the config files,
-whose names `--config` takes; `asyppo configs NAME` prints all values of one.
+`asyppo NAME ...` is `python -m` of a module in `experiments/` (`COMMANDS`). `asyppo configs` lists
+the config files, whose names `--config` takes; `asyppo configs NAME` prints all values of one.
 `eval "$(asyppo completion)"` completes both in bash and zsh.
 """
 
@@ -12,9 +12,7 @@ import re
 import runpy
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 _ROOT = Path(__file__).parents[1]
 CONFIGS = _ROOT / "configs"
@@ -120,26 +118,19 @@ def list_configs() -> str:
 def describe_config(name: str) -> str:
     """All settings of a config file, one per line; those that it changes are marked."""
     from asyppo_jax.config import UserError, default_config, from_config_dict
+    from asyppo_jax.config.reading import flatten
     from experiments.command_line import read_config_file
 
     try:
         config = read_config_file(name)
     except UserError as error:
         sys.exit(f"error: {error}")
-    values, default = (_flat(asdict(c)) for c in (config, from_config_dict(default_config())))
+    values, default = (flatten(c) for c in (config, from_config_dict(default_config())))
     lines = [
         f"config.{setting} = {value!r}{'' if default[setting] == value else '   # changed'}"
         for setting, value in values.items()
     ]
     return "\n".join(lines)
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in settings.items():
-        nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat
 
 
 def _about(file: Path) -> str:

@@ -19,7 +19,7 @@ from asyppo_jax.config import AlgorithmConfig, Config
 from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.ops.aggregation import loss_denominator
 from asyppo_jax.ops.losses import KLEstimator, kl_penalty
-from asyppo_jax.ops.masked import masked_sum
+from asyppo_jax.ops.masked import masked_mean, masked_sum
 from asyppo_jax.types import Experience, Metrics, Params
 
 
@@ -39,8 +39,15 @@ def update_actor(
     batching, algorithm, group = config.batching, config.algorithm, config.sampling.group_size
     placement = actor_placement(networks, config)
     rows = update_rows(experience, algorithm.loss_aggregation, experience.actor_mask)
+    measured: Metrics = {}
     if algorithm.old_log_probs == "recompute":
+        sampled = rows.old_log_probs
         rows = rows.replace(old_log_probs=frozen_log_probs(params, rows, networks, config))
+        gap = jnp.abs(rows.old_log_probs - sampled)
+        measured = {
+            "rollout/log_prob_gap": masked_mean(gap, rows.mask),
+            "rollout/log_prob_gap_max": jnp.max(jnp.where(rows.mask, gap, 0.0)),
+        }
     if algorithm.positive_nll_coef:
         positive = positive_tokens(experience.rollout.rewards, rows.mask)
         rows = rows.replace(positive_weights=positive.astype(jnp.float32))
@@ -73,7 +80,7 @@ def update_actor(
         placement=placement,
         microbatch_size=batching.rows_of(batching.microbatch_size),
     )
-    return params, opt_state, _metrics(sums, maxima, norm)
+    return params, opt_state, _metrics(sums, maxima, norm) | measured
 
 
 def positive_tokens(rewards: Float[Array, " B"], mask: Bool[Array, "B C"]) -> Bool[Array, "B C"]:
@@ -163,7 +170,7 @@ def _metrics(sums: Metrics, maxima: Metrics, norm: Array) -> Metrics:
         "actor/kl": jnp.mean(sums["kl"] / tokens),
         "actor/grad_norm": jnp.mean(norm),
         # In the first minibatch sampler and learner have the same weights, so a gap beyond rounding
-        # is a bug.
+        # is a bug. With old log-probs of the learner, the update measures it before (`measured`).
         "rollout/log_prob_gap": (sums["gap"] / tokens)[0],
         "rollout/log_prob_gap_max": maxima["gap"][0],
     }

@@ -13,7 +13,6 @@ Which `config.algorithm.advantage_whitening` belongs to which estimator:
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import jax
@@ -32,6 +31,8 @@ from asyppo_jax.ops.returns import (
 )
 from asyppo_jax.types import Rollout
 
+# Of (rollout, baseline, mask, group size, config). The baseline is the critics' value, V̄ or
+# min_k V_k, or the group's mean reward (`explained_variance_gate`); without critics it is 0.
 Estimator = Callable[
     [Rollout, Float[Array, "B C"], Bool[Array, "B C"], int, AlgorithmConfig], Float[Array, "B C"]
 ]
@@ -39,12 +40,12 @@ Estimator = Callable[
 
 def gae_advantages(
     rollout: Rollout,
-    value_mean: Float[Array, "B C"],
+    baseline: Float[Array, "B C"],
     mask: Bool[Array, "B C"],
     group_size: int,
     config: AlgorithmConfig,
 ) -> Float[Array, "B C"]:
-    """GAE from the critics' mean value V̄ (arXiv 1506.02438, 2510.01656); needs critics.
+    """GAE from the critics' value V̄ (arXiv 1506.02438, 2510.01656); needs critics.
 
     δ_t = r_t + γ V̄(s_{t+1}) − V̄(s_t);  A_t = Σ_l (γλ)^l δ_{t+l}
 
@@ -53,17 +54,31 @@ def gae_advantages(
     del group_size
     alpha = config.length_adaptive_lambda
 
-    def one_sequence(reward, values, mask):
-        rewards = place_reward(reward, mask)
-        gae_lambda = length_adaptive_lambda(mask, alpha) if alpha else config.gae_lambda
-        return gae(rewards, values, mask, gamma=config.gamma, gae_lambda=gae_lambda)
+    def lambda_of(mask):
+        return length_adaptive_lambda(mask, alpha) if alpha else config.gae_lambda
 
-    return jax.vmap(one_sequence)(rollout.rewards, value_mean, mask)
+    return _gae(rollout, baseline, mask, config.gamma, lambda_of)
+
+
+def _gae(
+    rollout: Rollout,
+    values: Float[Array, "B C"],
+    mask: Bool[Array, "B C"],
+    gamma: float,
+    lambda_of: Callable[[Array], Array | float],
+) -> Float[Array, "B C"]:
+    """`ops.returns.gae` of each answer, with the λ that `lambda_of` gives for its mask [C]."""
+
+    def one_answer(reward, values, mask):
+        rewards = place_reward(reward, mask)
+        return gae(rewards, values, mask, gamma=gamma, gae_lambda=lambda_of(mask))
+
+    return jax.vmap(one_answer)(rollout.rewards, values, mask)
 
 
 def grpo_advantages(
     rollout: Rollout,
-    value_mean: Float[Array, "B C"],
+    baseline: Float[Array, "B C"],
     mask: Bool[Array, "B C"],
     group_size: int,
     config: AlgorithmConfig,
@@ -72,14 +87,14 @@ def grpo_advantages(
 
     Without the division by `config.group_scale` "none" (Dr.GRPO, arXiv 2503.20783).
     """
-    del value_mean
+    del baseline
     of_group = partial(group_advantages, scale=config.group_scale)
     return _at_every_token(of_group, rollout, mask, group_size)
 
 
 def rloo_advantages(
     rollout: Rollout,
-    value_mean: Float[Array, "B C"],
+    baseline: Float[Array, "B C"],
     mask: Bool[Array, "B C"],
     group_size: int,
     config: AlgorithmConfig,
@@ -88,13 +103,13 @@ def rloo_advantages(
 
     A_i = r_i − 1/(G−1) Σ_{j≠i} r_j
     """
-    del value_mean, config
+    del baseline, config
     return _at_every_token(leave_one_out_advantages, rollout, mask, group_size)
 
 
 def reinforce_plus_plus_advantages(
     rollout: Rollout,
-    value_mean: Float[Array, "B C"],
+    baseline: Float[Array, "B C"],
     mask: Bool[Array, "B C"],
     group_size: int,
     config: AlgorithmConfig,
@@ -105,13 +120,13 @@ def reinforce_plus_plus_advantages(
     whitening makes it (A − mean) / std over the tokens of the batch. The paper's penalty for the KL
     to a reference is not part of this function.
     """
-    del value_mean, group_size
+    del baseline, group_size
     return discounted_rewards(rollout, mask, config)
 
 
 def reinforce_plus_plus_baseline_advantages(
     rollout: Rollout,
-    value_mean: Float[Array, "B C"],
+    baseline: Float[Array, "B C"],
     mask: Bool[Array, "B C"],
     group_size: int,
     config: AlgorithmConfig,
@@ -120,7 +135,7 @@ def reinforce_plus_plus_baseline_advantages(
 
     The caller's whitening divides by the std over the tokens of the batch, not by the group's.
     """
-    del value_mean, config
+    del baseline, config
     centred = partial(group_advantages, scale="none")
     return _at_every_token(centred, rollout, mask, group_size)
 
@@ -159,22 +174,22 @@ def _at_every_token(
 
 def critic_targets(
     rollout: Rollout,
-    value_mean: Float[Array, "B C"],
+    value: Float[Array, "B C"],
     mask: Bool[Array, "B C"],
     config: AlgorithmConfig,
 ) -> Float[Array, "B C"]:
     """R_t, what the critics fit: λ-returns of V̄, or Monte-Carlo returns (`config.returns`).
 
-    Their λ is `config.returns_lambda` (decoupled from the actor's, VC-PPO, arXiv 2503.01491).
-
-    They do not depend on the estimator of the actor's advantages.
+    Their λ is `config.returns_lambda` (decoupled from the actor's, VC-PPO, arXiv 2503.01491); None:
+    `config.gae_lambda`. The length-adaptive λ is the actor's alone. They do not depend on the
+    estimator of the actor's advantages.
     """
     if config.returns == "monte_carlo":
         return discounted_rewards(rollout, mask, config)
-    gae_lambda = config.gae_lambda if config.returns_lambda is None else config.returns_lambda
-    own = replace(config, gae_lambda=gae_lambda, length_adaptive_lambda=0.0)
-    advantages = gae_advantages(rollout, value_mean, mask, 1, own)
-    return jax.vmap(lambda_returns)(advantages, value_mean, mask)
+    of_returns = config.returns_lambda
+    gae_lambda = config.gae_lambda if of_returns is None else of_returns
+    advantages = _gae(rollout, value, mask, config.gamma, lambda mask: gae_lambda)
+    return jax.vmap(lambda_returns)(advantages, value, mask)
 
 
 def discounted_rewards(

@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from asyppo_jax.algorithm.advantages import critic_targets, discounted_rewards, find_estimator
 from asyppo_jax.config import AlgorithmConfig, ConfigError
-from asyppo_jax.ops.baselines import group_mean_of_others
+from asyppo_jax.ops.baselines import group_mean_of_others, has_spread
 from asyppo_jax.ops.ensemble import (
     critic_shards,
     disagreement_masks,
@@ -42,17 +42,19 @@ def make_experience(
     With `config.overlong_buffer` advantages and returns are made of the rewards plus the penalty
     for long answers; the experience's rollout keeps the task's own rewards.
 
+    `key` divides the responses among the critics and breaks ties of the masks.
+
     Raises:
-        ConfigError: masks are by the entropy, and the rollout does not have it.
+        ConfigError: the rollout lacks the entropy that masks are made by, or which answers are
+            truncated, with `config.overlong_filter`.
     """
     mask = rollout.completion_mask & rollout.reward_valid[:, None]
     task_rollout, rollout = rollout, _with_overlong_penalty(rollout, config)
     mask_key, shard_key = jax.random.split(key)
     num_critics, num_prompts = values.shape[0], mask.shape[0] // group_size
     if num_critics:
-        value, value_std = value_mean_and_std(values)
-        if config.value_aggregation != "mean":
-            value = ensemble_value(values, config.value_aggregation)
+        value = ensemble_value(values, config.value_aggregation)
+        _, value_std = value_mean_and_std(values)
         returns = critic_targets(rollout, value, mask, config)
         shards = critic_shards(
             shard_key,
@@ -92,7 +94,7 @@ def _token_masks(
     config: AlgorithmConfig,
 ) -> tuple[Bool[Array, "B C"], Bool[Array, "B C"]]:
     """The masks I^A and I^H by `config.mask_by`; all real tokens where there is nothing to rank."""
-    if config.num_critics == 0 and not config.ranks_tokens:
+    if not config.ranks_tokens:
         return mask, mask
     if config.mask_by == "entropy" and rollout.entropy is None:
         raise ConfigError(
@@ -110,7 +112,7 @@ def _token_masks(
 
 def gated_values(
     rollout: Rollout,
-    value_mean: Float[Array, "B C"],
+    value: Float[Array, "B C"],
     mask: Bool[Array, "B C"],
     group_size: int,
     config: AlgorithmConfig,
@@ -122,8 +124,8 @@ def gated_values(
     """
     returns = discounted_rewards(rollout, mask, config)
     others = group_mean_of_others(rollout.rewards, rollout.reward_valid, group_size)
-    explains = explained_variance(value_mean, returns, mask) > 0
-    return jnp.where(explains, value_mean, jnp.where(mask, others[:, None], 0.0))
+    explains = explained_variance(value, returns, mask) > 0
+    return jnp.where(explains, value, jnp.where(mask, others[:, None], 0.0))
 
 
 def _with_overlong_penalty(rollout: Rollout, config: AlgorithmConfig) -> Rollout:
@@ -148,12 +150,16 @@ def _actor_mask(
     a right answer a spread. Critics, whitening, both token masks and statistics keep every group.
     """
     if config.overlong_filter:
-        assert rollout.truncated is not None, "config.algorithm.overlong_filter needs `truncated`"
+        if rollout.truncated is None:
+            raise ConfigError(
+                "config.algorithm.overlong_filter is on, but this rollout does not say which "
+                "answers are truncated; set its `truncated`"
+            )
         mask = mask & ~rollout.truncated[:, None]
     if config.zero_spread_groups == "keep":
         return mask
-    dropped = jnp.repeat(_has_no_spread(rollout, group_size), group_size)
-    return mask & ~dropped[:, None]
+    kept = has_spread(rollout.rewards, rollout.reward_valid, group_size)
+    return mask & jnp.repeat(kept, group_size)[:, None]
 
 
 def _whiten(
@@ -183,7 +189,7 @@ def summarize(experience: Experience, group_size: int, config: AlgorithmConfig) 
         "rollout/reward_mean": masked_mean(rollout.rewards, valid),
         "rollout/reward_std": jnp.sqrt(masked_variance(rollout.rewards, valid)),
         "rollout/groups_without_spread": jnp.mean(
-            _has_no_spread(rollout, group_size).astype(jnp.float32)
+            (~has_spread(rollout.rewards, valid, group_size)).astype(jnp.float32)
         ),
         "rollout/reward_invalid": jnp.sum(~valid).astype(jnp.float32),
         "rollout/completion_length_mean": jnp.mean(lengths.astype(jnp.float32)),
@@ -225,7 +231,8 @@ def _variance_metrics(
     """
     mask, std = experience.loss_mask, experience.value_std
     value = ensemble_value(experience.values, config.value_aggregation)
-    targets = discounted_rewards(experience.rollout, mask, config)
+    penalized = _with_overlong_penalty(experience.rollout, config)  # as the critics' targets
+    targets = discounted_rewards(penalized, mask, config)
     returns = variance_parts(targets, mask, group_size)
     residuals = variance_parts(targets - value, mask, group_size)
     values, stds = variance_parts(value, mask, group_size), variance_parts(std, mask, group_size)
@@ -245,14 +252,6 @@ def _variance_metrics(
 
 def _share(part: Array, total: Array) -> Array:
     return jnp.where(total > 1e-12, part / jnp.maximum(total, 1e-12), 0.0)
-
-
-def _has_no_spread(rollout: Rollout, group_size: int) -> Bool[Array, " N"]:
-    """Per prompt: all valid rewards of the task are equal, so no answer is better than another."""
-    rewards, valid = (x.reshape(-1, group_size) for x in (rollout.rewards, rollout.reward_valid))
-    highest = jnp.max(jnp.where(valid, rewards, -jnp.inf), axis=1)
-    lowest = jnp.min(jnp.where(valid, rewards, jnp.inf), axis=1)
-    return highest <= lowest
 
 
 def _masked_rate(kept: Bool[Array, "B C"], mask: Bool[Array, "B C"]) -> Float[Array, ""]:

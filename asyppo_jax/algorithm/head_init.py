@@ -27,10 +27,10 @@ def init_heads_from_rollout(
 ) -> Params:
     """The stacked critics with value heads such that mean V = mean reward, std V = `head_std`.
 
-    Both are over the real tokens of the rollout, for each critic, and of V less its anchor; rewards
-    are in [0, 1], and a bounded head starts at least 0.02 from its ends. A new head
-    is noise, and its values are too: large ones make the first gradients fit the noise away, and a
-    wrong mean makes them overshoot. The head keeps its direction w:
+    Mean and std are over the real tokens of the rollout, for each critic; with an anchor, the std
+    is that of V without it. Rewards are in [0, 1], and a bounded head starts at least 0.02 from its
+    ends. Why: the values of a new head are noise. Large noise makes the first gradients fit it
+    away, and a wrong mean makes them overshoot. The head keeps its direction w:
 
         z = s (w·h − m) + z₀,   V(z₀) = mean reward,   s = `head_std` / (V'(z₀) std(w·h))
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 from asyppo_jax.algorithm.batching.microbatches import accumulate
 from asyppo_jax.algorithm.batching.rows import UpdateRows
-from asyppo_jax.algorithm.optimizer import StackOptimizer, apply_gradients
+from asyppo_jax.algorithm.optimizer import apply_gradients
 from asyppo_jax.algorithm.placement import Placement
 from asyppo_jax.types import Metrics, Params
 
@@ -36,7 +36,7 @@ def update_in_minibatches(
     indices: Int[Array, "E ..."],
     read_minibatch: Callable[[Array], Minibatch],
     *,
-    optimizer: optax.GradientTransformation | StackOptimizer,
+    optimizer: optax.GradientTransformation,
     placement: Placement,
     microbatch_size: int,
     axis: int = 0,

@@ -1,6 +1,6 @@
 """Optax chains: one for the actor, and one per critic through `jax.vmap`."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import optax
@@ -46,25 +46,18 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
-class StackOptimizer(NamedTuple):
-    """`init` and `update` for a stack of critics."""
-
-    init: Any
-    update: Any
-
-
-def stack_optimizer(tx: optax.GradientTransformation, *, joint: bool) -> StackOptimizer:
+def stack_optimizer(
+    tx: optax.GradientTransformation, *, joint: bool
+) -> optax.GradientTransformation:
     """One optimizer per critic: every leaf of `tx`'s state has a leading axis K.
 
     With `joint` the stack is optimized as one network: the gradient clip then uses the norm over
     all critics, so one critic's large gradient shrinks the updates of the others.
     """
-    if joint:
-        return StackOptimizer(tx.init, tx.update)
-    return StackOptimizer(jax.vmap(tx.init), jax.vmap(tx.update))
+    return tx if joint else optax.GradientTransformation(jax.vmap(tx.init), jax.vmap(tx.update))
 
 
-def critic_optimizer(config: Config) -> StackOptimizer:
+def critic_optimizer(config: Config) -> optax.GradientTransformation:
     """The optimizer of a run's stacked critics."""
     joint = config.algorithm.critic_optimizer == "joint"
     tx = make_optimizer(config.critic_optimizer)
@@ -83,7 +76,7 @@ def is_attention(params: Params) -> Params:
 
 
 def apply_gradients(
-    tx: optax.GradientTransformation | StackOptimizer, grads: Params, opt_state: Any, params: Params
+    tx: optax.GradientTransformation, grads: Params, opt_state: Any, params: Params
 ) -> tuple[Params, Any]:
     """The updated parameters and optimizer state."""
     updates, opt_state = tx.update(grads, opt_state, params)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from asyppo_jax.algorithm.batching.rows import UpdateRows
+from asyppo_jax.algorithm.batching.rows import UpdateRows, loss_rows
 from asyppo_jax.config import AlgorithmConfig, ConfigError
 from asyppo_jax.config.functions import function_name, named_function
 from asyppo_jax.ops.losses import asyppo_loss, clipped_surrogate
@@ -32,8 +32,9 @@ def asyppo(
 ) -> Float[Array, "R n"]:
     """AsyPPO (arXiv 2510.01656): −[ I^A·min(ρA, clip(ρ, 1−ε_low, 1+ε_high)·A) + β·I^H·H ].
 
-    With one critic or none both masks keep every token, and this is PPO's and GRPO's loss. With
-    `config.dual_clip` the surrogate of bad tokens is bounded below (arXiv 1912.09729).
+    Where nothing is ranked (`config.ranks_tokens` is false) both masks keep every token, and this
+    is PPO's and GRPO's loss. With `config.dual_clip` the surrogate of bad tokens is bounded below
+    (arXiv 1912.09729).
     """
     surrogate, _ = clipped_surrogate(
         log_probs,
@@ -80,11 +81,9 @@ def check_loss(loss: Any, config: AlgorithmConfig) -> PolicyLoss:
             f"the loss is {loss!r}; give the function itself, or its name as config.algorithm.loss"
         )
     shape = (2, 3)
-    dtypes = [jnp.int32] * 2 + [bool] + [jnp.float32] * 4 + [bool] * 2
-    rows = UpdateRows(*(jnp.ones(shape, dtype) for dtype in dtypes))
-    numbers = rows.old_log_probs
-    rows = rows.replace(
-        advantages=jnp.array([[1.0, -1.0, 2.0], [-2.0, 0.5, -0.5]]),
+    numbers, advantages = jnp.ones(shape), jnp.array([[1.0, -1.0, 2.0], [-2.0, 0.5, -0.5]])
+    rows = loss_rows(numbers, advantages, jnp.ones(shape, bool)).replace(
+        returns=numbers,  # a loss may be a multiple of them, and must not look like 0 for that
         reference_log_probs=numbers - 0.5 if config.kl_coef else None,
     )
     name = f"the loss {function_name(loss)}"

@@ -1,6 +1,6 @@
 """Names of TRL 1.16 and verl 0.9 for settings: the table of docs/from_trl_or_verl.md."""
 
-# The last part of a name -> what it is here. A name that is also one of our fields, such as
+# The full name, or its last part -> what it is here. A name that is also one of our fields, such as
 # `temperature` or `learning_rate`, is found by itself and has no entry.
 ELSEWHERE = {
     # TRL
@@ -28,6 +28,11 @@ ELSEWHERE = {
     "eval_steps": "config.evaluation.every",
     "output_dir": "--workdir, or the second argument of train",
     # verl
+    "actor_rollout_ref.model.path": "config.actor.path",
+    "critic.model.path": "config.critic.path, or critic.num_layers for the actor's first layers",
+    "rollout.temperature": "config.sampling.temperature",
+    "rollout.top_p": "config.sampling.top_p",
+    "algorithm.filter_groups.enable": "config.algorithm.zero_spread_groups",
     "use_kl_loss": "config.algorithm.kl_coef",
     "kl_loss_coef": "config.algorithm.kl_coef",
     "n": "config.sampling.group_size",

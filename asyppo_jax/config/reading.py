@@ -177,7 +177,7 @@ def unknown_setting(name: str) -> str:
         for old in olds:
             if name in (old, _split(old)[1]):
                 return f"config.{old} is now config.{new}; docs/configs.md has its values"
-    if there := ELSEWHERE.get(name.rpartition(".")[2]):
+    if there := ELSEWHERE.get(name) or ELSEWHERE.get(name.rpartition(".")[2]):
         return f"config.{name} is not a setting; here it is {there}"
     names = setting_names()
     if own := [full for full in names if full.startswith(f"{name}.")]:  # the name of a section
@@ -197,6 +197,19 @@ def unknown_setting(name: str) -> str:
 def setting_names() -> tuple[str, ...]:
     """The names "section.field" of all settings."""
     return tuple(name for name, _ in _settings(Config))
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """The settings {"section.field": value} of a config."""
+
+    def items(settings: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in settings.items():
+            if isinstance(value, dict):
+                yield from items(value, f"{prefix}{name}.")
+            else:
+                yield prefix + name, value
+
+    return dict(items(dataclasses.asdict(config), ""))
 
 
 def _settings(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

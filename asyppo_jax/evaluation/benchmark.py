@@ -67,9 +67,7 @@ def evaluate_benchmark(
     actor.report_length(prompts, length)
     if sentence := missing_first_token(actor.tokenizer, prompt):
         print(sentence, file=sys.stderr)
-    settings_of_answers = _fingerprint(actor, benchmark, s, prompt, length, records)
-    if prompt.template == "chat" and has_date(actor.tokenizer):
-        settings_of_answers["date"] = prompt.date
+    settings_of_answers = _settings_of_answers(actor, benchmark, s, prompt, length, records)
     inputs = {
         "problems": f"the problems or answers of {benchmark.title} ({benchmark.local.path})",
         "weights": f"the weights of {actor.path}",
@@ -140,7 +138,7 @@ def choose_prompt(
     return prompt
 
 
-def _fingerprint(
+def _settings_of_answers(
     actor: LoadedActor,
     benchmark: Benchmark,
     s: BenchmarkSettings,
@@ -148,9 +146,13 @@ def _fingerprint(
     length: int,
     records: Sequence[Record],
 ) -> dict[str, Any]:
-    """All that can change an answer; settings that only change the speed are left out."""
+    """All that can change an answer or its score; what only changes the speed is left out."""
     settings = dataclasses.asdict(s)
     del settings["slots"], settings["num_workers"], settings["time_limit"]
+    if benchmark.weights:  # of several graders
+        settings["weights_of_graders"] = list(benchmark.weights)
+    if prompt.template == "chat" and has_date(actor.tokenizer):
+        settings["date"] = prompt.date
     return settings | {
         "template": prompt.template,
         "system_prompt": prompt.system_prompt,

@@ -19,7 +19,7 @@ from asyppo_jax.types import Params, Rollout
 
 
 class Evaluation(NamedTuple):
-    """Metrics of one evaluation; answers that could not be scored count only in `invalid`."""
+    """Metrics of one evaluation; answers that could not be scored take no part in the reward."""
 
     accuracy: float  # mean reward over all scored answers: avg@k for k samples per problem
     invalid: int  # answers that could not be scored
@@ -47,12 +47,12 @@ def evaluate(
     config: Config,
     mesh: Mesh,
     *,
-    on_first_batch: Callable[[Rollout, np.ndarray, np.ndarray], None] | None = None,
+    save_first_batch: Callable[[Rollout, np.ndarray, np.ndarray], None] | None = None,
 ) -> Evaluation:
     """Metrics of `config.evaluation.num_samples` sampled and scored answers per prompt.
 
     Each process scores the answers of its own devices; all processes return the same metrics over
-    all answers. At the end `on_first_batch` is called with the rollout of the first
+    all answers. After the scoring, `save_first_batch` is called once with the rollout of the first
     `config.evaluation.batch_size` prompts, and the rewards of all answers and whether each is valid
     [len(prompts) * num_samples].
     """
@@ -66,7 +66,7 @@ def evaluate(
     )
     # The host scores a batch while the devices sample the next one.
     for i, (batch, rollout) in enumerate(zip(batches, one_ahead(starts), strict=True)):
-        if on_first_batch is not None and i == 0:
+        if save_first_batch is not None and i == 0:
             first_rollout = rollout
         answers: Answers = read_answers(rollout, batch, sampler)
         rows = answers.rows + i * size * samples
@@ -82,8 +82,8 @@ def evaluate(
         batch_results.append([column[:count] for column in columns])
     rows, *columns = map(np.concatenate, zip(*batch_results, strict=True))
     rewards, valid, truncated, lengths = gather_rows(columns, rows, total)
-    if on_first_batch is not None and first_rollout is not None:
-        on_first_batch(first_rollout, rewards, valid)
+    if save_first_batch is not None and first_rollout is not None:
+        save_first_batch(first_rollout, rewards, valid)
     scored = rewards[valid]
     complete = valid.reshape(-1, samples).all(axis=1)  # problems of which every answer has a score
     by_problem = rewards.reshape(-1, samples)[complete]

@@ -4,7 +4,6 @@ All squared errors are against V* (`true_values`), less the sampling error of it
 V̂* = V* + e and independent V, E (V − V̂*)² − E e² = E (V − V*)². So a small one may be negative.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TypedDict
 
@@ -178,15 +177,7 @@ def _at_position(
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float | None:
-    return _if_both_vary(x, y, lambda: _correlation(x, y))
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.corrcoef(x, y)[0, 1])
-
-
-def _if_both_vary(x: np.ndarray, y: np.ndarray, correlation: Callable[[], float]) -> float | None:
-    """None if one of the two is constant to rounding, where a correlation would be noise."""
-    if len(x) < 3:
+    """None for fewer than three points, or if one is constant to rounding: it would be noise."""
+    if len(x) < 3 or min(np.ptp(x), np.ptp(y)) <= 1e-6:
         return None
-    return correlation() if float(np.ptp(x)) > 1e-6 and float(np.ptp(y)) > 1e-6 else None
+    return float(np.corrcoef(x, y)[0, 1])

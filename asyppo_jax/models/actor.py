@@ -62,7 +62,7 @@ def last_logits(actor: Actor, params: Params, hidden: Float[Array, "B 1 D"]) -> 
 def decoding_step_params(actor: Actor, params: Params, length: int) -> Params:
     """The parameters as `decoding_step` reads them, for rows of up to `length` tokens.
 
-    Made once, before the loop over tokens. Inside it every layer would compute its rotary angles
+    Made once, before the loop over tokens. Inside it every layer would compute its rotary rotation
     again, and XLA's CPU backend would copy each layer's slice of the stacked arrays per token.
     """
     decoder, backend = dict(params["decoder"]), actor.decode
@@ -96,10 +96,10 @@ def decoding_step(
     decoder = params["decoder"]
     x = embed(decoder["embedding"], tokens[:, None], actor.dtype)
     x = constrain(x, ("batch", None, None))
-    angles = jax.tree.map(lambda a: jnp.take(a[0], lengths[:, None], 0), decoder["rotation"])
-    in_cache = lengths if prompts is None else lengths - prompts.prompt_index.prompt_lengths
+    rotation = jax.tree.map(lambda a: jnp.take(a[0], lengths[:, None], 0), decoder["rotation"])
+    in_cache = lengths if prompts is None else prompts.in_cache(lengths)
     run = _layers_one_by_one if actor.decode.per_layer else _layers_in_a_loop
-    x, cache = run(actor, decoder["layers"], x, angles, cache, (in_cache, longest), prompts)
+    x, cache = run(actor, decoder["layers"], x, rotation, cache, (in_cache, longest), prompts)
     norm: Any = final_norm(actor.config)
     x = norm.apply({"params": decoder["final_norm"]}, x)
     if actor.decode.for_small_batch:
@@ -111,7 +111,7 @@ def _block(
     actor: Actor,
     layer: Params,
     x: Array,
-    angles: Rotation,
+    rotation: Rotation,
     attend: Any,
     lengths: tuple[Array, Array],
 ) -> Any:
@@ -121,29 +121,29 @@ def _block(
         return attend(queries, keys, values, *lengths)
 
     block = Block(actor.config, actor.attention, outputs_first=actor.decode.for_small_batch)
-    return block.apply({"params": layer}, x, angles, None, mix)
+    return block.apply({"params": layer}, x, rotation, None, mix)
 
 
-def _layers_one_by_one(actor, layers, x, angles, cache, lengths, prompts):
+def _layers_one_by_one(actor, layers, x, rotation, cache, lengths, prompts):
     """Each layer with its own cache, compiled by itself."""
     caches = []
     for i, (layer, layer_cache) in enumerate(zip(layers, cache, strict=True)):
         attend = partial(actor.decode.attend, layer_cache)
         if prompts is not None:
             attend = partial(attend, prompts=(prompts.layers[i], prompts.prompt_index))
-        x, layer_cache = _block(actor, layer, x, angles, attend, lengths)
+        x, layer_cache = _block(actor, layer, x, rotation, attend, lengths)
         caches.append(layer_cache)
     return x, tuple(caches)
 
 
-def _layers_in_a_loop(actor, layers, x, angles, cache, lengths, prompts):
+def _layers_in_a_loop(actor, layers, x, rotation, cache, lengths, prompts):
     """All layers in one loop over a cache of all layers."""
     assert prompts is None, f"{actor.decode.name} has no shared prompts"
 
     def one_layer(carry, layer_and_index):
         (x, cache), (layer, index) = carry, layer_and_index
         attend = partial(actor.decode.attend, cache, index)
-        return _block(actor, layer, x, angles, attend, lengths), None
+        return _block(actor, layer, x, rotation, attend, lengths), None
 
     index = jnp.arange(actor.config.num_layers, dtype=jnp.int32)
     (x, cache), _ = jax.lax.scan(one_layer, (x, cache), (layers, index))

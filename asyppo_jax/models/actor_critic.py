@@ -36,6 +36,9 @@ from asyppo_jax.types import Params
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
+_COPY_NOISE = 0.1  # of the norm of a value head
+
+
 def init_value_kernel(key: PRNGKeyArray, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     """Normal noise of standard deviation 0.1 / √D, D the first axis.
 
@@ -43,6 +46,16 @@ def init_value_kernel(key: PRNGKeyArray, shape: tuple[int, ...], dtype=jnp.float
     the first step.
     """
     return 0.1 / shape[0] ** 0.5 * jax.random.normal(key, shape, dtype)
+
+
+def perturbed_copies(kernel: Array, key: PRNGKeyArray, count: int) -> Float[Array, "K ..."]:
+    """`count` copies of a value head's kernel, each with noise of a tenth of its norm.
+
+    Critics with equal trunks and equal heads would have σ = 0 until their data differ.
+    """
+    noise = jax.random.normal(key, (count, *kernel.shape))
+    size = jnp.linalg.norm(kernel) / kernel.size**0.5
+    return kernel[None] + _COPY_NOISE * size * noise
 
 
 class Critic(nn.Module):
@@ -57,7 +70,7 @@ class Critic(nn.Module):
 
     @nn.compact
     def __call__(self, tokens, positions, segments):
-        """The value head's output z, read before token t is chosen: [B, T] or [B, T, bins]."""
+        """The value head's output z after token t, so that of s_{t+1}: [B, T] or [B, T, bins]."""
         decoder = Decoder(**trunk_fields(self), name="decoder")
         hidden, _ = decoder(tokens, positions, segments)
         outputs = self.head.output_shape
@@ -231,7 +244,7 @@ def networks_of_meshes(
     return meshes
 
 
-def check_heads(networks: Networks, mesh: MeshConfig) -> None:
+def check_mesh_divides_heads(networks: Networks, mesh: MeshConfig) -> None:
     """Raises `ConfigError` if the mesh of a phase does not divide the query heads of its network.
 
     With `config.mesh.model` they are replicated instead, because it may serve two networks.

@@ -145,14 +145,14 @@ class Block(nn.Module):
     """
 
     config: ModelConfig
-    implementation: AttentionBackend = "xla"
+    backend: AttentionBackend = "xla"
     keep_kv: bool = False
     outputs_first: bool = False
 
     @nn.compact
     def __call__(self, x, rotation, segments: Any = None, mix: Mix | None = None):
         def attend_to_segment(queries, keys, values):
-            mixed = self_attention(queries, keys, values, segments, self.implementation)
+            mixed = self_attention(queries, keys, values, segments, self.backend)
             return mixed, (keys, values) if self.keep_kv else None
 
         eps = self.config.norm_eps

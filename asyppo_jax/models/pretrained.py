@@ -14,6 +14,7 @@ from asyppo_jax.models.actor_critic import (
     Networks,
     in_compute_dtype,
     init_value_kernel,
+    perturbed_copies,
 )
 from asyppo_jax.models.attention.decode_attention import choose_decode_backend
 from asyppo_jax.models.attention.self_attention import AttentionBackend, attention_backend_for
@@ -166,27 +167,32 @@ def _check_same_head(config: Config, head: ValueHead) -> None:
 def load_critic_params(config: Config, networks: Networks) -> Params:
     """K equal trunks from the critics' checkpoint, stacked, each with a value head of its own.
 
-    Heads are drawn from the run's seed, unless the checkpoint is a critic's and has one. Equal
-    trunks with equal heads would never disagree (`algorithm.distinct_value_heads`).
+    Heads are drawn from the run's seed; if the checkpoint is a critic's, they are its head with
+    noise (`perturbed_copies`). Without `algorithm.distinct_value_heads` all K are equal.
     """
     count = config.algorithm.num_critics
     if networks.critic is None:
         return {}
     critic = networks.critic
     params = load_params(critic_source(config).path, critic.config, "critic", critic.head.bins)
+    key, distinct = jax.random.key(config.seed), config.algorithm.distinct_value_heads
     if "value_kernel" not in params:
         shape = (critic.config.embed_dim, *critic.head.output_shape)
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1), count)
-        if not config.algorithm.distinct_value_heads:
+        keys = jax.random.split(jax.random.fold_in(key, 1), count)
+        if not distinct:
             keys = jnp.broadcast_to(keys[:1], keys.shape)
-        heads = np.asarray(jax.vmap(lambda k: init_value_kernel(k, shape))(keys))
+        heads = jax.vmap(lambda k: init_value_kernel(k, shape))(keys)
     else:
         _check_same_head(config, critic.head)
-        heads = np.stack([params["value_kernel"]] * count)
+        head = jnp.asarray(params["value_kernel"])
+        if distinct and count > 1:
+            heads = perturbed_copies(head, jax.random.fold_in(key, 2), count)
+        else:
+            heads = jnp.stack([head] * count)
     trunk = {
         "decoder": params["decoder"],
         "value_bias": params.get("value_bias", np.zeros(critic.head.output_shape, "float32")),
     }
     # A view: K copies exist only once they are on the devices.
     stack = jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape)), trunk)
-    return stack | {"value_kernel": heads}
+    return stack | {"value_kernel": np.asarray(heads)}

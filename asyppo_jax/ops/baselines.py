@@ -1,9 +1,26 @@
 """What the rewards of other answers say about an answer, without its own reward."""
 
+from typing import Any, TypeVar
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from asyppo_jax.ops.checks import check_arrays
+
+AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)
+
+
+def has_spread(rewards: AnyArray, valid: AnyArray, group_size: int) -> AnyArray:
+    """Per group: its valid rewards are not all equal; for rewards 0 and 1, 0 < right answers < G.
+
+    A group of G answers whose valid rewards are all equal has advantages of 0 in GRPO and DAPO.
+    `rewards` and `valid` [N · G] are NumPy's or JAX's; the result [N] is of the same kind.
+    """
+    rewards, valid = rewards.reshape(-1, group_size), valid.reshape(-1, group_size)
+    highest: Any = rewards.max(axis=1, where=valid, initial=-np.inf)
+    return highest > rewards.min(axis=1, where=valid, initial=np.inf)
 
 
 @check_arrays

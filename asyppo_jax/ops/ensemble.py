@@ -4,15 +4,15 @@ AsyPPO, arXiv 2510.01656, section 4. The masks rank all real completion tokens o
 batch, across devices: `jax.lax.sort` under jit sorts the global array, whatever its sharding.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from asyppo_jax.ops.checks import check_arrays, check_fraction
+from asyppo_jax.ops.checks import check_arrays, check_choice, check_fraction
 
-Aggregation = Literal["mean", "min"]
+ValueAggregation = Literal["mean", "min"]
 MaskBy = Literal["std", "entropy", "random"]
 CriticData = Literal["responses", "prompts", "all"]
 
@@ -33,13 +33,17 @@ def value_mean_and_std(
 
 @check_arrays
 def ensemble_value(
-    values: Float[Array, "K B C"], aggregation: Aggregation = "mean"
+    values: Float[Array, "K B C"], aggregation: ValueAggregation = "mean"
 ) -> Float[Array, "B C"]:
     """The value that the critics give together, without gradients: V̄ = mean_k V_k, or min_k V_k.
 
     The mean is AsyPPO's (arXiv 2510.01656, section 4). The minimum is that of clipped double
     Q-learning (arXiv 1802.09477), against overestimation.
+
+    Raises:
+        ValueError: there is no such aggregation.
     """
+    check_choice("aggregation", aggregation, get_args(ValueAggregation))
     values = jax.lax.stop_gradient(values)
     return jnp.min(values, axis=0) if aggregation == "min" else jnp.mean(values, axis=0)
 
@@ -53,8 +57,9 @@ def mask_scores(
     If all scores are 1, ties decide every rank, so the masks are random and of the same size.
 
     Raises:
-        ValueError: the entropy is needed and not given.
+        ValueError: there is no such choice, or the entropy is needed and not given.
     """
+    check_choice("mask_by", mask_by, get_args(MaskBy))
     if mask_by == "random":
         return jnp.ones_like(value_std)
     if mask_by == "std":
@@ -133,8 +138,10 @@ def critic_shards(
     division, every critic sees all responses. All shards of a choice have the same size.
 
     Raises:
-        ValueError: `num_critics` does not divide `group_size`, or with "prompts" `num_prompts`.
+        ValueError: there is no such choice, or `num_critics` does not divide `group_size`, or with
+            "prompts" `num_prompts`.
     """
+    check_choice("critic_data", critic_data, get_args(CriticData))
     if critic_data == "all":
         return jnp.ones((num_critics, num_prompts * group_size), bool)
     if critic_data == "prompts":

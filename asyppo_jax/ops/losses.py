@@ -61,8 +61,7 @@ def asyppo_loss(
     """AsyPPO's policy loss −( I^A · surrogate + β · I^H · H ) per token, to be minimised.
 
     I^A masks only the surrogate, and I^H masks only the entropy. A dropped token adds 0 but still
-    counts in |o|: reduce with the completion mask, not with these masks
-    (`ops.masked.sequence_mean_sum`).
+    counts in |o|: reduce with the completion mask, not with these masks (`ops.aggregation`).
     """
     masked_surrogate = jnp.where(advantage_mask, surrogate, 0.0)
     masked_entropy = jnp.where(entropy_mask, entropy, 0.0)

@@ -1,7 +1,8 @@
-"""Reductions over real tokens. Those that losses use return a sum and its count, not a mean.
+"""Sums, means, variances and quantiles over real tokens.
 
-Gradient accumulation, packing and sharding give the same number only if sums and counts are added
-up over all microbatches and shards and divided once at the end.
+`sequence_mean_sum` and `token_sum` return a sum and its count, for losses of your own: microbatches
+and shards give the same number only if both are added up over all of them and divided at the end.
+The updates use `ops.aggregation`.
 """
 
 from typing import NamedTuple

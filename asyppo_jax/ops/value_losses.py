@@ -1,6 +1,7 @@
 """Losses of the critics per token, beside the plain squared error of `ops.losses`.
 
-R is the target, z a head's output and V its value (`ops.value_heads`). No gradient reaches R.
+R is the target, z a head's output and V its value (`ops.value_heads`). R is data: callers that
+differentiate with respect to it stop the gradient.
 """
 
 import jax

@@ -139,13 +139,16 @@ def phase_costs(config: Config, networks: Networks, data: int = 1) -> dict[str, 
 
 def _param_bytes(module: Actor | Critic) -> float:
     """Bytes of the parameters in the compute dtype, as the matrix products read them."""
-    head = 0 if module.config.tie_embeddings else module.config.embed_dim * module.config.vocab_size
-    return float(module.config.num_params + head) * jnp.dtype(module.dtype).itemsize
+    c = module.config
+    has_head = isinstance(module, Actor) and not c.tie_embeddings
+    head = c.embed_dim * c.vocab_size if has_head else 0
+    return float(c.num_params + head) * jnp.dtype(module.dtype).itemsize
 
 
 def _reshard(actor: Actor) -> Cost:
     """The actor's parameters are read in float32 and written in the compute dtype."""
-    return Cost(0.0, float(actor.config.num_params) * (4 + jnp.dtype(actor.dtype).itemsize))
+    itemsize = jnp.dtype(actor.dtype).itemsize
+    return Cost(0.0, _param_bytes(actor) / itemsize * (4 + itemsize))
 
 
 def _prefill(actor: Actor, sizes: Sizes) -> Cost:

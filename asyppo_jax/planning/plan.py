@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from asyppo_jax.algorithm.state import state_shapes, state_shardings
 from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.config.checks import check_divides_data_axis
-from asyppo_jax.models.actor_critic import Networks, check_heads
+from asyppo_jax.models.actor_critic import Networks, check_mesh_divides_heads
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.planning.accelerators import slice_name
 from asyppo_jax.planning.collectives import collectives
@@ -117,7 +117,7 @@ def prepare(
         raise ConfigError(f"{name} on {topology}: {error}") from error
     networks = load_networks(config, "tpu")
     try:
-        check_heads(networks, config.mesh)
+        check_mesh_divides_heads(networks, config.mesh)
         check_state_fits(config, networks, mesh, chip_of(topology))
     except ConfigError as error:
         raise type(error)(f"{name} on {topology}: {error}") from error

@@ -5,7 +5,6 @@ data iterator. Orbax writes to a temporary name and renames, so a killed run lea
 checkpoint.
 """
 
-import dataclasses
 import json
 import math
 import signal
@@ -17,7 +16,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from asyppo_jax.config import CheckpointConfig, Config, ConfigError, UserError, from_dict
-from asyppo_jax.config.reading import may_change
+from asyppo_jax.config.reading import flatten, may_change
 from asyppo_jax.runs.checksums import ChecksumWriter, find_damage
 from asyppo_jax.runs.metrics import METRICS_FILE, read_metrics
 from asyppo_jax.runs.orbax_logs import hide_raised_exceptions, without_metric_warning
@@ -280,7 +279,7 @@ def check_same_run(workdir: str, settings: dict[str, Any]) -> None:
     file = epath.Path(workdir) / _SETTINGS
     if not (file.exists() and has_trained(workdir)):
         return
-    before, now = _flat(read_settings(workdir)), _flat(from_dict(settings))
+    before, now = flatten(read_settings(workdir)), flatten(from_dict(settings))
     changeable = may_change()
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name) and name not in changeable:
@@ -315,17 +314,3 @@ def write_settings(workdir: str, settings: dict[str, Any]) -> None:
 
 
 _SETTINGS, _UNEVALUATED = "config.json", "unevaluated"
-
-
-def _flat(config: Config) -> dict[str, Any]:
-    return _flatten(dataclasses.asdict(config))
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

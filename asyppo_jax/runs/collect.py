@@ -9,11 +9,12 @@ import numpy as np
 
 from asyppo_jax.algorithm.train_step import phase_key, warmup_steps
 from asyppo_jax.config import Config
+from asyppo_jax.ops.baselines import has_spread
 from asyppo_jax.runs.progress import Progress
 from asyppo_jax.runs.setup import Run
 from asyppo_jax.runtime.multi_host import gather_rows
 from asyppo_jax.runtime.phase_meshes import to_mesh
-from asyppo_jax.sampling.resampling import choose_groups, group_rows, has_spread, take_rows
+from asyppo_jax.sampling.resampling import choose_groups, group_rows, take_rows
 from asyppo_jax.sampling.rollouts import join_chunks, sample_in_chunks, with_rewards
 from asyppo_jax.sampling.sampler import Answers, read_answers
 from asyppo_jax.tasks.prompts import Prompt

@@ -43,7 +43,7 @@ def make_heldout_saver(
 ) -> Callable[[TrainState, Rollout, np.ndarray, np.ndarray], None] | None:
     """A function that saves the first held-out answers of an evaluation; None if none are wanted.
 
-    It takes the evaluated state, and what `evaluate` gives to `on_first_batch`. The first process
+    It takes the evaluated state, and what `evaluate` gives to `save_first_batch`. The first process
     writes the answers to the first `config.log.heldout_prompts` of `prompts` into
     `workdir/rollouts/heldout_00000010.jsonl`, where 10 is the number of finished steps. All
     processes must call the function.

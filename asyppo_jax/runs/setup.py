@@ -26,7 +26,12 @@ from asyppo_jax.algorithm.state import PROGRAMS_KEPT, programs_config, state_sha
 from asyppo_jax.config import Config, ConfigError, Settings, from_config_dict
 from asyppo_jax.config.checks import check_config, check_divides_data_axis
 from asyppo_jax.config.functions import function_name
-from asyppo_jax.models.actor_critic import Networks, actor_shapes, check_heads, in_compute_dtype
+from asyppo_jax.models.actor_critic import (
+    Networks,
+    actor_shapes,
+    check_mesh_divides_heads,
+    in_compute_dtype,
+)
 from asyppo_jax.models.config import beyond_positions
 from asyppo_jax.models.pretrained import (
     critic_source,
@@ -112,7 +117,7 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
     mesh = make_mesh(config.mesh)
     check_divides_data_axis(config, mesh.size)
     networks = load_networks(config)
-    check_heads(networks, config.mesh)
+    check_mesh_divides_heads(networks, config.mesh)
     tokenizer = load_tokenizer(config.actor.path)
     if networks.critic is not None and critic_source(config).path != config.actor.path:
         check_same_vocabulary(tokenizer, load_tokenizer(config.critic.path))

@@ -106,10 +106,12 @@ def print_step(
         progress.print(f"step {step}: answers without a score: {reasons}")
     gap, bound = metrics.get("rollout/log_prob_gap", 0.0), config.algorithm.log_prob_gap_bound
     if gap > bound:
+        advice = 'set config.actor.dtype = "float32"'
+        if config.algorithm.old_log_probs == "rollout":
+            advice += ' or config.algorithm.old_log_probs = "recompute"'
         progress.print(
             f"step {step}: the log-probs of sampler and learner differ by {gap:.3g} nats per token "
-            f"on average, more than config.algorithm.log_prob_gap_bound = {bound:g}; set "
-            'config.actor.dtype = "float32" or config.algorithm.old_log_probs = "recompute"'
+            f"on average, more than config.algorithm.log_prob_gap_bound = {bound:g}; {advice}"
         )
     every = config.log.samples_every
     if is_first() and every and (step % every == 0 or step == config.num_steps):

@@ -12,15 +12,12 @@ from flax.core import meta
 from jax.sharding import Mesh
 
 from asyppo_jax.config import Config, ConfigError, ValueConfig
-from asyppo_jax.models.actor_critic import Networks, critic_shapes
+from asyppo_jax.models.actor_critic import Networks, critic_shapes, perturbed_copies
 from asyppo_jax.models.pretrained import critic_source, value_head
 from asyppo_jax.runs.base_files import with_kept_base
 from asyppo_jax.runs.checkpoint import choose_step, is_run, read_settings, restore_parts
 from asyppo_jax.runtime.sharding import param_shardings, placed
 from asyppo_jax.types import Params
-
-# The noise that makes copies of one critic disagree, as a share of the norm of its value head.
-_COPY_NOISE = 0.1
 
 
 def with_warm_start(config: Config, workdir: str = "") -> Config:
@@ -102,8 +99,7 @@ def _head(config: ValueConfig) -> str:
 def warm_start_params(config: Config, networks: Networks, mesh: Mesh) -> Params:
     """The critics' parameters of the run `config.value.warm_start`, stacked, on the mesh.
 
-    One critic is copied K times. Each copy's value head gets noise of a tenth of its norm, because
-    equal critics would never disagree.
+    One critic is copied K times, with noise on each copy's value head (`perturbed_copies`).
     """
     run, critic = config.value.warm_start, networks.critic
     assert critic is not None
@@ -119,10 +115,7 @@ def warm_start_params(config: Config, networks: Networks, mesh: Mesh) -> Params:
 
     def copied(one: Params) -> Params:
         stack = jax.tree.map(lambda x: jnp.repeat(x, wanted, axis=0), one)
-        kernel = stack["value_kernel"]
-        noise = jax.random.normal(key, kernel.shape)
-        size = jnp.linalg.norm(one["value_kernel"]) / one["value_kernel"].size ** 0.5
-        return {**stack, "value_kernel": kernel + _COPY_NOISE * size * noise}
+        return {**stack, "value_kernel": perturbed_copies(one["value_kernel"][0], key, wanted)}
 
     with jax.set_mesh(mesh):
         return jax.jit(copied)(params)

@@ -154,14 +154,14 @@ def like_params(tree, params: Params, shardings: Params, mesh: Mesh):
             jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(shardings), strict=True
         )
     }
-    replicated = NamedSharding(mesh, PartitionSpec())
+    other = replicated(mesh)
 
     def leaf_sharding(path, leaf):
         for start in range(len(path)):
             param = by_path.get(jax.tree_util.keystr(path[start:]))
             if param and param[0] == leaf.shape:
                 return param[1]
-        return replicated
+        return other
 
     return jax.tree_util.tree_map_with_path(leaf_sharding, tree)
 

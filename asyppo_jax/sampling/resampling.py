@@ -6,23 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from asyppo_jax.runtime.sharding import batch_sharding, put, replicated
 from asyppo_jax.types import Rollout
-
-
-def has_spread(
-    rewards: Float[np.ndarray, " B"], valid: Bool[np.ndarray, " B"], group_size: int
-) -> Bool[np.ndarray, " N"]:
-    """Per group: its valid rewards are not all equal; for rewards 0 and 1, 0 < right answers < G.
-
-    A group of G answers whose valid rewards are all equal has advantages of 0 in GRPO and DAPO.
-    """
-    rewards, valid = rewards.reshape(-1, group_size), valid.reshape(-1, group_size)
-    highest = np.where(valid, rewards, -np.inf).max(axis=1)
-    lowest = np.where(valid, rewards, np.inf).min(axis=1)
-    return highest > lowest
 
 
 def choose_groups(

@@ -50,11 +50,7 @@ class Slots(NamedTuple):
 
     def in_cache(self) -> Int[Array, " R"]:
         """The number of tokens in each row of the cache."""
-        return (
-            self.length
-            if self.shared is None
-            else self.length - self.shared.prompt_index.prompt_lengths
-        )
+        return self.length if self.shared is None else self.shared.in_cache(self.length)
 
 
 class DecodeState(NamedTuple):

@@ -18,7 +18,7 @@ from asyppo_jax.tasks.records import DataError, Record
 from asyppo_jax.tasks.tokenizers import Tokenizer, tokenize, unknown_pieces
 from asyppo_jax.types import PromptBatch
 
-_MAX_NAMED = 3  # a summary names at most this many left-out records per reason
+_MAX_NAMED = 3  # a report names at most so many records per reason
 _MAX_UNKNOWN = 8
 _FIRST_WORDS = 6
 
@@ -70,7 +70,7 @@ class PromptReport:
             (f"longer than {self.max_length} tokens", self.too_long),
         )
         counts = [
-            f"{len(left_out)} {reason} ({_names(left_out)})"
+            f"{len(left_out)} {reason} ({name_some(left_out)})"
             for reason, left_out in reasons
             if left_out
         ]
@@ -89,9 +89,10 @@ class PromptReport:
         )
 
 
-def _names(left_out: Sequence[LeftOut]) -> str:
-    named = ", ".join(map(str, left_out[:_MAX_NAMED]))
-    more = len(left_out) - _MAX_NAMED
+def name_some(rows: Sequence[object]) -> str:
+    """The first of the rows that a report is about, and how many more there are."""
+    named = ", ".join(map(str, rows[:_MAX_NAMED]))
+    more = len(rows) - _MAX_NAMED
     return f"{named} and {more} more" if more > 0 else named
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from asyppo_jax.tasks.answers.corrections import CORRECTED
 from asyppo_jax.tasks.answers.judge import says_less, says_nothing, text_only
+from asyppo_jax.tasks.prompts import name_some
 from asyppo_jax.tasks.records import Record
-
-_MAX_NAMED = 3  # rows of each kind that a report names
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,8 @@ class ReferenceReport:
             ("say nothing, because they always hold", self.identity),
             ("are read without some of their words", self.shortened),
         )
-        counts = [f"{len(rows)} {what} ({_names(rows)})" for what, rows in kinds if rows]
+        counts = [f"{len(rows)} {what} ({name_some(rows)})" for what, rows in kinds if rows]
         return f"of {self.num_records} references {'; '.join(counts)}" if counts else ""
-
-
-def _names(rows: Sequence[Misread]) -> str:
-    more = len(rows) - _MAX_NAMED
-    named = ", ".join(map(str, rows[:_MAX_NAMED]))
-    return f"{named} and {more} more" if more > 0 else named
 
 
 def check_references(records: Sequence[Record], *, spellings: bool = False) -> ReferenceReport:

@@ -2,9 +2,9 @@
 
 import random
 
-from experiments.asyppo_study.tasks import DRAW, Task, solution, split_of
+from experiments.asyppo_study.tasks import DRAW, Task, solution
 from experiments.quickstart.corpus import Document
-from experiments.quickstart.task import PROMPT_TEMPLATE
+from experiments.quickstart.task import PROMPT_TEMPLATE, split_of
 
 TASK_SHARES: dict[Task, float] = {"sums": 0.4, "chains": 0.6}
 

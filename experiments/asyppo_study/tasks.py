@@ -8,13 +8,13 @@ same number of steps, so all right answers have nearly the same length. `sums` a
 records of a split for `config.train_data.path`.
 """
 
-import hashlib
 import random
 from collections.abc import Callable
 from typing import Literal
 
+from experiments.quickstart.task import distinct_problems
+
 Task = Literal["sums", "chains"]
-Split = Literal["train", "eval"]
 Step = tuple[str, int]  # an expression such as "472+851", and its value
 
 TASKS: tuple[Task, ...] = ("sums", "chains")
@@ -22,8 +22,6 @@ MODULUS = 23
 NUM_STEPS = {"sums": 2, "chains": 3}
 MAX_PROMPT_LENGTH = 10  # tokens, with the equals sign
 MAX_COMPLETION_LENGTH = 29  # tokens, with the end of sequence
-
-_EVAL_SHARE = 0.1
 
 
 def sums(split: str, num_records: int, seed: int) -> list[dict[str, str]]:
@@ -43,14 +41,7 @@ def chains(split: str, num_records: int, seed: int) -> list[dict[str, str]]:
 def _records(
     draw: Callable[[random.Random], str], split: str, num_records: int, seed: int
 ) -> list[dict[str, str]]:
-    if split not in ("train", "eval"):
-        raise ValueError(f"split is {split!r}; choose 'train' or 'eval'")
-    rng = random.Random(seed)
-    problems: dict[str, None] = {}  # a dict instead of a set, because it preserves the order
-    while len(problems) < num_records:
-        problem = draw(rng)
-        if split_of(problem) == split:
-            problems[problem] = None
+    problems = distinct_problems(draw, split, num_records, seed)
     return [{"problem": p, "answer": str(steps_of(p)[-1][1])} for p in problems]
 
 
@@ -66,12 +57,6 @@ def draw_chain(rng: random.Random) -> str:
 
 
 DRAW: dict[Task, Callable[[random.Random], str]] = {"sums": draw_sum, "chains": draw_chain}
-
-
-def split_of(problem: str) -> Split:
-    """The split that a problem belongs to; it does not depend on the seed."""
-    digest = hashlib.sha256(problem.encode()).digest()
-    return "eval" if digest[0] < _EVAL_SHARE * 256 else "train"
 
 
 def steps_of(problem: str) -> list[Step]:
@@ -91,15 +76,3 @@ def solution(problem: str) -> str:
     steps = steps_of(problem)
     written = "".join(f"{expression}={value} " for expression, value in steps)
     return f"{written}\\boxed{{{steps[-1][1]}}}"
-
-
-def first_wrong_step(problem: str, completion: str) -> int | None:
-    """The first written step that differs from the right solution, from 0; None: there is none.
-
-    The boxed answer counts as the step after the last.
-    """
-    right, written = solution(problem).split(" "), completion.split(" ")
-    for i, step in enumerate(right):
-        if i >= len(written) or written[i] != step:
-            return i
-    return None

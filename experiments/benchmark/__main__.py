@@ -25,6 +25,7 @@ from experiments.benchmark.setting import (
     read_lengths,
     rows_at_once,
 )
+from experiments.command_line import parse_flags
 
 _MODEL = flags.DEFINE_string(
     "model",
@@ -200,4 +201,4 @@ def restrict_cores(count: int | None) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -33,9 +33,11 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The directory of records and re
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of runs and critics.")
 _STEPS = flags.DEFINE_list("steps", ["3", "5", "7", "9"], "Steps after which values are measured.")
 _VARIANTS = flags.DEFINE_string("variants", "", "Names, separated by semicolons; default: all.")
-_PROMPTS = flags.DEFINE_integer("prompts", 24, "Held-out problems.")
-_GROUP = flags.DEFINE_integer("group", 8, "Answers per problem.")
-_CONTINUATIONS = flags.DEFINE_integer("continuations", 32, "Continuations per prefix.")
+_PROMPTS = flags.DEFINE_integer("prompts", 24, "Held-out problems.", lower_bound=1)
+_GROUP = flags.DEFINE_integer("group", 8, "Answers per problem.", lower_bound=2)
+_CONTINUATIONS = flags.DEFINE_integer(
+    "continuations", 32, "Continuations per prefix.", lower_bound=2
+)
 _LIST = flags.DEFINE_bool("list", False, "List the variants and end.")
 
 
@@ -59,12 +61,12 @@ def main(argv: list[str]) -> None:
 
 def compare(file: str, workdir: Path) -> None:
     """Records, replays what is missing, and prints the table."""
+    seeds, steps = _numbers("seeds", _SEEDS.value), sorted(_numbers("steps", _STEPS.value))
     # Imported late, so that a wrong flag is reported before the slow imports.
     from experiments.critics.plot import plot
     from experiments.critics.record import Measure, record
     from experiments.critics.replay import replay
 
-    seeds, steps = [int(s) for s in _SEEDS.value], sorted(int(s) for s in _STEPS.value)
     measure = Measure(steps, _PROMPTS.value, _GROUP.value, _CONTINUATIONS.value)
     results = Results(workdir / "results.csv")
     for seed in seeds:
@@ -82,6 +84,13 @@ def compare(file: str, workdir: Path) -> None:
     (workdir / "table.md").write_text(text + "\n")
     plot(results.rows, workdir / "plot.png", steps)
     print(text)
+
+
+def _numbers(flag: str, texts: list[str]) -> list[int]:
+    for text in texts:
+        if not text.isdecimal():
+            raise ConfigError(f"--{flag} takes whole numbers, not {text!r}")
+    return [int(text) for text in texts]
 
 
 def _chosen() -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from asyppo_jax.evaluation.value_errors import PositionErrors
+from experiments.report.tables import markdown
 
 _COLUMNS = (
     "variant",
@@ -110,7 +111,7 @@ def table(rows: Sequence[Row], steps: Sequence[int], names: Sequence[str]) -> st
         "rank of sigma with the error",
         "explained variance",
     ]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for name in names:
         mine = [row for row in rows if row["variant"] == name]
         if not set(steps) <= {row["step"] for row in mine}:
@@ -128,5 +129,5 @@ def table(rows: Sequence[Row], steps: Sequence[int], names: Sequence[str]) -> st
             f"{average(at, 'sigma_rank_correlation', 0.15):+.2f}",
             f"{average(at, 'explained_variance', 0.0):.2f}",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(head, lines)

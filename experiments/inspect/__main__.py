@@ -16,7 +16,7 @@ from absl import app, flags
 from etils import epath
 
 from asyppo_jax.config import ConfigError, UserError
-from asyppo_jax.runtime.paths import write_whole
+from asyppo_jax.runtime.paths import absolute, write_whole
 from experiments.command_line import parse_flags, refuse_words
 from experiments.inspect.page import read_rollouts, render
 
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
         if not _ROLLOUTS.value:
             raise ConfigError("--rollouts=FILE is missing; give files from a run's rollouts/")
         runs = read_rollouts(_ROLLOUTS.value)
-        first = epath.Path(_ROLLOUTS.value[0])
+        first = epath.Path(absolute(_ROLLOUTS.value[0]))
         stem = first.name if first.is_dir() else first.stem
         output = epath.Path(_OUTPUT.value or first.with_name(f"{stem}.html"))
         try:

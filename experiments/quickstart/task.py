@@ -7,7 +7,7 @@ digit to a number of at most two digits, which is easy; the full sum in one step
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 PROMPT_TEMPLATE = "{problem}="
@@ -28,15 +28,27 @@ def records(split: str, num_records: int, seed: int) -> list[dict[str, str]]:
     Raises:
         ValueError: an unknown split.
     """
+    problems = distinct_problems(draw_problem, split, num_records, seed)
+    return [{"problem": p, "answer": str(sum(numbers_of(p)))} for p in problems]
+
+
+def distinct_problems(
+    draw: Callable[[random.Random], str], split: str, num_records: int, seed: int
+) -> list[str]:
+    """The first so many distinct problems of a split that `draw` gives.
+
+    Raises:
+        ValueError: an unknown split.
+    """
     if split not in ("train", "eval"):
         raise ValueError(f"split is {split!r}; choose 'train' or 'eval'")
     rng = random.Random(seed)
     problems: dict[str, None] = {}  # a dict instead of a set, because it preserves the order
     while len(problems) < num_records:
-        problem = draw_problem(rng)
+        problem = draw(rng)
         if split_of(problem) == split:
             problems[problem] = None
-    return [{"problem": p, "answer": str(sum(numbers_of(p)))} for p in problems]
+    return list(problems)
 
 
 def draw_problem(rng: random.Random) -> str:

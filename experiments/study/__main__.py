@@ -20,7 +20,7 @@ from typing import Any
 from absl import app, flags
 
 from asyppo_jax.config import ConfigError, UserError
-from experiments.command_line import parse_flags, refuse_words
+from experiments.command_line import parse_flags, refuse_words, stop
 from experiments.main import command_line
 from experiments.study.results import (
     Status,
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nstopped; the same command goes on from the last checkpoints of its runs")
+        stop("\nstopped; the same command goes on from the last checkpoints of its runs")
     if failures:
         print("\n".join(f"error: the run {line}" for line in failures), file=sys.stderr)
         sys.exit(1)

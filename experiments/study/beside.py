@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from asyppo_jax.config import Config, ConfigError
+from asyppo_jax.config.reading import flatten
 from experiments.study.results import Status
 from experiments.study.runner import pool_of_workers, serve
-from experiments.study.study import Study, StudyRun, flatten
+from experiments.study.study import Study, StudyRun
 
 _CONFIG = """\
 from asyppo_jax.config import default_config

@@ -11,7 +11,7 @@ import jax
 
 from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.models.pretrained import load_networks
-from asyppo_jax.planning.phases import phase_programs
+from asyppo_jax.planning.phases import AFTER_SAMPLING, phase_programs
 from asyppo_jax.runs.metrics import read_metrics
 from asyppo_jax.runtime.sharding import make_mesh
 from experiments.report.tables import markdown
@@ -107,10 +107,9 @@ def update_bytes(config: Config) -> float:
     networks = load_networks(config, jax.default_backend())
     mesh = make_mesh(config.mesh, jax.devices())
     programs, _ = phase_programs(config, networks, mesh)
-    if config.mesh.is_one_program:
-        programs = {"step": programs["step"]}
+    phases = ("step",) if config.mesh.is_one_program else AFTER_SAMPLING
     largest = 0.0
-    for program in programs.values():
+    for program in [programs[phase] for phase in phases if phase in programs]:
         with jax.set_mesh(mesh):
             lowered = jax.jit(program.function, **program.jit).lower(*program.arguments)
         memory: Any = lowered.compile().memory_analysis()

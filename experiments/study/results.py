@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from asyppo_jax.config import Config, ConfigError, UserError, from_dict
-from asyppo_jax.config.reading import may_change
+from asyppo_jax.config.reading import flatten, may_change
 from asyppo_jax.runtime.paths import write_whole
-from experiments.study.study import Study, StudyRun, flatten
+from experiments.study.study import Study, StudyRun
 
 RESULTS, SETTINGS, STATUS = "results.csv", "study.json", "status.json"
 COLUMNS = ("study", "task", "actor", "method", "seed", "step", "metric", "value")

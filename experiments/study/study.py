@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asyppo_jax.config import Config, ConfigError
-from asyppo_jax.config.reading import setting_names, unknown_setting
+from asyppo_jax.config.reading import flatten, setting_names, unknown_setting
 from experiments.command_line import read_config_file
 from experiments.main import CONFIGS
 
@@ -244,12 +244,3 @@ def differences(config: str, base: str) -> dict[str, Any]:
     """
     there, here = flatten(read_config_file(config)), flatten(read_config_file(base))
     return {name: value for name, value in there.items() if here[name] != value}
-
-
-def flatten(config: Config) -> dict[str, Any]:
-    """The settings {"section.field": value} of a config."""
-    flat: dict[str, Any] = {}
-    for name, value in dataclasses.asdict(config).items():
-        fields = value.items() if isinstance(value, dict) else None
-        flat |= {f"{name}.{f}": x for f, x in fields} if fields else {name: value}
-    return flat

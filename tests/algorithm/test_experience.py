@@ -226,10 +226,12 @@ def test_the_penalty_for_long_answers_reaches_advantages_and_returns_but_not_the
     for name in ("advantages", "returns", "advantage_mask", "entropy_mask", "actor_mask"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(expected, name), err_msg=name)
     np.testing.assert_array_equal(ours.rollout.rewards, rollout.rewards)
-    metrics = summarize(ours, 8, make_config().algorithm)
+    metrics = summarize(ours, 8, make_config(**options).algorithm)
     valid = np.asarray(rollout.reward_valid)
     mean = np.asarray(rollout.rewards)[valid].mean()
     np.testing.assert_allclose(metrics["rollout/reward_mean"], mean, rtol=1e-6)
+    parts = [metrics[f"critic/explained_between_{x}"] for x in ("prompts", "answers", "tokens")]
+    np.testing.assert_allclose(sum(parts), metrics["critic/explained_variance"], rtol=1e-4)
 
 
 def test_the_tasks_own_rewards_decide_which_groups_are_dropped():

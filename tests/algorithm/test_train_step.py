@@ -221,9 +221,12 @@ def test_every_choice_where_the_paper_is_silent_has_its_alternative(changes):
 
 
 @pytest.mark.slow  # a program of its own to compile
-def test_recomputed_old_log_probs_have_no_gap():
-    _, _, metrics = _run(algorithm__old_log_probs="recompute")
-    assert metrics["rollout/log_prob_gap"] < 1e-6
+def test_the_gap_is_that_of_sampler_and_learner_also_with_recomputed_old_log_probs():
+    _, _, sampled = _run(batching__actor_minibatch_size=32)  # all sequences are the first minibatch
+    _, _, recomputed = _run(algorithm__old_log_probs="recompute")
+    assert sampled["rollout/log_prob_gap"] > 0.01
+    for name in ("rollout/log_prob_gap", "rollout/log_prob_gap_max"):
+        np.testing.assert_allclose(recomputed[name], sampled[name], rtol=1e-4)
 
 
 def test_the_golden_step():

@@ -9,11 +9,11 @@ import pytest
 
 from asyppo_jax.algorithm.advantages import critic_targets, discounted_rewards, gae_advantages
 from asyppo_jax.algorithm.critic_update import critic_rows, value_loss
-from asyppo_jax.algorithm.experience import gated_values
+from asyppo_jax.algorithm.experience import gated_values, make_experience
 from asyppo_jax.algorithm.forward import ensemble_values
 from asyppo_jax.algorithm.head_init import init_heads_from_rollout
 from asyppo_jax.algorithm.train_step import score_rollout
-from asyppo_jax.config import AlgorithmConfig
+from asyppo_jax.config import AlgorithmConfig, ConfigError
 from asyppo_jax.models.pretrained import value_head
 from asyppo_jax.ops.masked import masked_mean
 from tests.tiny import (
@@ -227,6 +227,10 @@ def test_the_update_minimises_the_loss_of_the_values_in_the_experience(changes):
 
 def test_truncated_answers_leave_the_actors_loss_and_stay_with_the_critics():
     config, networks, state, rollout = start(algorithm__overlong_filter=True)
+    values = jnp.zeros((2, *rollout.completion_mask.shape))
+    with pytest.raises(ConfigError, match="does not say which answers are truncated; set its"):
+        unknown = rollout.replace(truncated=None)
+        make_experience(unknown, values, state.key, group_size=8, config=config.algorithm)
     truncated = jnp.arange(len(rollout.rewards)) % 4 == 0
     experience, _ = score_rollout(
         state.critic_params,

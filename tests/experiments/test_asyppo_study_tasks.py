@@ -5,6 +5,7 @@ import pytest
 
 from asyppo_jax.tasks.rewards.graders import exact
 from experiments.asyppo_study import corpus, tasks
+from experiments.quickstart.task import split_of
 from experiments.quickstart.tokenizer import UNKNOWN, make_tokenizer
 
 RECORDS = {"sums": tasks.sums, "chains": tasks.chains}
@@ -29,7 +30,7 @@ def test_train_and_eval_share_no_problem_for_any_pair_of_seeds(task):
     train = {p for seed in range(3) for p in problems_of(task, "train", seed, 2000)}
     held_out = {p for seed in range(3) for p in problems_of(task, "eval", seed, 2000)}
     assert not train & held_out
-    assert {tasks.split_of(p) for p in held_out} == {"eval"}
+    assert {split_of(p) for p in held_out} == {"eval"}
 
 
 @pytest.mark.parametrize("task", tasks.TASKS)
@@ -67,15 +68,6 @@ def test_problems_of_a_task_have_its_number_of_steps_and_a_right_solution_gets_t
         problem, text = record["problem"], tasks.solution(record["problem"])
         assert len(tasks.steps_of(problem)) == tasks.NUM_STEPS[task]
         assert exact(problem, text, record["answer"]) == 1.0
-        assert tasks.first_wrong_step(problem, text) is None
-
-
-def test_the_first_wrong_step_is_found():
-    problem = "47+85+38"
-    assert tasks.first_wrong_step(problem, r"47+85=122 122+38=160 \boxed{160}") == 0
-    assert tasks.first_wrong_step(problem, r"47+85=132 132+38=160 \boxed{160}") == 1
-    assert tasks.first_wrong_step(problem, r"47+85=132 132+38=170 \boxed{17}") == 2
-    assert tasks.first_wrong_step(problem, "47+85=132") == 1
 
 
 @pytest.mark.parametrize("task", tasks.TASKS)
@@ -94,7 +86,7 @@ def test_the_corpus_has_both_tasks_right_solutions_and_no_evaluation_problem():
     rng = random.Random(0)
     documents = [corpus.draw_document(rng) for _ in range(2000)]
     problems = [prompt.removesuffix("=") for prompt, _ in documents]
-    assert {tasks.split_of(p) for p in problems} == {"train"}
+    assert {split_of(p) for p in problems} == {"train"}
     share = sum(p.startswith("m") for p in problems) / 2000
     assert share == pytest.approx(corpus.TASK_SHARES["chains"], abs=0.04)
     for problem, (_, completion) in zip(problems, documents, strict=True):

@@ -142,7 +142,7 @@ def test_ctrl_c_ends_it_with_a_sentence(model, tmp_path):
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert refused.stderr.startswith("error: another program is doing the runs of")
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert (
         error.strip() == "stopped; the same command goes on from the last checkpoints of its runs"
     )

@@ -56,7 +56,15 @@ def test_a_saved_critic_brings_its_value_head(model, tmp_path):
     save_params(tmp_path, networks.critic.config, one, "critic")
     again = make_config(2, actor__path=model, critic__path=str(tmp_path))
     loaded = load_critic_params(again, load_networks(again))
-    np.testing.assert_array_equal(loaded["value_kernel"], [np.arange(32)] * 2)
+    kernels = loaded["value_kernel"]
+    noise = kernels - np.arange(32)
+    sizes = np.linalg.norm(noise, axis=1) / np.linalg.norm(np.arange(32))
+    assert (kernels[0] != kernels[1]).any() and (abs(sizes - 0.1) < 0.05).all()
+    equal = make_config(
+        2, actor__path=model, critic__path=str(tmp_path), algorithm__distinct_value_heads=False
+    )
+    copies = load_critic_params(equal, load_networks(equal))
+    np.testing.assert_array_equal(copies["value_kernel"], [np.arange(32)] * 2)
     np.testing.assert_array_equal(loaded["value_bias"], [0.5, 0.5])
     assert_trees_equal(loaded["decoder"], stack["decoder"])
 

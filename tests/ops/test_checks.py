@@ -1,6 +1,7 @@
 """Numbers that make no sense are refused where they are given, and traced ones are let through."""
 
 import functools
+import inspect
 import math
 from typing import Any
 
@@ -14,7 +15,13 @@ from asyppo_jax.ops.checks import (
     check_not_negative,
     check_positive,
 )
-from asyppo_jax.ops.ensemble import disagreement_masks, value_mean_and_std
+from asyppo_jax.ops.ensemble import (
+    critic_shards,
+    disagreement_masks,
+    ensemble_value,
+    mask_scores,
+    value_mean_and_std,
+)
 from asyppo_jax.ops.losses import clipped_surrogate
 from asyppo_jax.ops.masked import masked_quantile
 from asyppo_jax.ops.returns import (
@@ -37,6 +44,16 @@ def masks(advantage=0.2, entropy=0.2):
     )
 
 
+def unchecked(function: Any) -> Any:
+    """The function without the suite's check of types, which would refuse an unknown choice."""
+    return inspect.unwrap(function)
+
+
+def shards(critic_data):
+    sizes = {"num_prompts": 2, "group_size": 2, "num_critics": 2}
+    return unchecked(critic_shards)(KEY, **sizes, critic_data=critic_data)
+
+
 def surrogate(low=0.2, high=0.2, dual_clip=0.0):
     return clipped_surrogate(X, X, X, clip_eps_low=low, clip_eps_high=high, dual_clip=dual_clip)
 
@@ -50,6 +67,15 @@ def surrogate(low=0.2, high=0.2, dual_clip=0.0):
         ),
         (lambda: masks(entropy=1.0), r"entropy_mask_fraction is 1.0; it must be in \[0, 1\)$"),
         (lambda: masks(advantage=math.nan), "advantage_mask_fraction is nan"),
+        (
+            lambda: unchecked(ensemble_value)(X[None], "median"),
+            "aggregation is 'median'; .* 'mean', 'min'",
+        ),
+        (
+            lambda: unchecked(mask_scores)(X, None, "sigma"),
+            "mask_by is 'sigma'; choose one of 'std'",
+        ),
+        (lambda: shards("prompt"), "critic_data is 'prompt'; .* 'responses', 'prompts', 'all'"),
         (lambda: gae(ROW, ROW, ROW_MASK, gamma=1.01, gae_lambda=1.0), r"gamma is 1.01.*\[0, 1\]$"),
         (
             lambda: gae(ROW, ROW, ROW_MASK, gamma=1.0, gae_lambda=95.0),

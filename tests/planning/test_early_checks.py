@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from asyppo_jax.config import ConfigError, MeshConfig
-from asyppo_jax.models.actor_critic import check_heads
+from asyppo_jax.models.actor_critic import check_mesh_divides_heads
 from asyppo_jax.planning.early_checks import StateTooLarge, check_state_fits, replicated_axes
 from asyppo_jax.planning.topology import Chip
 from asyppo_jax.runtime.sharding import make_mesh
@@ -82,11 +82,11 @@ def test_axes_that_the_mesh_does_not_divide_are_named():
 
 def test_a_mesh_of_a_phase_must_divide_the_query_heads():
     networks = make_networks()
-    check_heads(networks, MeshConfig(model=8, sampling_model=4, critic_model=2))
+    check_mesh_divides_heads(networks, MeshConfig(model=8, sampling_model=4, critic_model=2))
     for mesh, field, name in (
         (MeshConfig(sampling_model=8), "sampling_model", "actor"),
         (MeshConfig(critic_model=8), "critic_model", "critics"),
     ):
         sentence = f"mesh.{field} is 8, which does not divide the 4 query heads of the {name}; .* 4"
         with pytest.raises(ConfigError, match=sentence):
-            check_heads(networks, mesh)
+            check_mesh_divides_heads(networks, mesh)

@@ -69,7 +69,7 @@ def test_the_numbers_are_those_of_the_evaluated_state(tmp_path, num_critics):
         rollouts.append(rollout)
         save(state, rollout, rewards, valid)
 
-    assert run(on_first_batch=keep_and_save) == run()
+    assert run(save_first_batch=keep_and_save) == run()
     rollout, batching = rollouts[0], make_config().batching
     rows = Rows(rollout.tokens, sequence_segments(rollout), rollout.completion_mask)
     of_actor = partial(completion_log_probs, rows=rows, networks=networks, batching=batching)
@@ -95,7 +95,7 @@ def test_the_numbers_are_those_of_the_evaluated_state(tmp_path, num_critics):
 def test_an_answer_says_what_it_answers_and_that_no_step_trains_on_it(tmp_path):
     save, _, state, run = make_saver(tmp_path, 2, heldout_prompts=2)
     assert save is not None
-    run(on_first_batch=partial(save, state))
+    run(save_first_batch=partial(save, state))
     for row, answer in enumerate(
         read_rollout_file(tmp_path / "rollouts" / "heldout_00000007.jsonl")
     ):

@@ -6,8 +6,9 @@ import pytest
 
 from asyppo_jax.algorithm.experience import summarize
 from asyppo_jax.config import MeshConfig
+from asyppo_jax.ops.baselines import has_spread
 from asyppo_jax.runtime.sharding import make_mesh
-from asyppo_jax.sampling.resampling import choose_groups, group_rows, has_spread, take_rows
+from asyppo_jax.sampling.resampling import choose_groups, group_rows, take_rows
 from tests.algorithm.test_experience import _experience
 from tests.tiny import make_config, make_rollout
 

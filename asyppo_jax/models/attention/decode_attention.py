@@ -43,6 +43,7 @@ class DecodeBackend(NamedTuple):
     `attend(layer_cache, q, k, v, lengths, longest)` if the backend is `per_layer`, else
     `attend(cache, layer, q, k, v, lengths, longest)`: writes each row's new token at position
     lengths[r] and returns softmax(q·k / √d) · v up to it, [R, 1, H, head_dim], and the cache.
+    Backends `for_small_batch` also take `prompts`, the keys and values of shared prompts.
     """
 
     name: str

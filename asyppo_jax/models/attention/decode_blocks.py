@@ -52,6 +52,10 @@ class SharedPromptCache(NamedTuple):
     layers: tuple[Pieces, ...]  # of N rows each
     prompt_index: PromptIndex
 
+    def in_cache(self, lengths: Int[Array, " R"]) -> Int[Array, " R"]:
+        """Of so many tokens of each row, those that are not in its prompt."""
+        return lengths - self.prompt_index.prompt_lengths
+
     def of_rows(self, rows: Int[Array, " n"]) -> "SharedPromptCache":
         """The prompts of n rows, in this order; one copy per row if that is less to read."""
         layers, (lengths, longest, prompt_lengths, responses, _) = self

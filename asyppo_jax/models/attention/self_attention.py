@@ -36,25 +36,22 @@ def self_attention(
     keys: Float[Array, "B T KV d"],
     values: Float[Array, "B T KV d"],
     segments: Segments,
-    implementation: AttentionBackend,
+    backend: AttentionBackend,
 ) -> Float[Array, "B T H d"]:
-    """softmax(q·k / √d) · v over the tokens that each token sees; the softmax is in float32.
-
-    `implementation` is the backend.
-    """
+    """softmax(q·k / √d) · v over the tokens that each token sees; the softmax is in float32."""
     if not isinstance(segments, SharedPrompts):
-        return _attend(queries, keys, values, segments, segments, implementation)
+        return _attend(queries, keys, values, segments, segments, backend)
     prompt = (slice(None), slice(segments.prompt_length))
     prompt_segments = segments.segments[prompt]
     prompt_arrays = queries[prompt], keys[prompt], values[prompt], prompt_segments, prompt_segments
-    prompt_out = _attend(*prompt_arrays, implementation)
+    prompt_out = _attend(*prompt_arrays, backend)
     continuation_out = _attend(
         segments.queries(queries),
         segments.keys(keys),
         segments.keys(values),
         segments.queries(segments.segments),
         segments.key_segments(),
-        implementation,
+        backend,
     )
     continuation_out = continuation_out.reshape(len(queries), -1, *queries.shape[2:])
     return jnp.concatenate([prompt_out, continuation_out], axis=1)
@@ -66,12 +63,12 @@ def _attend(
     values: Float[Array, "B S KV d"],
     segments: Int[Array, "B T"],
     key_segments: Int[Array, "B S"],
-    implementation: AttentionBackend,
+    backend: AttentionBackend,
 ) -> Float[Array, "B T H d"]:
     """Attention of the last T of S tokens, see `visible`."""
     arrays = queries, keys, values, segments, key_segments
-    if implementation in _KERNELS:
-        return _sharded(_KERNELS[implementation], *arrays)
+    if backend in _KERNELS:
+        return _sharded(_KERNELS[backend], *arrays)
     length = queries.shape[1]
     if length <= _BLOCK:
         return attend(*arrays[:3], visible(segments, key_segments))

@@ -7,7 +7,7 @@ Only what stands behind the last `</think>` counts, if anything does. There, in 
    a name joins are one answer with several values,
 3. the line behind the last `####` that is no heading of a step,
 4. the sentence behind the last "answer is" or "answer:",
-5. the last formula or number, near the end.
+5. the last formula or number, near the end, unless the text is cut off within a box or a formula.
 """
 
 import re
@@ -42,6 +42,7 @@ _MARK = re.compile(
 _SENTENCE = re.compile(
     r"(?:\$\$.*?\$\$|\\\[.*?\\\]|\$[^$\n]*\$|.)*?(?:[.?](?=\s|$)|\n|$)", re.DOTALL
 )
+_DISPLAY = re.compile(r"(?<!\\)\\[\[\]]")  # not the "\\[2pt]" of a matrix
 _FORMULA = re.compile(
     r"\$\$(.+?)\$\$|(?<!\\)\$([^$\n]+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL
 )
@@ -182,12 +183,13 @@ def _continues(rest: str) -> bool:
 
 
 def _last_value(text: str) -> list[str]:
-    end = re.sub(r"\\boxed\s*\{[^{}\n]*$", "", text)  # cut off within the answer
-    if len(end) > WINDOW:
-        end = end[-WINDOW:]
+    if _is_cut_off(text):
+        return []  # what stands before is a step
+    if len(text) > WINDOW:
+        text = text[-WINDOW:]
         # Start at a new line, because a formula cut in half would pair its `$` with the wrong one.
-        end = end[end.find("\n") + 1 :]
-    for line in reversed(end.splitlines()):
+        text = text[text.find("\n") + 1 :]
+    for line in reversed(text.splitlines()):
         formulas = [match for match in _FORMULA.finditer(line)]
         numbers = list(_NUMBER.finditer(line))
         numbers = [n for n in numbers if re.search(r"\d", n[0])]
@@ -195,5 +197,14 @@ def _last_value(text: str) -> list[str]:
             return [next(filter(None, formulas[-1].groups()))]
         if numbers:
             return [numbers[-1][0].strip()]
-    formulas = [match for match in _FORMULA.finditer(end)]
+    formulas = [match for match in _FORMULA.finditer(text)]
     return [next(filter(None, formulas[-1].groups()))] if formulas else []
+
+
+def _is_cut_off(text: str) -> bool:
+    """Whether a text ends within a box or a displayed formula."""
+    box = max(text.rfind(r"\boxed{"), text.rfind(r"\fbox{"))
+    tail = text[box:] if box >= 0 else ""
+    displays = _DISPLAY.findall(text)
+    is_open = bool(displays) and displays[-1] == r"\["
+    return is_open or ("\n" not in tail and tail.count("{") > tail.count("}"))

@@ -3,7 +3,7 @@
 
 Needs torch and transformers. Samples at temperature 1 from the full vocabulary. The batch runs
 until its longest row ends; the caller counts only the tokens that were requested. The dynamic and
-the static cache are both cache_seconds once, and the faster one is timed.
+the static cache are each timed once, and the faster one is timed.
 """
 
 import json

@@ -37,7 +37,26 @@ def test_a_heading_is_not_the_answer_behind_hashes(completion: str, answers: lis
 
 
 @pytest.mark.parametrize(
-    "text", [r"\boxed{", "<answer>", "answer is ", "$", r"\boxed{}", "#### ", "("]
+    "completion",
+    [
+        r"\[ m = 96 / 3 \] So \(n = 2\): \[ m = \frac{100 - 8}{3} = \frac",
+        r"The value of \(0.7 - 0.4\) is \[\boxed{\frac{3}{1",
+        r"The value of 0.7 - 0.4 is \boxed{\frac{3}{10}",
+    ],
+)
+def test_a_completion_that_is_cut_off_within_a_formula_has_no_answer(completion: str):
+    assert final_answers(completion) == []
+
+
+def test_an_empty_box_and_a_line_break_with_space_cut_nothing_off():
+    assert final_answers(r"It is 5. \boxed{}") == ["5"]
+    assert final_answers(r"So $\begin{pmatrix} 1 \\[2pt] 2 \end{pmatrix}$ and $x = 5$.") == [
+        "x = 5"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", [r"\boxed{", "<answer>", "answer is ", "$", r"\boxed{}", "\\boxed{\n", "#### ", "("]
 )
 def test_the_search_is_fast_in_a_degenerate_completion(text: str):
     start = time.process_time()
