@@ -18,6 +18,14 @@ from tests.simulated import environment
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def _hangups_are_not_ignored():
+    """As they are where the suite runs under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def _press():
     signal.raise_signal(signal.SIGINT)
 
