@@ -62,7 +62,7 @@ def last_logits(actor: Actor, params: Params, hidden: Float[Array, "B 1 D"]) -> 
 def decoding_step_params(actor: Actor, params: Params, length: int) -> Params:
     """The parameters as `decoding_step` reads them, for rows of up to `length` tokens.
 
-    Made once, before the loop over tokens. Inside it every layer would compute its rotary rotation
+    Made once, before the loop over tokens. Inside it every layer would compute its rotation
     again, and XLA's CPU backend would copy each layer's slice of the stacked arrays per token.
     """
     decoder, backend = dict(params["decoder"]), actor.decode
