@@ -42,6 +42,7 @@ _MARK = re.compile(
 _SENTENCE = re.compile(
     r"(?:\$\$.*?\$\$|\\\[.*?\\\]|\$[^$\n]*\$|.)*?(?:[.?](?=\s|$)|\n|$)", re.DOTALL
 )
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _DISPLAY = re.compile(r"(?<!\\)\\[\[\]]")  # not the "\\[2pt]" of a matrix
 _FORMULA = re.compile(
     r"\$\$(.+?)\$\$|(?<!\\)\$([^$\n]+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL
@@ -203,8 +204,7 @@ def _last_value(text: str) -> list[str]:
 
 def _is_cut_off(text: str) -> bool:
     """Whether a text ends within a box or a displayed formula."""
-    box = max(text.rfind(r"\boxed{"), text.rfind(r"\fbox{"))
-    tail = text[box:] if box >= 0 else ""
-    displays = _DISPLAY.findall(text)
-    is_open = bool(displays) and displays[-1] == r"\["
-    return is_open or ("\n" not in tail and tail.count("{") > tail.count("}"))
+    if _DISPLAY.findall(text)[-1:] == [r"\["]:
+        return True
+    tail = text[max((box.start() for box in _BOX.finditer(text)), default=len(text)) :]
+    return "\n" not in tail and tail.count("{") > tail.count("}")

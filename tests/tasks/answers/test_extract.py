@@ -42,6 +42,7 @@ def test_a_heading_is_not_the_answer_behind_hashes(completion: str, answers: lis
         r"\[ m = 96 / 3 \] So \(n = 2\): \[ m = \frac{100 - 8}{3} = \frac",
         r"The value of \(0.7 - 0.4\) is \[\boxed{\frac{3}{1",
         r"The value of 0.7 - 0.4 is \boxed{\frac{3}{10}",
+        r"The value of 0.7 - 0.4 is \boxed {\frac{3}{10}",
     ],
 )
 def test_a_completion_that_is_cut_off_within_a_formula_has_no_answer(completion: str):
