@@ -10,12 +10,7 @@ budget of 40 steps. The final accuracy is the mean of the last two evaluations, 
 four sampled answers each.
 """
 
-from experiments.study.study import Study
-
-_WITHOUT_MASKS = {
-    "algorithm.advantage_mask_fraction": 0.0,
-    "algorithm.entropy_mask_fraction": 0.0,
-}
+from experiments.study.study import Study, differences
 
 
 def get_study() -> Study:
@@ -26,16 +21,8 @@ def get_study() -> Study:
         actors={"SmolLM2-135M": {}},
         methods={
             "AsyPPO": {},
-            "symmetric PPO": {
-                "algorithm.num_critics": 1,
-                "critic.num_layers": None,
-                **_WITHOUT_MASKS,
-            },
-            "GRPO": {
-                "algorithm.num_critics": 0,
-                "algorithm.advantages": "grpo",
-                "algorithm.advantage_whitening": "none",
-            },
+            "symmetric PPO": differences("quickstart_symmetric_ppo", "quickstart"),
+            "GRPO": differences("quickstart_grpo", "quickstart"),
             # The recipe whose critics know most on this task (experiments/critics/README.md).
             "AsyPPO, anchored critics": {
                 "value.head_init": "rollout",

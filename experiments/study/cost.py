@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import jax
 
+from asyppo_jax.algorithm.state import programs_config
 from asyppo_jax.config import Config, ConfigError
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.planning.phases import AFTER_SAMPLING, phase_programs
@@ -69,7 +71,8 @@ def _table(runs: Sequence[StudyRun], reference: str, workdir: Path) -> str:
         own = [run for run in runs if run.method == method]
         timed = [times for run in own for times in _step_times(run, workdir)]
         sampling, update, step = (median(column) for column in zip(*timed, strict=True))
-        rows[method] = sampling, update, step, update_bytes(own[0].config) / _MIB
+        memory = update_bytes(programs_config(own[0].config))  # equal for most tasks
+        rows[method] = sampling, update, step, memory / _MIB
     compared = reference if reference in rows else next(iter(rows))
     _, _, step_of_reference, memory_of_reference = rows[compared]
     lines = [
@@ -99,6 +102,7 @@ def _step_times(run: StudyRun, workdir: Path) -> list[tuple[float, float, float]
     return times
 
 
+@cache
 def update_bytes(config: Config) -> float:
     """Bytes on a device of the program that updates critics and actor, or of its largest phase.
 
