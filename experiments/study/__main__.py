@@ -1,10 +1,12 @@
 """Does the runs of a study: tasks x actors x methods x seeds.
 
     python -m experiments.study --study=configs/studies/NAME.py --workdir=DIR [--jobs=n] [--list]
+        [--earlier=DIR]
 
 Each run trains in a directory of its own, DIR/runs/TASK/ACTOR/METHOD/seed_N. A command that was
 killed and is started again skips what is finished and resumes what is not. DIR/results.csv has one
 line per run, step and metric; see experiments/report. --list shows how far each run is and ends.
+Runs in the results.csv of --earlier, done on another machine, are not done again.
 --beside does the same runs also as one process per run, and prints how much faster the study is.
 --cost=n does n steps of each setting and prints their seconds and memory side by side.
 """
@@ -13,7 +15,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from absl import app, flags
 from asyppo_jax.config import ConfigError, UserError
 from experiments.command_line import parse_flags, refuse_words, stop
 from experiments.main import command_line
+from experiments.study.earlier import Earlier, read_earlier
 from experiments.study.results import (
     Status,
     read_status,
@@ -38,6 +41,9 @@ _JOBS = flags.DEFINE_integer(
     "jobs", 0, "Runs at a time; 0: the cores divided by the study's threads.", lower_bound=0
 )
 _LIST = flags.DEFINE_bool("list", False, "Show the state of each run and end.")
+_EARLIER = flags.DEFINE_string(
+    "earlier", None, "A directory with results.csv and study.json of runs that are done."
+)
 _BESIDE = flags.DEFINE_bool("beside", False, "Measure the study against one process per run.")
 _COST = flags.DEFINE_integer(
     "cost", 0, "Print the cost of each setting, measured in so many steps.", lower_bound=0
@@ -52,8 +58,9 @@ def main(argv: list[str]) -> None:
                 raise ConfigError(f"--{name} is missing")
         study, workdir = read_study(_STUDY.value or ""), Path(_WORKDIR.value or "")
         runs = runs_of(study)
+        earlier = read_earlier(study, runs, Path(_EARLIER.value)) if _EARLIER.value else {}
         if _LIST.value:
-            print(listing(runs, workdir))
+            print(listing(runs, workdir, earlier))
             return
         jobs = _JOBS.value or max(1, len(os.sched_getaffinity(0)) // study.threads)
         with locked(workdir):
@@ -67,7 +74,7 @@ def main(argv: list[str]) -> None:
 
                 print(cost(study, runs, workdir / "cost", _COST.value))
                 return
-            failures = run_study(study, runs, workdir, jobs)
+            failures = run_study(study, runs, workdir, jobs, earlier)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -77,14 +84,25 @@ def main(argv: list[str]) -> None:
         sys.exit(1)
 
 
-def run_study(study: Study, runs: Sequence[StudyRun], workdir: Path, jobs: int) -> list[str]:
-    """Does what is left of a study and writes its results; returns a sentence per failed run."""
-    states = {run: read_status(run, workdir) for run in runs}
+def run_study(
+    study: Study,
+    runs: Sequence[StudyRun],
+    workdir: Path,
+    jobs: int,
+    earlier: Mapping[StudyRun, Earlier] | None = None,
+) -> list[str]:
+    """Does what is left of a study and writes its results; returns a sentence per failed run.
+
+    Of a run that `earlier` has, that is the result, whatever `workdir` has.
+    """
+    earlier = earlier or {}
+    states = _states(runs, workdir, earlier)
+    elsewhere = {run: ended.rows for run, ended in earlier.items()}
     write_study(study, runs, workdir)
-    write_results(study, runs, workdir)
+    write_results(study, runs, workdir, elsewhere)
     remaining, failures = Remaining(jobs), []
     for run, status in states.items():
-        if status.state == "finished":
+        if status.state == "finished" and run not in earlier:
             remaining.add(run, status.seconds)
     left = [run for run in runs if states[run].state in ("left", "failed")]
     print(f"{summary(states.values())}; {jobs} at a time{_time_left(remaining, left)}", flush=True)
@@ -97,7 +115,7 @@ def run_study(study: Study, runs: Sequence[StudyRun], workdir: Path, jobs: int) 
         began = time.monotonic()
         # It reads the files of all runs, so in a large study not after each of them.
         if not left or began - written[0] > 20 * written[1]:
-            write_results(study, runs, workdir)
+            write_results(study, runs, workdir, elsewhere)
             written[:] = time.monotonic(), time.monotonic() - began
         if status.state == "failed":
             failures.append(f"{run.name} failed: {status.message}")
@@ -129,9 +147,19 @@ def _time_left(remaining: Remaining, left: Sequence[StudyRun]) -> str:
     return f"; {len(left)} left, about {duration(seconds)}" if left and seconds else ""
 
 
-def listing(runs: Sequence[StudyRun], workdir: Path) -> str:
+def _states(
+    runs: Sequence[StudyRun], workdir: Path, earlier: Mapping[StudyRun, Earlier]
+) -> dict[StudyRun, Status]:
+    return {
+        run: earlier[run].status if run in earlier else read_status(run, workdir) for run in runs
+    }
+
+
+def listing(
+    runs: Sequence[StudyRun], workdir: Path, earlier: Mapping[StudyRun, Earlier] | None = None
+) -> str:
     """A line per run with its state, in the order in which they start."""
-    states = {run: read_status(run, workdir) for run in runs}
+    states = _states(runs, workdir, earlier or {})
     lines = []
     for run, status in states.items():
         file, state = workdir / run.folder / "metrics.jsonl", status.state

@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from etils import epath
 from asyppo_jax.config import Config, ConfigError, UserError, from_dict
 from asyppo_jax.config.reading import flatten, may_change
 from asyppo_jax.runtime.paths import write_whole
-from experiments.study.study import Study, StudyRun
+from experiments.study.study import Study, StudyRun, settings_of
 
 RESULTS, SETTINGS, STATUS = "results.csv", "study.json", "status.json"
 COLUMNS = ("study", "task", "actor", "method", "seed", "step", "metric", "value")
@@ -123,16 +123,23 @@ def write_study(study: Study, runs: Sequence[StudyRun], workdir: Path) -> None:
         "final_evaluations": study.final_evaluations,
         "panels": {title: list(methods) for title, methods in study.panels.items()},
         "planned": [[*setting, count] for setting, count in planned.items()],
+        "settings": settings_of(study),
     }
     workdir.mkdir(parents=True, exist_ok=True)
     write_whole(epath.Path(file), (json.dumps(settings, indent=2) + "\n").encode())
 
 
-def write_results(study: Study, runs: Sequence[StudyRun], workdir: Path) -> int:
+def write_results(
+    study: Study,
+    runs: Sequence[StudyRun],
+    workdir: Path,
+    elsewhere: Mapping[StudyRun, Sequence[Row]] | None = None,
+) -> int:
     """Rewrites results.csv from the files of the runs that ended; returns their number.
 
     The rows are in the order of the study's tasks, actors, methods, seeds, then of steps and
-    metrics, so they do not depend on the order in which the runs finished.
+    metrics, so they do not depend on the order in which the runs finished. Those of runs that ended
+    `elsewhere` are taken as they are.
 
     Raises:
         ResultsError: the file that is there has rows of another study.
@@ -150,6 +157,10 @@ def write_results(study: Study, runs: Sequence[StudyRun], workdir: Path) -> int:
     writer.writerow(COLUMNS)
     ended = 0
     for run in sorted(runs, key=place):
+        if rows := (elsewhere or {}).get(run):
+            ended += 1
+            writer.writerows((*row[:-1], _cell(row.value)) for row in rows)
+            continue
         status = read_status(run, workdir)
         if status.state in ("finished", "diverged"):
             ended += 1
@@ -170,9 +181,13 @@ def _rows_of(study: Study, run: StudyRun, workdir: Path, status: Status) -> list
     values.append((0, WARMUP, warmup_steps(run.config)))
     values.append((max(steps), DIVERGED, int(status.state == "diverged")))
     return [
-        (study.name, *run.setting, run.seed, step, metric, "nan" if x is None else repr(float(x)))
+        (study.name, *run.setting, run.seed, step, metric, _cell(x))
         for step, metric, x in sorted(values, key=lambda value: value[:2])
     ]
+
+
+def _cell(value: float | None) -> str:
+    return "nan" if value is None else repr(float(value))
 
 
 def warmup_steps(config: Config) -> int:

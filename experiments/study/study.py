@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import json
 import re
 import runpy
 from collections import Counter
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asyppo_jax.config import Config, ConfigError
-from asyppo_jax.config.reading import flatten, setting_names, unknown_setting
+from asyppo_jax.config.reading import flatten, may_change, setting_names, unknown_setting
 from experiments.command_line import read_config_file
 from experiments.main import CONFIGS
 
@@ -244,3 +245,28 @@ def differences(config: str, base: str) -> dict[str, Any]:
     """
     there, here = flatten(read_config_file(config)), flatten(read_config_file(base))
     return {name: value for name, value in there.items() if here[name] != value}
+
+
+def settings_of(study: Study) -> dict[str, dict[str, Any]]:
+    """What runs are made with, for study.json: the base config's changes and those of each part.
+
+    Those of the base config are against the defaults of `Config`. Settings that may change in a run
+    are left out, as those of logs and checkpoints.
+    """
+    defaults, base = flatten(Config()), flatten(read_config_file(study.base))
+    changes = {name: value for name, value in base.items() if value != defaults[name]}
+    free = may_change() | {"seed"}
+    parts = {
+        "base": {"": changes},
+        "tasks": study.tasks,
+        "actors": study.actors,
+        "methods": study.methods,
+    }
+    settings = {
+        part: {
+            name: {setting: x for setting, x in values.items() if setting not in free}
+            for name, values in changed.items()
+        }
+        for part, changed in parts.items()
+    }
+    return json.loads(json.dumps(settings))  # tuples as the lists that the file has
