@@ -6,6 +6,7 @@ little time: a step is dropped while the state before it still exists, else it f
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -41,8 +42,9 @@ class Interrupt:
     Outside the work named by `wait_for`, or at the second signal, SIGINT also raises
     `KeyboardInterrupt`. SIGTERM and SIGHUP raise `Stopped` while there is a `rescue`, which saves
     what the current work began with. Python code that native code calls may swallow the exception
-    (callbacks of JAX during a compilation do), so look at `requested` after each piece of work,
-    too: `check` raises the exception again. Nothing changes if the signal has a handler of the
+    (callbacks of JAX during a compilation and of the garbage collector do; Python's report of it is
+    not printed), so look at `requested` after each piece of work, too: `check` raises the exception
+    again. Nothing changes if the signal has a handler of the
     user's or is ignored, and in other threads than the main one, which receive no signals. In a run
     of several processes SIGINT is left alone, because the others would wait for the one that stops,
     and SIGTERM and SIGHUP act where the processes `agree`.
@@ -66,6 +68,7 @@ class Interrupt:
         self._lock = threading.Lock()  # held by the thread that saves
         self._before: dict[int, signal.Handlers] = {}
         self._handled_at = 0.0
+        self._report_unraisable = sys.unraisablehook
         self._pipe: int | None = None  # its end that the operating system's handler writes to
 
     def __enter__(self) -> "Interrupt":
@@ -74,6 +77,7 @@ class Interrupt:
                 self._install(signal.SIGINT, signal.default_int_handler, self._handle)
             for number in ENDING:
                 self._install(number, signal.SIG_DFL, self._handle_end)
+            self._report_unraisable, sys.unraisablehook = sys.unraisablehook, self._hide_unraisable
         if self._before and jax.process_count() == 1 and (on_stuck := ON_STUCK.get()):
             self._start_watching(on_stuck)
         return self
@@ -82,8 +86,15 @@ class Interrupt:
         if signal.getsignal(number) == expected:
             self._before[number] = signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
+    def _hide_unraisable(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        """Python calls this with an exception that it cannot raise, as in a callback of its own."""
+        if not (self.requested and isinstance(unraisable.exc_value, KeyboardInterrupt)):
+            self._report_unraisable(unraisable)
+
     def __exit__(self, *exception: object) -> None:
         self._leaving = True
+        if sys.unraisablehook == self._hide_unraisable:
+            sys.unraisablehook = self._report_unraisable
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._pipe is not None:

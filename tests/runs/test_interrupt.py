@@ -1,6 +1,7 @@
 """The first Ctrl-C waits for the work that is named, the second does not."""
 
 import contextlib
+import gc
 import signal
 import subprocess
 import sys
@@ -60,6 +61,39 @@ def test_a_signal_whose_exception_is_swallowed_ends_the_run_at_the_next_check():
         with pytest.raises(KeyboardInterrupt):  # this is the second signal
             _press()
     assert lines == []
+
+
+def _collect_garbage_with(callback):
+    """Python reports an exception of such a callback, as JAX has one, and does not raise it."""
+    gc.callbacks.append(callback)
+    try:
+        gc.collect()
+    finally:
+        gc.callbacks.remove(callback)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, *ENDING])
+def test_python_does_not_report_a_signal_whose_exception_is_swallowed(number, monkeypatch):
+    reports = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: reports.append(args.exc_type))
+    hook = sys.unraisablehook
+
+    def send(phase, info):
+        if not interrupt.requested:
+            signal.raise_signal(number)
+
+    def fail(phase, info):
+        raise ZeroDivisionError
+
+    with Interrupt(print) as interrupt:
+        interrupt.rescue = lambda: None
+        _collect_garbage_with(send)
+        assert interrupt.requested and not reports
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.check()
+        _collect_garbage_with(fail)
+        assert set(reports) == {ZeroDivisionError}
+    assert sys.unraisablehook is hook
 
 
 def test_a_handler_of_the_users_own_stays(monkeypatch):
