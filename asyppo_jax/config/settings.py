@@ -30,8 +30,10 @@ class NetworkConfig:
     # Of activations and of products with weights; the stored parameters are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
     # What each layer stores for the backward pass, which recomputes the rest. "none": all
-    # activations; "dots": its input and its products with weights; "full": its input only.
-    remat: Literal["none", "dots", "full"] = "full"
+    # activations; "full": its input only; "attention": also the products with the weights of its
+    # attention, and the output of the kernel "splash"; "attention_gate": also that with the gate of
+    # its MLP; "dots": all products with weights. docs/pods.md has the bytes.
+    remat: Literal["none", "dots", "attention_gate", "attention", "full"] = "full"
     # Layers unrolled per scan iteration; 0 unrolls all, which avoids stacking activations across
     # layers: up to a fifth less time per update on a GPU, about twice the compile time.
     unroll: int = 1

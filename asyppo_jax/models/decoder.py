@@ -7,17 +7,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from asyppo_jax.models.attention.causal_kernels import ATTENTION_OUTPUT
 from asyppo_jax.models.attention.segments import Segments, SharedPrompts, roll_rows
 from asyppo_jax.models.attention.self_attention import AttentionBackend
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.layers import Block, RMSNorm, param
 from asyppo_jax.models.rotary import rotation_at
-from asyppo_jax.ops.products import PRODUCT
+from asyppo_jax.ops.products import ATTENTION_PRODUCT, GATE_PRODUCT, UP_PRODUCT
 from asyppo_jax.runtime.sharding import constrain
 
-_POLICIES = {
-    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
-    "full": jax.checkpoint_policies.nothing_saveable,
+# What a layer stores beside its input, by `remat`. The output of its last product is never read.
+_STORED = {
+    "dots": (ATTENTION_OUTPUT, ATTENTION_PRODUCT, GATE_PRODUCT, UP_PRODUCT),
+    "attention_gate": (ATTENTION_OUTPUT, ATTENTION_PRODUCT, GATE_PRODUCT),
+    "attention": (ATTENTION_OUTPUT, ATTENTION_PRODUCT),
+    "full": (),
 }
 
 
@@ -77,7 +81,8 @@ class Decoder(nn.Module):
         block = Block
         if self.remat != "none":
             # Inside a scan, preventing CSE gains nothing and costs fusion.
-            block = nn.remat(Block, policy=_POLICIES[self.remat], prevent_cse=False)
+            policy = jax.checkpoint_policies.save_only_these_names(*_STORED[self.remat])
+            block = nn.remat(Block, policy=policy, prevent_cse=False)
         scan: Any = nn.scan
         layers = scan(
             block,

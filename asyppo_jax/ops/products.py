@@ -22,9 +22,9 @@ from jaxtyping import Array, Float
 _SMALL_BATCH = 64
 _SMALL_BATCH_MLP = 128
 
-# The arrays that remat "dots" stores. They are marked by name because JAX's own policy for products
-# without batch dimensions finds none in a stack of critics.
-PRODUCT = "product_with_weights"
+# Names of arrays that a backward pass may read instead of computing them again. JAX's own policy
+# for products without batch dimensions finds none in a stack of critics.
+ATTENTION_PRODUCT, GATE_PRODUCT, UP_PRODUCT = "attention_product", "gate_product", "up_product"
 
 
 def materialize(x: Array) -> Array:
@@ -42,12 +42,12 @@ def squeeze_leading(x: Array) -> Array:
 
 @jax.custom_vjp
 def dense(x: Float[Array, "*B D"], kernel: Float[Array, "D F"]) -> Float[Array, "*B F"]:
-    """x · W over the last axis."""
-    return _product(x, kernel)
+    """x · W over the last axis; stored as `ATTENTION_PRODUCT`."""
+    return _dense_forward(x, kernel)[0]
 
 
 def _dense_forward(x, kernel):
-    return _product(x, kernel), (x, kernel)
+    return checkpoint_name(x @ kernel, ATTENTION_PRODUCT), (x, kernel)
 
 
 def _dense_backward(residuals, grad_out):
@@ -71,8 +71,9 @@ def gated_mlp(
 
 
 def _gated_forward(x, gate, up, down):
-    gate_out, up_out = _product(x, gate), _product(x, up)
-    out = _product(jax.nn.silu(gate_out) * up_out, down)
+    gate_out = checkpoint_name(x @ gate, GATE_PRODUCT)
+    up_out = checkpoint_name(x @ up, UP_PRODUCT)
+    out = (jax.nn.silu(gate_out) * up_out) @ down
     return out, (x, gate_out, up_out, gate, up, down)
 
 
@@ -123,10 +124,6 @@ def _features_first(
     """W · xᵀ; without the barrier XLA would rewrite the transposed product as x · Wᵀ."""
     product = jnp.einsum("fd,rd->fr", kernel, x, preferred_element_type=dtype)
     return jax.lax.optimization_barrier(product)
-
-
-def _product(x: Float[Array, "*B D"], kernel: Float[Array, "D F"]) -> Float[Array, "*B F"]:
-    return checkpoint_name(x @ kernel, PRODUCT)
 
 
 def _grad_input(

@@ -22,11 +22,11 @@ from asyppo_jax.models.actor_critic import Networks
 from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.planning.accelerators import slice_name
-from asyppo_jax.planning.flops import layer_params, phase_costs, sizes_of
+from asyppo_jax.planning.flops import layer_params, phase_costs, sizes_of, stored_width
 from asyppo_jax.planning.plan import estimated_seconds, phases_to_compile
 from asyppo_jax.planning.topology import Chip, chip_of, topology_devices
 
-Remat = Literal["full", "dots"]
+Remat = Literal["full", "attention", "attention_gate", "dots"]
 _ROWS = (1, 2, 4, 8)
 
 
@@ -191,11 +191,8 @@ def least_bytes(candidate: Candidate, setting: Setting) -> float:
     """Bytes that a device needs at least for the actor's update: state, gradients, residuals."""
     c, model = setting.networks[candidate.remat].actor.config, candidate.model
     params, data = float(c.num_params) / model, setting.devices // model
-    width = c.embed_dim  # of what a layer keeps for a token
-    if candidate.remat == "dots":  # the results of its products, too
-        width += 2 * c.embed_dim + c.head_dim * (c.num_heads + 2 * c.num_kv_heads) + 2 * c.mlp_dim
     tokens = candidate.rows * sizes_of(setting.config).length
-    residuals = c.num_layers * tokens * width * 2 / model
+    residuals = c.num_layers * tokens * stored_width(c, candidate.remat) * 2 / model
     gradients = 4 * params / (1 if candidate.zero_stage == 1 else data)
     gathered = 2 * params if candidate.zero_stage < 3 else 0.0
     return setting.state_bytes / setting.devices + residuals + gradients + gathered

@@ -52,21 +52,32 @@ def attended_keys(length: int, attention: str) -> float:
 
 
 def passes(remat: str) -> int:
-    """Passes of one gradient in units of a forward pass: forward, backward (2), recomputation."""
-    return 4 if remat == "full" else 3
+    """How often a gradient reads the weights: forward, backward (2), and to compute again."""
+    return 3 if remat in ("none", "dots") else 4
 
 
-def gradient_flops(config: ModelConfig, tokens: int, keys: float, remat: str) -> float:
-    """FLOPs of a forward and a backward pass.
+def stored_width(config: ModelConfig, remat: str) -> int:
+    """Numbers per token that a layer with remat other than "none" stores for the backward pass."""
+    heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    width = config.embed_dim
+    if remat != "full":  # queries, keys, values, the attention's output and its product
+        width += 2 * heads + 2 * kv_heads + config.embed_dim
+    return width + {"attention_gate": 1, "dots": 2}.get(remat, 0) * config.mlp_dim
 
-    With remat "full", all but the last product of each layer is recomputed; with "dots", attention.
+
+def gradient_flops(network: Actor | Critic, tokens: int, keys: float) -> float:
+    """FLOPs of a forward and a backward pass, with what `remat` computes again.
+
+    That is never a layer's last product, and never attention by splash if its output is stored.
     """
-    flops = passes(remat) * forward_flops(config, tokens, keys)
+    c, remat = network.config, network.remat
+    flops = 3 * forward_flops(c, tokens, keys)
+    mlp_product = 2.0 * tokens * c.num_layers * c.mlp_dim * c.embed_dim
     if remat == "full":
-        flops -= 2.0 * tokens * config.num_layers * config.mlp_dim * config.embed_dim
-    if remat == "dots":
-        flops += tokens * attention_flops(config, keys)
-    return flops
+        return flops + forward_flops(c, tokens, keys) - mlp_product
+    if remat != "none" and network.attention != "splash":
+        flops += tokens * attention_flops(c, keys)
+    return flops + {"attention": 2, "attention_gate": 1}.get(remat, 0) * mlp_product
 
 
 @dataclass(frozen=True)
@@ -191,7 +202,7 @@ def _critics(config: Config, critic: Critic, sizes: Sizes) -> Cost:
     passes_per_epoch = count * config.critic_sizes.responses // sizes.batch
     keys = attended_keys(sizes.length, critic.attention)
     tokens = epochs * passes_per_epoch * sizes.tokens
-    flops = gradient_flops(critic.config, tokens, keys, critic.remat)
+    flops = gradient_flops(critic, tokens, keys)
     microbatch = count * config.batching.critic_microbatch(count)  # over all critics
     microbatches = epochs * passes_per_epoch * sizes.batch // microbatch
     moved = microbatches * passes(critic.remat) * sizes.data * _param_bytes(critic)
@@ -211,7 +222,7 @@ def _actor(config: Config, actor: Actor, sizes: Sizes) -> Cost:
     epochs = config.algorithm.actor_epochs
     sequences = epochs * sizes.batch
     keys = attended_keys(sizes.length, actor.attention)
-    layers = gradient_flops(actor.config, epochs * sizes.tokens, keys, actor.remat)
+    layers = gradient_flops(actor, epochs * sizes.tokens, keys)
     head = head_flops(actor.config, sequences * sizes.completion)
     # With several chunks, the backward pass recomputes the logits of the head; a single chunk is
     # saved. If each packed sequence has its own prompt, the chunks cover prompt positions too.

@@ -81,7 +81,10 @@ _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16"], "Compute dtype of both networks."
 )
 _REMAT = flags.DEFINE_enum(
-    "remat", "none", ["none", "dots", "full"], "What the backward pass recomputes."
+    "remat",
+    "none",
+    ["none", "dots", "attention_gate", "attention", "full"],
+    "What the backward pass recomputes.",
 )
 _UNROLL = flags.DEFINE_integer(
     "unroll", 1, "Layers unrolled per scan iteration; 0: all.", lower_bound=0

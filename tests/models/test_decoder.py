@@ -1,16 +1,20 @@
 """The decoder as a function: causality, padding, and the cache."""
 
+from collections import Counter
 from typing import get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from asyppo_jax.config import NetworkConfig
 from asyppo_jax.models.actor_critic import Actor, Networks, init_actor
 from asyppo_jax.models.attention import self_attention
 from asyppo_jax.models.attention.attend import attend
+from asyppo_jax.models.attention.causal_kernels import splash_interpreted
 from asyppo_jax.models.attention.decode_attention import BACKENDS
 from asyppo_jax.models.attention.segments import visible
 from tests.tiny import (
@@ -141,6 +145,36 @@ def test_rematerialisation_changes_no_gradient(remat):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), saved, recomputed
     )
+
+
+def test_a_backward_pass_computes_again_what_a_layer_does_not_store(monkeypatch):
+    monkeypatch.setitem(self_attention._KERNELS, "splash", splash_interpreted)
+    again = {"dots": (0, 0), "attention_gate": (1, 0), "attention": (2, 0), "full": (6, 1)}
+    products, kernels = _products_and_kernels("none")
+    assert kernels == 3  # one forward, two backward
+    for remat, (more_products, more_kernels) in again.items():
+        counts = _products_and_kernels(remat)
+        assert counts == (products + more_products, kernels + more_kernels), remat
+
+
+def _products_and_kernels(remat):
+    """How many of them a gradient has in its layer, of which all are alike."""
+    networks = Networks(Actor(QWEN3, remat=remat, attention="splash"), None)
+    tokens, mask = _tokens((2, 6)), jnp.ones((2, 6), bool)
+    loss = lambda p: jnp.sum(networks.actor_hidden(p, tokens, mask))  # noqa: E731
+    program = jax.make_jaxpr(jax.grad(loss))(make_actor_params(networks)).jaxpr
+    used, _ = dce_jaxpr(program, [True] * len(program.outvars))
+    count = Counter(_primitives(used))
+    return count["dot_general"], count["pallas_call"]
+
+
+def _primitives(jaxpr):
+    """The names of all operations, without those inside of kernels."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        if equation.primitive.name != "pallas_call":
+            for inner in jaxprs_in_params(equation.params):
+                yield from _primitives(inner)
 
 
 @pytest.mark.parametrize("unroll", [0, 2])

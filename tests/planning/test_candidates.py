@@ -1,12 +1,13 @@
 """What a search may choose: what divides, what may fit, and a formula below what is compiled."""
 
 from dataclasses import replace
+from typing import get_args
 
 import jax
 import pytest
 
 from asyppo_jax.planning import candidates as module
-from asyppo_jax.planning.candidates import Candidate, candidates, least_bytes, setting_of
+from asyppo_jax.planning.candidates import Candidate, Remat, candidates, least_bytes, setting_of
 from tests.planning.test_plan import _config
 
 PLAIN = Candidate(1, 1, 3, "full", 1, 1)
@@ -54,8 +55,10 @@ def test_what_cannot_fit_is_left_out_with_its_memory(setting, monkeypatch):
 
 def test_memory_by_formula_grows_with_what_is_kept(setting):
     plain = least_bytes(PLAIN, setting)
-    for change in ({"rows": 2}, {"zero_stage": 2}, {"remat": "dots"}):
+    for change in ({"rows": 2}, {"zero_stage": 2}):
         assert least_bytes(replace(PLAIN, **change), setting) > plain
+    by_remat = [least_bytes(replace(PLAIN, remat=remat), setting) for remat in get_args(Remat)]
+    assert by_remat[0] == plain and sorted(set(by_remat)) == by_remat
     gathered, local = (replace(PLAIN, zero_stage=stage) for stage in (2, 1))
     assert least_bytes(local, setting) > least_bytes(gathered, setting)
     assert setting.state_bytes / 8 < plain
@@ -68,4 +71,5 @@ def test_seconds_by_formula_know_what_saves_traffic_and_flops(setting):
 
     assert actor(zero_stage=2) < actor()  # fewer all-gathers
     assert actor(rows=2) < actor()  # fewer microbatches
-    assert actor(remat="dots") < actor()  # less is computed again
+    by_remat = [actor(remat=remat) for remat in get_args(Remat)]  # less and less is computed again
+    assert sorted(set(by_remat), reverse=True) == by_remat

@@ -29,6 +29,8 @@ WIDE = dataclasses.replace(QWEN3, vocab_size=512, embed_dim=128, mlp_dim=384, he
         ),
         pytest.param("none", {}, marks=pytest.mark.slow),
         pytest.param("dots", {}, marks=pytest.mark.slow),
+        pytest.param("attention_gate", {}, marks=pytest.mark.slow),
+        pytest.param("attention", {}, marks=pytest.mark.slow),
         pytest.param("full", {}, marks=pytest.mark.slow),
         pytest.param(
             "none",

@@ -12,6 +12,8 @@ from jaxtyping import Array
 from asyppo_jax.models.attention.attend import attend_by_cudnn
 from asyppo_jax.models.attention.segments import visible
 
+# The name of splash's output and of its sums of exponentials, which its backward pass reads.
+ATTENTION_OUTPUT = "attention_output"
 _TILE = 128  # keys in one tile of cuDNN's kernel
 _LANES = 128  # the TPU's vector width; splash needs lengths and head sizes that are multiples of it
 
@@ -61,7 +63,12 @@ def splash(
         block_kv_dq=kv,
     )
     splash = kernel.make_splash_mha(
-        mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
+        mask,
+        block_sizes=sizes,
+        head_shards=1,
+        q_seq_shards=1,
+        residual_checkpoint_name=ATTENTION_OUTPUT,
+        interpret=interpret,
     )
     ids = kernel.SegmentIds(segment_ids(segments), segment_ids(key_segments))
     out: Any = jax.vmap(splash)(scaled, prepare(keys), prepare(values), ids)
