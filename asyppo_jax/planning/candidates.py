@@ -40,12 +40,13 @@ class Candidate:
     remat: Remat
     sampling_model: int
     critic_model: int
+    logits_chunk: int = 128
 
     def __str__(self) -> str:
         return (
             f"model={self.model}, sampling_model={self.sampling_model}, "
             f"critic_model={self.critic_model}, {self.rows} rows per shard, "
-            f"zero_stage={self.zero_stage}, remat={self.remat}"
+            f"zero_stage={self.zero_stage}, remat={self.remat}, logits_chunk={self.logits_chunk}"
         )
 
     def changes(self, devices: int) -> dict[str, Any]:
@@ -61,6 +62,7 @@ class Candidate:
             "batching.microbatch_size": self.rows * (devices // self.model),
             "batching.critic_microbatch_size": self.rows * (devices // self.critic_model),
             "actor.remat": self.remat,
+            "batching.logits_chunk": self.logits_chunk,
         }
 
     def model_of(self, phase: str) -> int:
@@ -177,8 +179,21 @@ def _combinations(setting: Setting) -> Iterator[Candidate]:
     of_critics = of_critics if {"values", "critics"} & set(setting.phases) else []
     for model, rows, zero_stage, remat in product(of_actor, _ROWS, (3, 2, 1), get_args(Remat)):
         if sizes.actor_minibatch_size % (rows * setting.devices // model) == 0:
+            chunk = _logits_chunk(rows, setting)
             for own in product(of_sampling or [model], of_critics or [model]):
-                yield Candidate(model, rows, zero_stage, remat, *own)
+                yield Candidate(model, rows, zero_stage, remat, *own, chunk)
+
+
+def _logits_chunk(rows: int, setting: Setting) -> int:
+    """The smallest power of two from which the head's gradient is not limited by the memory.
+
+    Its sum in float32 is read and written for each chunk, 8 bytes for two FLOPs per token. At most
+    an answer's length, or the config's if that is larger.
+    """
+    tokens = 4 * setting.chip.flops / setting.chip.bandwidth
+    largest = max(setting.config.sampling.max_completion_length, 1)
+    chunk = 2 ** math.ceil(math.log2(max(tokens / rows, 1)))
+    return max(min(chunk, largest), min(setting.config.batching.logits_chunk, largest))
 
 
 def _models(config: ModelConfig, setting: Setting) -> list[int]:
@@ -195,6 +210,7 @@ def least_bytes(candidate: Candidate, setting: Setting) -> float:
     residuals = c.num_layers * tokens * stored_width(c, candidate.remat) * 2 / model
     gradients = 4 * params / (1 if candidate.zero_stage == 1 else data)
     gathered = 2 * params if candidate.zero_stage < 3 else 0.0
+    residuals += 4 * candidate.rows * candidate.logits_chunk * c.vocab_size / model  # the logits
     return setting.state_bytes / setting.devices + residuals + gradients + gathered
 
 

@@ -65,6 +65,7 @@ class Program:
     """The computations of an HLO module, and how often each of them runs."""
 
     computations: dict[str, list[Instruction]]
+    entry: str = ""  # the computation that runs first
     runs: dict[str, float] = field(default_factory=dict)
 
 
@@ -86,7 +87,7 @@ def read_program(text: str, *, unknown_trips: Trips | None = None) -> Program:
         elif current and (match := _INSTRUCTION.match(line.strip())):
             root, name, rest = match.groups()
             computations[current].append(_instruction(name, rest, is_root=root is not None))
-    program = Program(computations)
+    program = Program(computations, entry)
     _count_runs(program, entry, unknown_trips or {})
     return program
 

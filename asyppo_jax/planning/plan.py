@@ -25,6 +25,7 @@ from asyppo_jax.planning.early_checks import check_state_fits, replicated_axes
 from asyppo_jax.planning.flops import Cost, phase_costs
 from asyppo_jax.planning.hlo import read_program
 from asyppo_jax.planning.hlo_traffic import moved_bytes
+from asyppo_jax.planning.overlap import scheduled_seconds, torus_of
 from asyppo_jax.planning.phases import (
     AFTER_SAMPLING,
     PHASES,
@@ -55,6 +56,10 @@ class PhasePlan:
     moved_bytes: float  # per step, by formula: the least possible
     seconds: float  # per step, estimated
     compile_seconds: float
+    # Per step, by the compiler's cycles and the order of its instructions, without kernels; and
+    # those of them in which the chip waits for collectives. 0 if it estimates nothing.
+    scheduled_seconds: float = 0.0
+    waiting_seconds: float = 0.0
     collectives: dict[str, dict[str, float]] = field(default_factory=dict)
     # Decode only: bytes moved by the compiled program, summed over the slice. In `moved_bytes`, its
     # lower bound, each decoding step reads all weights once per `data` shard, and each KV cache.
@@ -208,7 +213,7 @@ def plan(
 def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> PhasePlan:
     started = time.perf_counter()
     resident_bytes = bytes_per_chip(program.resident)
-    traffic, compiled_bytes = {}, 0.0
+    traffic, compiled_bytes, scheduled = {}, 0.0, (0.0, 0.0)
     with jax.set_mesh(mesh):
         lowered = jax.jit(program.function, **program.jit).lower(*program.arguments)
     try:
@@ -229,6 +234,8 @@ def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> Ph
             kind: {"count": t.count * program.runs, "bytes": t.bytes * program.runs}
             for kind, t in collectives(parsed).items()
         }
+        torus = torus_of(list(mesh.devices.flat), chip.network * NETWORK_SHARE, chip.dimensions)
+        scheduled = scheduled_seconds(parsed, chip.clock, torus)
         if program.kernels is not None:
             compiled_bytes = moved_bytes(parsed, program.kernels) * program.runs * mesh.size
     return PhasePlan(
@@ -242,6 +249,8 @@ def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> Ph
         moved_bytes=cost.bytes,
         seconds=estimated_seconds(cost, traffic, chip, mesh.size),
         compile_seconds=time.perf_counter() - started,
+        scheduled_seconds=scheduled[0] * program.runs,
+        waiting_seconds=scheduled[1] * program.runs,
         collectives=traffic,
         compiled_bytes=compiled_bytes,
     )

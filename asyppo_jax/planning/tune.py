@@ -94,7 +94,7 @@ def _read(phase: str, candidate: Candidate) -> dict[str, Any]:
     if phase == "values":  # computed in the actor's microbatches
         read["actor_model"] = candidate.model
     if phase == "actor":
-        read["remat"] = candidate.remat
+        read |= {"remat": candidate.remat, "logits_chunk": candidate.logits_chunk}
     return read
 
 

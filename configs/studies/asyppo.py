@@ -20,6 +20,7 @@ _METHODS = (
     *("asyppo", "symmetric_ppo", "grpo", "no_masks", "asyppo_anchored"),
     *("one_mini_critic", "same_data", "prompt_division"),
     *("no_advantage_mask", "no_entropy_mask", "random_masks", "entropy_masks"),
+    *("rloo", "dr_grpo", "reinforce_plus_plus", "dapo"),
 )
 
 
@@ -40,6 +41,7 @@ def get_study() -> Study:
                 *("random_masks", "entropy_masks"),
             ),
             "better critics": ("asyppo", "asyppo_anchored"),
+            "without critics": ("grpo", "rloo", "dr_grpo", "reinforce_plus_plus", "dapo"),
         },
         final_evaluations=FINAL_EVALUATIONS,
         metrics=("evaluate/accuracy", "actor/entropy", "critic/explained_variance"),

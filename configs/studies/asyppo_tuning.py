@@ -3,7 +3,7 @@
     python -m experiments.study --study=asyppo_tuning --workdir=runs/asyppo_tuning
     python -m experiments.asyppo_study --study=runs/asyppo_tuning
 
-The second command prints what the first one found. Hardware: two CPU cores, an hour.
+The second command prints what the first one found. Hardware: two CPU cores, two hours.
 """
 
 from experiments.asyppo_study.settings import (

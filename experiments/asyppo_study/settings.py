@@ -130,7 +130,10 @@ METHODS: dict[str, Settings] = {
 ACTOR_RATE, CRITIC_RATE = "actor_optimizer.learning_rate", "critic_optimizer.learning_rate"
 # (actor's, critics'): the base config's, and one rate changed at a time.
 RATES = ((1e-4, 1e-3), (3e-5, 1e-3), (3e-4, 1e-3), (1e-3, 1e-3), (1e-4, 3e-4), (1e-4, 3e-3))
-TUNED_METHODS = ("asyppo", "symmetric_ppo", "grpo")
+TUNED_METHODS = (
+    *("asyppo", "symmetric_ppo", "grpo"),
+    *("rloo", "dr_grpo", "reinforce_plus_plus", "dapo"),
+)
 FINAL_EVALUATIONS = 5  # the final accuracy is the mean of so many last evaluations
 # Whether accuracy still rises after step 100.
 LONG_RUN: dict[str, Settings] = {"grpo, 300 steps": {**METHODS["grpo"], "num_steps": 300}}

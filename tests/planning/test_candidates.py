@@ -46,7 +46,7 @@ def test_candidates_divide_heads_and_minibatches(setting):
 def test_what_cannot_fit_is_left_out_with_its_memory(setting, monkeypatch):
     needed = {c: least_bytes(c, setting) for c in candidates(setting)[0]}
     limit = sorted(needed.values())[len(needed) // 2]
-    chip = module.Chip(limit, 1.0, 1.0, 1.0, 2)
+    chip = replace(setting.chip, hbm_bytes=limit)
     monkeypatch.setattr(module, "chip_of", lambda name: chip)
     possible, refused = candidates(setting)
     assert set(possible) == {c for c, size in needed.items() if size <= limit}

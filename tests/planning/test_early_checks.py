@@ -16,7 +16,7 @@ MESH = make_mesh(MeshConfig(), jax.devices()[:1])
 
 
 def _chip(hbm_bytes: float, devices: int = 1) -> Chip:
-    return Chip(hbm_bytes, 1.0, 1.0, 1.0, 2, devices)
+    return Chip(hbm_bytes, 1.0, 1.0, 1.0, 2, 1, devices)
 
 
 def _state_bytes(config) -> float:

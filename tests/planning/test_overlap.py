@@ -1,0 +1,95 @@
+"""What a device waits for, in programs in which a cycle and a byte take a second."""
+
+from pathlib import Path
+
+import pytest
+
+from asyppo_jax.planning.hlo import read_program
+from asyppo_jax.planning.overlap import Torus, scheduled_seconds
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "hlo"
+RING = Torus(tuple((n,) for n in range(4)), 1.0)
+FORTH, BACK = "{{0,1},{1,2},{2,3},{3,0}}", "{{1,0},{2,1},{3,2},{0,3}}"
+
+
+def _program(*lines):
+    inside = "\n  ".join(["%p = f32[25] parameter(0)", *lines])
+    return read_program(f"ENTRY %main (p: f32[25]) -> f32[25] {{\n  {inside}\n}}")
+
+
+def _start(name, pairs=FORTH):
+    return f"%{name} = (f32[25], f32[25]) collective-permute-start(%p), source_target_pairs={pairs}"
+
+
+def _done(name):
+    return f"%{name}-done = f32[25] collective-permute-done(%{name})"
+
+
+def _compute(cycles, name="f"):
+    config = f'backend_config={{"window_config":{{"estimated_cycles":"{cycles}"}}}}'
+    return f"%{name} = f32[25] fusion(%p), kind=kLoop, calls=%unknown, {config}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "seconds", "waits"),
+    [
+        ([_start("a"), _compute(300), _done("a")], 300, 0),
+        ([_start("a"), _compute(30), _done("a")], 100, 70),
+        ([_compute(30), _start("a"), _done("a")], 130, 100),
+        # The second transfer over the same links waits for the first; the other direction does not.
+        ([_start("a"), _start("b"), _compute(30), _done("a"), _done("b")], 200, 170),
+        ([_start("a"), _start("b", BACK), _compute(30), _done("a"), _done("b")], 100, 70),
+        # Two links of a ring are one way round as far as the other.
+        ([_start("a", "{{0,2},{2,0}}"), _compute(30), _done("a")], 200, 170),
+        ([_start("a", "{{0,3},{3,0}}"), _compute(30), _done("a")], 100, 70),
+        # Nothing follows that waits for it: it ends with the program.
+        ([_compute(30), _start("a")], 130, 100),
+        # Two links send three quarters of it.
+        ([_compute(30), "%g = f32[100] all-gather(%p), replica_groups={{0,1,2,3}}"], 180, 150),
+        ([_start("a"), _done("a")], 0, 0),  # the compiler has estimated nothing
+    ],
+)
+def test_a_device_waits_for_what_its_computations_do_not_hide(lines, seconds, waits):
+    assert scheduled_seconds(_program(*lines), 1.0, RING) == (seconds, waits)
+
+
+def test_the_clock_is_that_of_the_computations():
+    program = _program(_start("a"), _compute(300), _done("a"))
+    assert scheduled_seconds(program, 10.0, RING) == (100, 70)
+
+
+def test_a_loop_waits_in_each_of_its_iterations():
+    body = "\n  ".join(["%p = f32[25] parameter(0)", _start("a"), _compute(30), _done("a")])
+    program = read_program(
+        f"%body (p: f32[25]) -> f32[25] {{\n  {body}\n}}\n"
+        "%condition (p: f32[25]) -> pred[] {\n  %q = f32[25] parameter(0)\n}\n"
+        "ENTRY %main (p: f32[25]) -> f32[25] {\n  %p = f32[25] parameter(0)\n  "
+        "%w = f32[25] while(%p), condition=%condition, body=%body, "
+        'backend_config={"known_trip_count":{"n":"3"}}\n}'
+    )
+    assert scheduled_seconds(program, 1.0, RING) == (300, 210)
+
+
+def test_a_group_has_two_links_in_each_dimension_that_it_spans():
+    square = Torus(((0, 0), (1, 0), (0, 1), (1, 1)), 1.0)
+    gather = "%g = f32[100] all-gather(%p), replica_groups="
+    for groups, seconds in (("{{0,1}}", 200 / 2), ("[1,4]<=[4]", 300 / 4), ("{{0,3}}", 200 / 4)):
+        program = _program(_compute(1), gather + groups)
+        assert scheduled_seconds(program, 1.0, square) == (1 + seconds, seconds)
+
+
+@pytest.mark.parametrize(("cycles", "hidden"), [(0, 0.0), (2**20, 2.0**20), (2**30, 7 / 8 * 2**24)])
+def test_a_gather_in_three_fusions_is_hidden_by_the_one_in_the_middle(cycles, hidden):
+    text = (FIXTURES / "asynchronous_gather_v5e.txt").read_text()
+    calls = "calls=%async_collective_fusion.31"
+    assert text.count(calls) == 1
+    program = read_program(text.replace(calls, f'{calls}, {{"estimated_cycles":"{cycles}"}}'))
+    eight = Torus(tuple((n,) for n in range(8)), 1.0)
+    seconds, waits = scheduled_seconds(program, 1.0, eight)
+    # Each of four layers gathers twice, one of the two without overlap; the loss is reduced.
+    gather = 7 / 8 * 2**25 / 2
+    if cycles:
+        assert waits == pytest.approx(4 * (2 * gather - hidden) + 7 / 2)
+        assert seconds == pytest.approx(waits + 4 * cycles)
+    else:
+        assert seconds == waits == 0
