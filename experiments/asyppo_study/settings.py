@@ -156,4 +156,7 @@ def tuning_methods() -> dict[str, Settings]:
 
 
 # What the tuning chose where it is not the base config's; PREREGISTRATION.md has the table.
-TUNED: dict[str, Settings] = {"symmetric_ppo": {ACTOR_RATE: 3e-4}, "grpo": {ACTOR_RATE: 3e-4}}
+TUNED: dict[str, Settings] = {
+    name: {ACTOR_RATE: 3e-4}
+    for name in ("symmetric_ppo", "grpo", "rloo", "dr_grpo", "reinforce_plus_plus", "dapo")
+}
