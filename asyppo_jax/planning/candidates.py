@@ -1,7 +1,7 @@
 """What a search may choose for a slice, without what cannot fit, and a formula of its seconds.
 
-The formula is a lower bound: FLOPs and bytes of all phases, and the least that the actor's update
-sends between chips.
+The formula is a lower bound: FLOPs and bytes of all phases. What the actor's update sends between
+chips may be hidden behind its computations, so it only says which candidate comes first.
 """
 
 import hashlib
@@ -23,11 +23,12 @@ from asyppo_jax.models.config import ModelConfig
 from asyppo_jax.models.pretrained import load_networks
 from asyppo_jax.planning.accelerators import slice_name
 from asyppo_jax.planning.flops import layer_params, phase_costs, sizes_of, stored_width
-from asyppo_jax.planning.plan import estimated_seconds, phases_to_compile
+from asyppo_jax.planning.plan import NETWORK_SHARE, compute_seconds, phases_to_compile
 from asyppo_jax.planning.topology import Chip, chip_of, topology_devices
 
 Remat = Literal["full", "attention", "attention_gate", "dots"]
 _ROWS = (1, 2, 4, 8)
+_SPARE = 0.1  # of the memory, for what a plan does not know
 
 
 @dataclass(frozen=True, order=True)
@@ -108,6 +109,11 @@ class Setting:
         """The kind of chip of the slice."""
         return chip_of(self.topology)
 
+    @property
+    def usable_bytes(self) -> float:
+        """The memory that a candidate may use per device."""
+        return (1 - _SPARE) * self.chip.hbm_bytes
+
 
 def setting_of(
     config: Config, topology: str, *, name: str, phases: Collection[str] = ()
@@ -149,7 +155,7 @@ def candidates(setting: Setting) -> tuple[dict[Candidate, dict[str, float]], lis
             refused.append(f"{candidate}: {errors[sizes]}")
             continue
         needed = least_bytes(candidate, setting)
-        if needed > setting.chip.hbm_bytes:
+        if needed > setting.usable_bytes:
             refused.append(f"{candidate} needs at least {needed / 2**30:.1f} GiB per chip")
             continue
         possible[candidate] = least_seconds(candidate, setting)
@@ -191,9 +197,9 @@ def _logits_chunk(rows: int, setting: Setting) -> int:
     an answer's length, or the config's if that is larger.
     """
     tokens = 4 * setting.chip.flops / setting.chip.bandwidth
-    largest = max(setting.config.sampling.max_completion_length, 1)
+    largest = setting.config.sampling.max_completion_length
     chunk = 2 ** math.ceil(math.log2(max(tokens / rows, 1)))
-    return max(min(chunk, largest), min(setting.config.batching.logits_chunk, largest))
+    return min(max(chunk, setting.config.batching.logits_chunk), largest)
 
 
 def _models(config: ModelConfig, setting: Setting) -> list[int]:
@@ -215,25 +221,22 @@ def least_bytes(candidate: Candidate, setting: Setting) -> float:
 
 
 def least_seconds(candidate: Candidate, setting: Setting) -> dict[str, float]:
-    """Seconds per step by formula: FLOPs and bytes of each phase, and the actor's collectives.
-
-    The collectives are all-gathers and reductions of parameters over `data`, and of activations
-    over `model`. The compiler adds more, so its plan is longer.
-    """
+    """Seconds per step by formula: FLOPs and bytes of each phase, if all collectives are hidden."""
     config = candidate.applied(setting.config, setting.devices)
-    sent = {"actor": {"all": {"bytes": _sent(candidate, setting)}}}
     costs, seconds = {}, {}
     for phase in candidate.phases(setting):
         data = setting.devices // candidate.model_of(phase)
         if data not in costs:
             costs[data] = phase_costs(config, setting.networks[candidate.remat], data)
-        cost = costs[data][phase]
-        seconds[phase] = estimated_seconds(cost, sent.get(phase, {}), setting.chip, setting.devices)
+        seconds[phase] = compute_seconds(costs[data][phase], setting.chip, setting.devices)
     return seconds
 
 
-def _sent(candidate: Candidate, setting: Setting) -> float:
-    """Bytes that a device sends during the actor's gradients."""
+def network_seconds(candidate: Candidate, setting: Setting) -> float:
+    """The least time of the collectives of the actor's gradients, hidden or not.
+
+    They are all-gathers and reductions of parameters over `data`, and of activations over `model`.
+    """
     config, c = setting.config, setting.networks[candidate.remat].actor.config
     sizes, model, data = sizes_of(config), candidate.model, setting.devices // candidate.model
     sequences = config.algorithm.actor_epochs * sizes.batch
@@ -245,4 +248,5 @@ def _sent(candidate: Candidate, setting: Setting) -> float:
     reductions = microbatches if stage > 1 else 2 * minibatches  # in bfloat16 or float32
     activations = 2 * candidate.rows * sizes.length * c.embed_dim * (model - 1) / model
     # Attention and MLP each gather their input and scatter their output, forward and backward.
-    return params * (gathers + reductions) + microbatches * c.num_layers * 8 * activations
+    sent = params * (gathers + reductions) + microbatches * c.num_layers * 8 * activations
+    return sent / (setting.chip.network * NETWORK_SHARE)

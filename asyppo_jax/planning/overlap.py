@@ -3,16 +3,18 @@
 The TPU compiler starts a transfer early and computes until it needs the result. Its text has the
 instructions in the order in which they run, with a start and a done for such a transfer, and an
 estimate of the cycles of most computations, which knows the memory's bandwidth, too.
-`scheduled_seconds` goes through them with one clock for the device and one for each link.
+`schedule_of` goes through them with one clock for the device and one for each link.
 
-A collective over d dimensions of the torus uses two links in each of them. A permute uses one link,
-which it shares with others if its pairs are not neighbors.
+A collective over d dimensions of the torus uses two links in each of them. A permute takes as long
+as the link with most of its pairs, which go along one dimension after the other.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from asyppo_jax.planning.collectives import kind_of, sent_bytes, started
 from asyppo_jax.planning.hlo import Instruction, Program, called_by
@@ -30,24 +32,33 @@ class Torus:
 
     places: tuple[Place, ...]  # of each device, in the order of the program's partitions
     link: float  # bytes per second that a link sends in one direction
+    closed: tuple[bool, ...]  # for each dimension: whether its last chip has a link to the first
 
     def seconds(self, kind: str, size: float, i: Instruction) -> float:
         """The time of a collective in which each device sends `size` bytes."""
         if kind == "collective-permute":
-            pairs = [(int(a), int(b)) for a, b in _PAIR.findall(_pairs(i))]
-            hops = max((self._hops(*pair) for pair in pairs), default=1)
-            return size * max(hops, 1) / self.link
+            load = Counter(link for pair in _PAIR.findall(_pairs(i)) for link in self._route(*pair))
+            return size * max(load.values(), default=1) / self.link
         group = [self.places[n] for n in first_group(i.text, len(self.places))]
         spread = sum(len(set(along)) > 1 for along in zip(*group, strict=True))
         return size / (2 * max(spread, 1) * self.link)
 
-    def _hops(self, first: int, second: int) -> int:
-        """Links between two devices, on a torus that is closed in every dimension."""
-        sizes = [max(along) + 1 for along in zip(*self.places, strict=True)]
-        distances = [
-            abs(a - b) for a, b in zip(self.places[first], self.places[second], strict=True)
-        ]
-        return sum(min(d, n - d) for d, n in zip(distances, sizes, strict=True))
+    def _route(self, first: str, second: str) -> Iterator[tuple[Place, int, int]]:
+        """The links (place, dimension, direction) between two devices, one dimension at a time."""
+        here, goal = list(self.places[int(first)]), self.places[int(second)]
+        for dimension, length in enumerate(self._sizes):
+            ahead = (goal[dimension] - here[dimension]) % length
+            is_ahead = goal[dimension] > here[dimension]
+            if self.closed[dimension]:
+                is_ahead = 2 * ahead <= length
+            while here[dimension] != goal[dimension]:
+                step = 1 if is_ahead else -1
+                yield tuple(here), dimension, step
+                here[dimension] = (here[dimension] + step) % length
+
+    @cached_property
+    def _sizes(self) -> tuple[int, ...]:
+        return tuple(max(along) + 1 for along in zip(*self.places, strict=True))
 
 
 def _pairs(i: Instruction) -> str:
@@ -55,15 +66,22 @@ def _pairs(i: Instruction) -> str:
     return found.group(1) + "}" if found else ""
 
 
-def scheduled_seconds(program: Program, clock: float, torus: Torus) -> tuple[float, float]:
-    """Seconds of one run, and those of them in which the device waits for collectives.
+class Schedule(NamedTuple):
+    """The seconds of one run, and those of them in which the device waits for collectives."""
 
-    `clock` is the device's cycles per second. What the compiler does not estimate, as kernels and
-    copies, takes no time and hides no transfer. Both are 0 if it estimates nothing.
+    seconds: float
+    waiting_seconds: float
+
+
+def schedule_of(program: Program, clock: float, torus: Torus) -> Schedule | None:
+    """The time of a program; None if the compiler has not estimated the cycles of anything.
+
+    `clock` is the device's cycles per second. What has no estimate, as kernels and copies, takes no
+    time and hides no transfer.
     """
-    if not any(map(_cycles, (i for body in program.computations.values() for i in body))):
-        return 0.0, 0.0
-    return _Schedule(program, clock, torus).run(program.entry)
+    if not any(_cycles(i) for body in program.computations.values() for i in body):
+        return None
+    return _Clocks(program, clock, torus).run(program.entry)
 
 
 def _cycles(i: Instruction) -> float:
@@ -79,20 +97,20 @@ def _inner(program: Program, name: str, i: Instruction) -> Iterator[tuple[str, f
                 yield inner, program.runs.get(inner, 0.0) / program.runs[name]
 
 
-class _Schedule:
+class _Clocks:
     """The clocks of a device and of its links while it runs a program."""
 
     def __init__(self, program: Program, clock: float, torus: Torus) -> None:
         self._program, self._clock, self._torus = program, clock, torus
-        self._known: dict[str, tuple[float, float]] = {}
+        self._known: dict[str, Schedule] = {}
 
-    def run(self, name: str) -> tuple[float, float]:
-        """The seconds that a computation takes, and those of them in which the device waits."""
+    def run(self, name: str) -> Schedule:
+        """The time of a computation with the loops and branches that it runs."""
         if name not in self._known:
             self._known[name] = self._run(name)
         return self._known[name]
 
-    def _run(self, name: str) -> tuple[float, float]:
+    def _run(self, name: str) -> Schedule:
         now, waited = 0.0, 0.0
         free: dict[str, float] = {}  # when the links of a kind of transfer are free again
         ends: dict[str, float] = {}  # of the transfers that have started
@@ -112,8 +130,8 @@ class _Schedule:
             elif key := self._done(i):
                 until = ends.pop(key, now)
             waited, now = waited + max(until - now, 0.0), max(until, now)
-        last = max(ends.values(), default=now)  # what a later computation waits for
-        return max(last, now), waited + max(last - now, 0.0)
+        last = max([now, *ends.values()])  # what a later computation waits for
+        return Schedule(last, waited + last - now)
 
     def _transfer(self, name: str, i: Instruction) -> tuple[str, str, Instruction, bool] | None:
         """A collective that starts here: its key, kind and instruction, and if it has a done."""
@@ -155,6 +173,12 @@ def _links(i: Instruction) -> str:
 
 
 def torus_of(devices: Sequence[Any], network: float, dimensions: int) -> Torus:
-    """The torus of a slice's devices, whose links together send `network` bytes per second."""
+    """The torus of a slice's devices, whose links together send `network` bytes per second.
+
+    A 3D slice is closed if it consists of cubes of 4 x 4 x 4 chips, a 2D slice in dimensions of 16.
+    """
     places = tuple(tuple(int(x) for x in device.coords)[:dimensions] for device in devices)
-    return Torus(places, network / (2 * dimensions))
+    sizes = [max(along) + 1 for along in zip(*places, strict=True)]
+    cubes = all(size % 4 == 0 for size in sizes)
+    closed = tuple(cubes if dimensions == 3 else size == 16 for size in sizes)
+    return Torus(places, network / (2 * dimensions), closed)

@@ -25,7 +25,7 @@ from asyppo_jax.planning.early_checks import check_state_fits, replicated_axes
 from asyppo_jax.planning.flops import Cost, phase_costs
 from asyppo_jax.planning.hlo import read_program
 from asyppo_jax.planning.hlo_traffic import moved_bytes
-from asyppo_jax.planning.overlap import scheduled_seconds, torus_of
+from asyppo_jax.planning.overlap import schedule_of, torus_of
 from asyppo_jax.planning.phases import (
     AFTER_SAMPLING,
     PHASES,
@@ -54,12 +54,12 @@ class PhasePlan:
     host_bytes: float  # state or reference that is offloaded to the memory of the host
     flops: float  # per step, by formula
     moved_bytes: float  # per step, by formula: the least possible
-    seconds: float  # per step, estimated
+    seconds: float  # per step, estimated: of computations, and what the chip waits for collectives
     compile_seconds: float
-    # Per step, by the compiler's cycles and the order of its instructions, without kernels; and
-    # those of them in which the chip waits for collectives. 0 if it estimates nothing.
+    network_seconds: float = 0.0  # per step, of all collectives, hidden or not
+    waiting_seconds: float = 0.0  # per step, those in which the chip waits for them
+    # Per step, by the compiler's cycles, without kernels; 0 if it estimates nothing.
     scheduled_seconds: float = 0.0
-    waiting_seconds: float = 0.0
     collectives: dict[str, dict[str, float]] = field(default_factory=dict)
     # Decode only: bytes moved by the compiled program, summed over the slice. In `moved_bytes`, its
     # lower bound, each decoding step reads all weights once per `data` shard, and each KV cache.
@@ -213,7 +213,7 @@ def plan(
 def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> PhasePlan:
     started = time.perf_counter()
     resident_bytes = bytes_per_chip(program.resident)
-    traffic, compiled_bytes, scheduled = {}, 0.0, (0.0, 0.0)
+    traffic, compiled_bytes, schedule = {}, 0.0, None
     with jax.set_mesh(mesh):
         lowered = jax.jit(program.function, **program.jit).lower(*program.arguments)
     try:
@@ -235,9 +235,11 @@ def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> Ph
             for kind, t in collectives(parsed).items()
         }
         torus = torus_of(list(mesh.devices.flat), chip.network * NETWORK_SHARE, chip.dimensions)
-        scheduled = scheduled_seconds(parsed, chip.clock, torus)
+        schedule = schedule_of(parsed, chip.clock, torus)
         if program.kernels is not None:
             compiled_bytes = moved_bytes(parsed, program.kernels) * program.runs * mesh.size
+    network = sum(t["bytes"] for t in traffic.values()) / (chip.network * NETWORK_SHARE)
+    waiting = schedule.waiting_seconds * program.runs if schedule else network
     return PhasePlan(
         fits=fits,
         peak_bytes=peak,
@@ -247,10 +249,11 @@ def _plan_phase(program: PhaseProgram, cost: Cost, chip: Chip, mesh: Mesh) -> Ph
         host_bytes=bytes_per_chip(program.offloaded),
         flops=cost.flops,
         moved_bytes=cost.bytes,
-        seconds=estimated_seconds(cost, traffic, chip, mesh.size),
+        seconds=compute_seconds(cost, chip, mesh.size) + waiting,
         compile_seconds=time.perf_counter() - started,
-        scheduled_seconds=scheduled[0] * program.runs,
-        waiting_seconds=scheduled[1] * program.runs,
+        network_seconds=network,
+        waiting_seconds=waiting,
+        scheduled_seconds=schedule.seconds * program.runs if schedule else 0.0,
         collectives=traffic,
         compiled_bytes=compiled_bytes,
     )
@@ -269,9 +272,7 @@ def _used_when_out_of_memory(message: str) -> float:
     return float(number) * 2 ** (10 * (1 + "KMGT".index(unit)))
 
 
-def estimated_seconds(cost: Cost, traffic: dict[str, Any], chip: Chip, chips: int) -> float:
-    """Seconds per step: the longer of FLOPs and bytes, plus the collectives, without overlap."""
+def compute_seconds(cost: Cost, chip: Chip, chips: int) -> float:
+    """Seconds per step without collectives: the longer of FLOPs and bytes."""
     compute = cost.flops / (chips * chip.flops * FLOPS_SHARE)
-    memory = cost.bytes / (chips * chip.bandwidth * BANDWIDTH_SHARE)
-    network = sum(t["bytes"] for t in traffic.values()) / (chip.network * NETWORK_SHARE)
-    return max(compute, memory) + network
+    return max(compute, cost.bytes / (chips * chip.bandwidth * BANDWIDTH_SHARE))

@@ -15,7 +15,7 @@ def table(planned: Plan) -> str:
         f"{round(planned.hbm_bytes / GIB, 2):g} GiB): {verdict(planned)}; "
         f"the state is {planned.state_bytes / GIB:.2f} GiB per chip",
         f"{'phase':9}{'peak':>8}{'args':>8}{'temps':>8}{'resident':>10}{'FLOPs':>14}"
-        f"{'moved':>12}{'est. s':>9}{'scheduled':>11}{'waits':>8}{'compile s':>11}"
+        f"{'moved':>12}{'est. s':>9}{'waits':>8}{'network':>9}{'cycles':>9}{'compile s':>11}"
         "  collectives (count, sent per chip)",
     ]
     for name, p in planned.phases.items():
@@ -27,8 +27,9 @@ def table(planned: Plan) -> str:
             f"{name:9}{p.peak_bytes / GIB:8.2f}{p.argument_bytes / GIB:8.2f}"
             f"{p.temp_bytes / GIB:8.2f}{p.resident_bytes / GIB:10.2f}"
             f"{quantity(p.flops, 'FLOP'):>14}{quantity(p.moved_bytes, 'B'):>12}"
-            f"{_seconds(p.seconds):>9}{_seconds(p.scheduled_seconds):>11}"
-            f"{_seconds(p.waiting_seconds):>8}{p.compile_seconds:11.0f}  {sent}"
+            f"{_seconds(p.seconds):>9}{_seconds(p.waiting_seconds):>8}"
+            f"{_seconds(p.network_seconds):>9}{_seconds(p.scheduled_seconds):>9}"
+            f"{p.compile_seconds:11.0f}  {sent}"
         )
     for name, p in planned.phases.items():
         if p.compiled_bytes:
@@ -42,9 +43,10 @@ def table(planned: Plan) -> str:
     lines.append(
         "peak, args, temps, resident: GiB per chip. est. s: the larger of the times for FLOPs (at "
         f"{FLOPS_SHARE:.0%} of the chip's rate) and bytes moved (at {BANDWIDTH_SHARE:.0%}), plus "
-        f"the time for collectives (at {NETWORK_SHARE:.0%}), not overlapped. scheduled: by "
-        "the compiler's cycles and the order of its instructions, without kernels; waits: the part "
-        "of it in which the chip waits for collectives."
+        "waits, the time in which the chip waits for collectives by the order of the compiled "
+        f"instructions (links at {NETWORK_SHARE:.0%}). network: the time of all collectives on all "
+        "links, hidden or not. cycles: the time by the compiler's cycles, with waits, without "
+        "kernels."
     )
     lines.append(total(planned))
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
-from asyppo_jax.planning.candidates import Candidate, Setting, candidates
+from asyppo_jax.planning.candidates import Candidate, Setting, candidates, network_seconds
 from asyppo_jax.planning.phases import AFTER_SAMPLING
 from asyppo_jax.planning.plan import PhasePlan
 from asyppo_jax.planning.topology import PlanError
@@ -98,6 +98,10 @@ def _read(phase: str, candidate: Candidate) -> dict[str, Any]:
     return read
 
 
+def _fits(plan: PhasePlan, usable_bytes: float) -> bool:
+    return plan.fits and plan.peak_bytes <= usable_bytes
+
+
 @cache
 def _versions() -> str:
     installed = {"jax", "libtpu"} & {distribution.name for distribution in distributions()}
@@ -113,10 +117,12 @@ class _Estimates:
 
     def __init__(self, setting: Setting, possible: Mapping[Candidate, Mapping[str, float]]) -> None:
         self._formula = possible
+        self._network = {candidate: network_seconds(candidate, setting) for candidate in possible}
         self._keys = {
             candidate: {phase: key_of(phase, candidate, setting) for phase in formula}
             for candidate, formula in possible.items()
         }
+        self._usable = setting.usable_bytes
         self._seconds: dict[str, float] = {}  # by key; infinite for what does not fit
         # Of the compiler's seconds to the formula's, by phase and its `model`.
         self._ratios: dict[tuple[str, int], float] = {}
@@ -130,17 +136,22 @@ class _Estimates:
     def expected(self, candidate: Candidate) -> float:
         """With the formula corrected; 0 for a phase that is the first one with its `model`."""
         keys, total = self._keys[candidate], 0.0
-        for phase, least in self._formula[candidate].items():
+        for phase in self._formula[candidate]:
             ratio = self._ratios.get((phase, candidate.model_of(phase)), 0.0)
-            total += self._seconds.get(keys[phase], least * ratio)
+            total += self._seconds.get(keys[phase], self.by_formula(candidate, phase) * ratio)
         return total
+
+    def by_formula(self, candidate: Candidate, phase: str) -> float:
+        """Seconds of a phase if no collective of the actor is hidden."""
+        least = self._formula[candidate][phase]
+        return least + self._network[candidate] if phase == "actor" else least
 
     def correct(self, candidate: Candidate, compiled: Compiled) -> None:
         """Takes note of the phases of a candidate that were compiled."""
         for phase, key in self._keys[candidate].items():
             plan = compiled.get(key)
-            if isinstance(plan, PhasePlan) and plan.fits:
-                ratio = plan.seconds / self._formula[candidate][phase]
+            if isinstance(plan, PhasePlan) and _fits(plan, self._usable):
+                ratio = plan.seconds / self.by_formula(candidate, phase)
                 self._ratios.setdefault((phase, candidate.model_of(phase)), ratio)
                 self._seconds[key] = plan.seconds
             elif plan is not None:
@@ -165,7 +176,8 @@ def search(
     results, best = [], math.inf
 
     def order(candidate: Candidate) -> tuple[float, float, Candidate]:
-        return estimates.expected(candidate), sum(possible[candidate].values()), candidate
+        by_formula = (estimates.by_formula(candidate, phase) for phase in possible[candidate])
+        return estimates.expected(candidate), sum(by_formula), candidate
 
     while left:
         left = {candidate for candidate in left if estimates.at_least(candidate) < best}
@@ -209,8 +221,10 @@ def _compile(
             except PlanError as error:
                 plan = str(error)
             compiled.put(key, plan)
-        if isinstance(plan, str) or not plan.fits:
-            reason = plan if isinstance(plan, str) else f"{phase} does not fit"
+        if isinstance(plan, str) or not _fits(plan, setting.usable_bytes):
+            left = 0 if isinstance(plan, str) else 1 - plan.peak_bytes / setting.chip.hbm_bytes
+            what = f"leaves {left:.1%} of the memory" if left > 0 else "does not fit"
+            reason = plan if isinstance(plan, str) else f"{phase} {what}"
             report(f"{candidate}: {reason}")
             break
         plans[phase] = plan

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from asyppo_jax.planning import candidates as module
-from asyppo_jax.planning.candidates import candidates, setting_of
+from asyppo_jax.planning.candidates import candidates, network_seconds, setting_of
 from asyppo_jax.planning.plan import PhasePlan
 from asyppo_jax.planning.topology import PlanError
 from asyppo_jax.planning.tune import Compiled, as_json, config_text, key_of, search
@@ -27,10 +27,11 @@ class Compiler:
 
     def __init__(self, setting, fits=lambda candidate: True):
         self.fits, self.calls = fits, []
-        self.least = candidates(setting)[0]
+        self.least, self.setting = candidates(setting)[0], setting
 
     def seconds(self, candidate, phase):
-        return self.least[candidate][phase] * (3 if candidate.model == 4 else 2)
+        waits = network_seconds(candidate, self.setting) if phase == "actor" else 0.0
+        return (self.least[candidate][phase] + waits) * (3 if candidate.model == 4 else 2)
 
     def __call__(self, candidate, phase):
         self.calls.append((candidate, phase))
@@ -86,6 +87,25 @@ def test_a_search_that_is_stopped_goes_on_where_it_stopped(setting, tmp_path):
     # All is in the file, also for a search without time.
     assert _search(setting, compiler, file, is_over=lambda: True)[0] == expected[0]
     assert not compiler.calls
+
+
+def test_a_candidate_leaves_a_tenth_of_the_memory(setting, tmp_path):
+    limit = setting.chip.hbm_bytes
+    for share, is_enough in ((0.89, True), (0.91, False)):
+
+        def compile_phase(candidate, phase, peak=share * limit):
+            return PhasePlan(True, peak, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 3.0)
+
+        lines = []
+        results = search(
+            setting,
+            Compiled(tmp_path / f"{share}.jsonl"),
+            compile_phase,
+            is_over=lambda: False,
+            report=lines.append,
+        )
+        assert bool(results) == is_enough
+        assert any("leaves 9.0% of the memory" in line for line in lines) != is_enough
 
 
 def test_what_does_not_fit_or_does_not_compile_is_no_result(setting, tmp_path):
