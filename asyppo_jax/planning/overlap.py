@@ -127,6 +127,8 @@ class _Clocks:
                 begins = max(now, free.get(links, 0.0))
                 ends[key] = free[links] = begins + self._torus.seconds(kind, size, collective)
                 until = now if is_async else ends.pop(key)
+            elif i.opcode.endswith("-update") and i.operands[0] in ends:  # before its done
+                ends[i.name] = ends.pop(i.operands[0])
             elif key := self._done(i):
                 until = ends.pop(key, now)
             waited, now = waited + max(until - now, 0.0), max(until, now)
@@ -140,6 +142,11 @@ class _Clocks:
         for computation, collective, is_async in self._fused(i):
             if kind := kind_of(collective, computation):
                 return _channel(collective), kind, collective, is_async
+        if i.opcode.endswith("-start"):  # of a computation, as on a chip's sparse cores
+            for inner in called_by(i):
+                for collective in self._program.computations.get(inner, []):
+                    if kind := kind_of(collective, inner):
+                        return i.name, kind, collective, True
         return None
 
     def _fused(self, i: Instruction) -> Iterator[tuple[str, Instruction, bool]]:

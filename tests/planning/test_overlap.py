@@ -98,6 +98,18 @@ def test_a_group_has_two_links_in_each_dimension_that_it_spans():
         assert schedule_of(program, 1.0, square) == (1 + seconds, seconds)
 
 
+@pytest.mark.parametrize(("cycles", "waits"), [(2**10, 2**20 * 5 - 2**10), (2**23, 0)])
+def test_a_reduction_on_other_cores_is_hidden_until_its_done(cycles, waits):
+    text = (FIXTURES / "reduce_scatter_sparse_core_v5p.txt").read_text()
+    done = "  ROOT %reduce-scatter.5.cloned.1.call-done"
+    assert text.count(done) == 1
+    program = read_program(text.replace(done, f"  {_compute(cycles)}\n{done}"))
+    cube = Torus(tuple(itertools.product(range(2), range(2), range(4))), 1.0, (False,) * 3)
+    # 15 of 16 parts of 32 MiB over six links.
+    schedule = schedule_of(program, 1.0, cube)
+    assert schedule == (cycles + waits, waits)
+
+
 @pytest.mark.parametrize(("cycles", "hidden"), [(0, 0.0), (2**20, 2.0**20), (2**30, 7 / 8 * 2**24)])
 def test_a_gather_in_three_fusions_is_hidden_by_the_one_in_the_middle(cycles, hidden):
     text = (FIXTURES / "asynchronous_gather_v5e.txt").read_text()
