@@ -216,6 +216,9 @@ def least_bytes(candidate: Candidate, setting: Setting) -> float:
     residuals = c.num_layers * tokens * stored_width(c, candidate.remat) * 2 / model
     gradients = 4 * params / (1 if candidate.zero_stage == 1 else data)
     gathered = 2 * params if candidate.zero_stage < 3 else 0.0
+    head = c.vocab_size * c.embed_dim / model  # it and its gradient's sum are whole over `data`
+    gathered += 2 * head if candidate.zero_stage == 3 else 0.0
+    gradients += 4 * head if candidate.zero_stage > 1 else 0.0
     residuals += 4 * candidate.rows * candidate.logits_chunk * c.vocab_size / model  # the logits
     return setting.state_bytes / setting.devices + residuals + gradients + gathered
 

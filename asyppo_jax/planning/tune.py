@@ -4,6 +4,7 @@ The TPU compiler plans the candidates of `candidates.py`, one phase at a time, u
 others can be shorter than the best. A phase that was compiled counts for all candidates that are
 alike in what it reads, so the meshes of sampling, critics and actor are searched separately. What
 the compiler makes of the first one with a `model`, relative to the formula, says which comes next.
+Candidates that need too much memory by such a ratio come last.
 What was compiled is kept in a file of JSON lines, so a search that was stopped can go on.
 """
 
@@ -16,7 +17,13 @@ from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
-from asyppo_jax.planning.candidates import Candidate, Setting, candidates, network_seconds
+from asyppo_jax.planning.candidates import (
+    Candidate,
+    Setting,
+    candidates,
+    least_bytes,
+    network_seconds,
+)
 from asyppo_jax.planning.phases import AFTER_SAMPLING
 from asyppo_jax.planning.plan import PhasePlan
 from asyppo_jax.planning.topology import PlanError
@@ -123,6 +130,8 @@ class _Estimates:
             for candidate, formula in possible.items()
         }
         self._usable = setting.usable_bytes
+        self._least_bytes = {candidate: least_bytes(candidate, setting) for candidate in possible}
+        self._peak_ratio = math.inf  # the least of the compiler's peak to the formula's, of actors
         self._seconds: dict[str, float] = {}  # by key; infinite for what does not fit
         # Of the compiler's seconds to the formula's, by phase and its `model`.
         self._ratios: dict[tuple[str, int], float] = {}
@@ -141,6 +150,11 @@ class _Estimates:
             total += self._seconds.get(keys[phase], self.by_formula(candidate, phase) * ratio)
         return total
 
+    def may_fit(self, candidate: Candidate) -> bool:
+        """Whether the actor's update fits if its peak exceeds the formula as little as any has."""
+        known = self._peak_ratio if math.isfinite(self._peak_ratio) else 1.0
+        return self._least_bytes[candidate] * known <= self._usable
+
     def by_formula(self, candidate: Candidate, phase: str) -> float:
         """Seconds of a phase if no collective of the actor is hidden."""
         least = self._formula[candidate][phase]
@@ -150,6 +164,9 @@ class _Estimates:
         """Takes note of the phases of a candidate that were compiled."""
         for phase, key in self._keys[candidate].items():
             plan = compiled.get(key)
+            if isinstance(plan, PhasePlan) and phase == "actor":
+                ratio = plan.peak_bytes / self._least_bytes[candidate]
+                self._peak_ratio = min(self._peak_ratio, ratio)
             if isinstance(plan, PhasePlan) and _fits(plan, self._usable):
                 ratio = plan.seconds / self.by_formula(candidate, phase)
                 self._ratios.setdefault((phase, candidate.model_of(phase)), ratio)
@@ -175,9 +192,10 @@ def search(
     estimates, left = _Estimates(setting, possible), set(possible)
     results, best = [], math.inf
 
-    def order(candidate: Candidate) -> tuple[float, float, Candidate]:
+    def order(candidate: Candidate) -> tuple[bool, float, float, Candidate]:
         by_formula = (estimates.by_formula(candidate, phase) for phase in possible[candidate])
-        return estimates.expected(candidate), sum(by_formula), candidate
+        is_large = not estimates.may_fit(candidate)
+        return is_large, estimates.expected(candidate), sum(by_formula), candidate
 
     while left:
         left = {candidate for candidate in left if estimates.at_least(candidate) < best}
