@@ -31,6 +31,7 @@ from asyppo_jax.tasks.data_files import (
 from asyppo_jax.tasks.rewards.reasoning_tasks import NO_ANSWER
 
 _MISSING = object()  # a field may hold None
+_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?")
 _FIX = f"set problem_field and answer_field in {SECTIONS}"
 
 
@@ -256,8 +257,23 @@ def _hub_rows(data: DataConfig) -> Rows:
             f"the hub data set {data.path}, split {data.split}, cannot be loaded ({error}); "
             f"set path and split in {SECTIONS}"
         ) from error
+    from_json = getattr(getattr(rows, "info", None), "builder_name", None) == "json"
     for number, row in enumerate(rows, start=1):
-        yield f"{data.path}, row {number}", row
+        where = f"{data.path}, row {number}"
+        if from_json:
+            _check_no_rewritten_date(row, where)
+        yield where, row
+
+
+def _check_no_rewritten_date(row: Mapping[str, Any], where: str) -> None:
+    """The package datasets reads a date in a JSON file as a time, and writes it as another text."""
+    for name, value in row.items():
+        if isinstance(value, str) and _TIME.fullmatch(value):
+            raise DataError(
+                f"{where}: field {name!r} is {value!r}, which the package datasets makes of a date "
+                "such as 2024-05-17 in a JSON file; download the file and set source to 'jsonl' "
+                f"and path to it in {SECTIONS}"
+            )
 
 
 def _reasoning_gym_rows(data: DataConfig) -> Rows:

@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -268,6 +268,24 @@ def test_a_hub_name_is_split_from_its_subset(monkeypatch):
     assert load_records(data) == [Record("main test", "5")]
     with pytest.raises(DataError, match="hub data set nobody/none, split train, cannot be loaded"):
         load_records(DataConfig(source="hub", path="nobody/none"))
+
+
+@pytest.mark.parametrize(("builder", "is_refused"), [("json", True), ("parquet", False)])
+def test_a_date_that_the_hubs_package_rewrote_is_refused(builder, is_refused, monkeypatch):
+    datasets = ModuleType("datasets")
+
+    class Rows(list):
+        info = SimpleNamespace(builder_name=builder)
+
+    rows = Rows([{"problem": "When?", "answer": "2024-05-17 00:00:00"}])
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows, raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", datasets)
+    data = DataConfig(source="hub", path="nobody/dates")
+    if is_refused:
+        with pytest.raises(DataError, match=r"row 1: field 'answer' is '2024-.* source to 'jsonl'"):
+            load_records(data)
+    else:
+        assert load_records(data) == [Record("When?", "2024-05-17 00:00:00")]
 
 
 @pytest.mark.parametrize(
