@@ -17,7 +17,7 @@ def get_study() -> Study:
         tasks={
             "sums": {"num_steps": 10, "evaluation.every": 2, "checkpoint.every": 5},
         },
-        actors={"1M": {}},
+        actors={"0.6M": {}},
         methods={
             "AsyPPO": {},
             "one critic": {"algorithm.num_critics": 1},
