@@ -26,8 +26,9 @@ class Chip:
     bandwidth: float  # of its memory, bytes per second
     network: float  # between chips, bytes per second, summed over all links
     dimensions: int  # of a slice: its chips form a 2D or a 3D torus
-    # FLOPs per cycle of the matrix units: 4 of 128 x 128, 8 of 128 x 128 or 4 of 256 x 256, two
-    # FLOPs per cell. The compiler's cycles give large products 70 to 90% of this rate.
+    # At the rate `flops`. Read from the compiler, which counts cycles: the power of two with which
+    # they give a product of 8,192 x 8,192 matrices 70 to 90% of the rate, and large additions 72 to
+    # 81% of `bandwidth`.
     flops_per_cycle: int
     devices: int = 1  # per chip; with 2, the numbers are half of the published ones
 
