@@ -6,8 +6,8 @@ import json
 import pytest
 
 from asyppo_jax.config import ConfigError
-from experiments.study.__main__ import listing, run_study
 from experiments.study.earlier import read_earlier
+from experiments.study.progress import listing, run_study
 from experiments.study.results import RESULTS, SETTINGS, ResultsError, Status, write_results
 from experiments.study.study import Study, runs_of
 from tests.experiments.test_study_results import STUDY, write_run
