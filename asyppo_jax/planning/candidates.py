@@ -193,8 +193,8 @@ def _combinations(setting: Setting) -> Iterator[Candidate]:
 def _logits_chunk(rows: int, setting: Setting) -> int:
     """The smallest power of two from which the head's gradient is not limited by the memory.
 
-    Its sum in float32 is read and written for each chunk, 8 bytes for two FLOPs per token. At most
-    an answer's length, or the config's if that is larger.
+    Its sum in float32 is read and written for each chunk, 8 bytes for two FLOPs per token. At least
+    the config's chunk, at most an answer's length.
     """
     tokens = 4 * setting.chip.flops / setting.chip.bandwidth
     largest = setting.config.sampling.max_completion_length
@@ -216,7 +216,8 @@ def least_bytes(candidate: Candidate, setting: Setting) -> float:
     residuals = c.num_layers * tokens * stored_width(c, candidate.remat) * 2 / model
     gradients = 4 * params / (1 if candidate.zero_stage == 1 else data)
     gathered = 2 * params if candidate.zero_stage < 3 else 0.0
-    head = c.vocab_size * c.embed_dim / model  # it and its gradient's sum are whole over `data`
+    # The head and the sum of its gradient are not sharded over `data`, whatever the stage.
+    head = c.vocab_size * c.embed_dim / model
     gathered += 2 * head if candidate.zero_stage == 3 else 0.0
     gradients += 4 * head if candidate.zero_stage > 1 else 0.0
     residuals += 4 * candidate.rows * candidate.logits_chunk * c.vocab_size / model  # the logits

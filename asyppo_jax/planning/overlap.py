@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from asyppo_jax.planning.collectives import kind_of, sent_bytes, started
+from asyppo_jax.planning.collectives import is_in_steps, kind_of, sent_bytes, started
 from asyppo_jax.planning.hlo import Instruction, Program, called_by
 from asyppo_jax.planning.replica_groups import first_group
 
@@ -155,7 +155,7 @@ class _Clocks:
             instructions = self._program.computations.get(name, [])
             begun = started(instructions)
             for inner in instructions:
-                if inner.name in begun or "async_collective_fusion_config" not in inner.text:
+                if inner.name in begun or not is_in_steps(inner):
                     yield name, inner, inner.name in begun
 
     def _done(self, i: Instruction) -> str:

@@ -58,7 +58,7 @@ class PhasePlan:
     compile_seconds: float
     network_seconds: float = 0.0  # per step, of all collectives, hidden or not
     waiting_seconds: float = 0.0  # per step, those in which the chip waits for them
-    # Per step, by the compiler's cycles, without kernels; 0 if it estimates nothing.
+    # Per step, by the compiler's cycles, with waits, without kernels; 0 if it estimates nothing.
     scheduled_seconds: float = 0.0
     collectives: dict[str, dict[str, float]] = field(default_factory=dict)
     # Decode only: bytes moved by the compiled program, summed over the slice. In `moved_bytes`, its

@@ -131,7 +131,7 @@ class _Estimates:
         }
         self._usable = setting.usable_bytes
         self._least_bytes = {candidate: least_bytes(candidate, setting) for candidate in possible}
-        self._peak_ratio = math.inf  # the least of the compiler's peak to the formula's, of actors
+        self._peak_ratios: list[float] = []  # of the compiler's peak to the formula's, of actors
         self._seconds: dict[str, float] = {}  # by key; infinite for what does not fit
         # Of the compiler's seconds to the formula's, by phase and its `model`.
         self._ratios: dict[tuple[str, int], float] = {}
@@ -152,8 +152,8 @@ class _Estimates:
 
     def may_fit(self, candidate: Candidate) -> bool:
         """Whether the actor's update fits if its peak exceeds the formula as little as any has."""
-        known = self._peak_ratio if math.isfinite(self._peak_ratio) else 1.0
-        return self._least_bytes[candidate] * known <= self._usable
+        least = self._least_bytes[candidate] * min(self._peak_ratios, default=1.0)
+        return least <= self._usable
 
     def by_formula(self, candidate: Candidate, phase: str) -> float:
         """Seconds of a phase if no collective of the actor is hidden."""
@@ -165,8 +165,7 @@ class _Estimates:
         for phase, key in self._keys[candidate].items():
             plan = compiled.get(key)
             if isinstance(plan, PhasePlan) and phase == "actor":
-                ratio = plan.peak_bytes / self._least_bytes[candidate]
-                self._peak_ratio = min(self._peak_ratio, ratio)
+                self._peak_ratios.append(plan.peak_bytes / self._least_bytes[candidate])
             if isinstance(plan, PhasePlan) and _fits(plan, self._usable):
                 ratio = plan.seconds / self.by_formula(candidate, phase)
                 self._ratios.setdefault((phase, candidate.model_of(phase)), ratio)

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from asyppo_jax.config import Config, ConfigError
-from asyppo_jax.config.reading import flatten
+from asyppo_jax.config import ConfigError
 from experiments.study.results import Status
 from experiments.study.runner import pool_of_workers, serve
-from experiments.study.study import Study, StudyRun
+from experiments.study.study import Study, StudyRun, changed_settings
 
 _CONFIG = """\
 from asyppo_jax.config import default_config
@@ -91,7 +90,7 @@ def _alone(run: StudyRun, workdir: Path) -> float:
     folder = workdir / run.folder
     folder.mkdir(parents=True)
     file = folder / "file.py"
-    file.write_text(_CONFIG.format(changes=_changes(run.config)))
+    file.write_text(_CONFIG.format(changes=changed_settings(run.config)))
     command = [sys.executable, "-m", "experiments.train", f"--config={file}", f"--workdir={folder}"]
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -100,8 +99,3 @@ def _alone(run: StudyRun, workdir: Path) -> float:
     if process.returncode and "step" not in (folder / "log.txt").read_text():
         raise ConfigError(f"the run {run.name} failed alone; see {folder / 'log.txt'}")
     return used.ru_utime + used.ru_stime
-
-
-def _changes(config: Config) -> dict[str, Any]:
-    defaults = flatten(Config())
-    return {name: x for name, x in flatten(config).items() if defaults[name] != x}

@@ -243,8 +243,13 @@ def differences(config: str, base: str) -> dict[str, Any]:
     Raises:
         ConfigError: one of them cannot be read.
     """
-    there, here = flatten(read_config_file(config)), flatten(read_config_file(base))
-    return {name: value for name, value in there.items() if here[name] != value}
+    return changed_settings(read_config_file(config), read_config_file(base))
+
+
+def changed_settings(config: Config, base: Config | None = None) -> dict[str, Any]:
+    """The settings of `config` that are not those of `base`; None: not the defaults."""
+    here = flatten(base or Config())
+    return {name: value for name, value in flatten(config).items() if here[name] != value}
 
 
 def settings_of(study: Study) -> dict[str, dict[str, Any]]:
@@ -253,11 +258,9 @@ def settings_of(study: Study) -> dict[str, dict[str, Any]]:
     Those of the base config are against the defaults of `Config`. Settings that may change in a run
     are left out, as those of logs and checkpoints.
     """
-    defaults, base = flatten(Config()), flatten(read_config_file(study.base))
-    changes = {name: value for name, value in base.items() if value != defaults[name]}
     free = may_change() | {"seed"}
     parts = {
-        "base": {"": changes},
+        "base": {"": changed_settings(read_config_file(study.base))},
         "tasks": study.tasks,
         "actors": study.actors,
         "methods": study.methods,
@@ -265,8 +268,8 @@ def settings_of(study: Study) -> dict[str, dict[str, Any]]:
     settings = {
         part: {
             name: {setting: x for setting, x in values.items() if setting not in free}
-            for name, values in changed.items()
+            for name, values in of_part.items()
         }
-        for part, changed in parts.items()
+        for part, of_part in parts.items()
     }
     return json.loads(json.dumps(settings))  # tuples as the lists that the file has
