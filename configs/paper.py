@@ -19,6 +19,7 @@ ARCHITECTURES = Path(__file__).parent / "architectures"
 def paper_config(actor: str, critic: str | None, num_critics: int = 2) -> Settings:
     """AsyPPO with an actor ("4B", "8B" or "14B") and critics of the given sizes; None: GRPO."""
     config = default_config()
+    config.algorithm.advantage_mask_fraction = 0.2
     config.num_steps = 200
     _network(config.actor, actor)
     if critic is None:

@@ -43,6 +43,7 @@ def get_config() -> Settings:
     config.sampling.temperature = 1.0
     config.sampling.top_p = 1.0
 
+    config.algorithm.advantage_mask_fraction = 0.2  # the paper's, like the other mask
     config.algorithm.critic_warmup_steps = 3
     config.algorithm.actor_epochs = 2
     config.batching.actor_minibatch_size = 64

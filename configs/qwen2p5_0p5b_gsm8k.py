@@ -6,8 +6,9 @@ r"""AsyPPO on GSM8K: Qwen2.5-Coder-0.5B-Instruct with two critics made from its 
 Hardware: one GPU with 80 GiB or a TPU v5e-8 for the full run. With smaller settings, given as flags
 in experiments/real_model/README.md, a few steps fit a CPU with 24 GiB. Data: openai/gsm8k as
 gsm8k_train.jsonl and gsm8k_test.jsonl in $ASYPPO_DATA; an answer is the number after ####. The
-method is the paper's (arXiv 2510.01656): K = 2, masks at 20%, four epochs. Group size (16) and
-completion length (512) are smaller than the paper's, to suit the model.
+method is the paper's (arXiv 2510.01656) without the mask of the policy loss: K = 2, the entropy's
+mask at 20%, four epochs. Group size (16) and completion length (512) are smaller than the paper's,
+to suit the model.
 """
 
 import os

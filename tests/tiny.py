@@ -67,6 +67,7 @@ def make_config(num_critics: int = 2, **changes) -> Config:
     values.sampling.max_completion_length = COMPLETION
     values.prompt.max_length = PROMPT
     values.algorithm.num_critics = num_critics
+    values.algorithm.advantage_mask_fraction = 0.2
     values.algorithm.advantages = "gae" if num_critics else "grpo"
     values.algorithm.critic_warmup_steps = 0
     values.actor_optimizer.learning_rate = 1e-3

@@ -8,16 +8,18 @@ PREREGISTRATION.md, when those before them have all their seeds.
 """
 
 from experiments.asyppo_study.settings import (
+    ACTORS,
     BASE_CONFIG,
     FINAL_EVALUATIONS,
     METHODS,
     TASKS,
     TUNED,
 )
-from experiments.study.study import Study
+from experiments.study.study import Only, Study
 
+_BOTH_ACTORS = ("asyppo", "symmetric_ppo", "grpo", "no_masks", "asyppo_anchored")
 _METHODS = (
-    *("asyppo", "symmetric_ppo", "grpo", "no_masks", "asyppo_anchored"),
+    *_BOTH_ACTORS,
     *("one_mini_critic", "same_data", "prompt_division"),
     *("no_advantage_mask", "no_entropy_mask", "random_masks", "entropy_masks"),
     *("rloo", "dr_grpo", "reinforce_plus_plus", "dapo"),
@@ -29,9 +31,10 @@ def get_study() -> Study:
         name="asyppo",
         base=BASE_CONFIG,
         tasks=TASKS,
-        actors={"qwen3": {}},
+        actors={"qwen3": {}, "llama": ACTORS["llama"]},
         methods={name: METHODS[name] | TUNED.get(name, {}) for name in _METHODS},
         seeds=tuple(range(8)),
+        only={name: Only(actors=("qwen3",)) for name in _METHODS if name not in _BOTH_ACTORS},
         reference="asyppo",
         panels={
             "baselines": ("asyppo", "symmetric_ppo", "grpo"),

@@ -100,8 +100,8 @@ def make_config(setting: Setting) -> Config:
     algorithm.num_critics = setting.num_critics
     algorithm.actor_epochs = 1
     algorithm.critic_warmup_steps = 0
-    if setting.num_critics < 2:
-        algorithm.advantage_mask_fraction = algorithm.entropy_mask_fraction = 0.0
+    fraction = 0.2 if setting.num_critics > 1 else 0.0  # the paper's, or no masks
+    algorithm.advantage_mask_fraction = algorithm.entropy_mask_fraction = fraction
     batching.actor_minibatch_size = batching.critic_minibatch_size = setting.sequences
     batching.microbatch_size = setting.microbatch
     batching.packing = setting.packing

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from asyppo_jax.config import ConfigError
+from asyppo_jax.config import Config, ConfigError
+from asyppo_jax.config.reading import flatten
 from experiments.study.results import (
     DIVERGED,
     RESULTS,
@@ -67,14 +68,22 @@ def _check_settings(study: Study, runs: dict[StudyRun, Earlier], file: Path) -> 
     if "settings" not in before:
         raise ResultsError(f"{file} does not say with which settings its runs were made")
     now = settings_of(study)
-    names = [("base", ""), *dict.fromkeys(part for run in runs for part in _parts(run))]
-    for part, name in names:
+    # A setting that did not exist then had the effect of today's default.
+    defaults = json.loads(json.dumps(flatten(Config())))
+    was, is_now = defaults | before["settings"]["base"][""], now["base"][""]
+    if changed := [name for name in is_now if is_now[name] != was[name]]:
+        listed = ", ".join(f"{name} from {was[name]} to {is_now[name]}" for name in changed)
+        raise ConfigError(
+            f"since the runs of {file.parent} were made, the base {study.base} has changed "
+            f"{listed}; change it back, or remove their rows, and they are done again"
+        )
+    for part, name in dict.fromkeys(part for run in runs for part in _parts(run)):
         was, is_now = before["settings"][part].get(name), now[part][name]
         if was != is_now:
-            what = f"the {part.removesuffix('s')} {name!r}" if name else f"the base {study.base}"
             raise ConfigError(
-                f"the runs of {file.parent} were made when {what} changed {was}, and now it "
-                f"changes {is_now}; remove their rows, and they are done again"
+                f"the runs of {file.parent} were made when the {part.removesuffix('s')} {name!r} "
+                f"changed {was}, and now it changes {is_now}; remove their rows, and they are done "
+                "again"
             )
     if before["threads"] != study.threads:
         raise ConfigError(

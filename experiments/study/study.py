@@ -253,14 +253,14 @@ def changed_settings(config: Config, base: Config | None = None) -> dict[str, An
 
 
 def settings_of(study: Study) -> dict[str, dict[str, Any]]:
-    """What runs are made with, for study.json: the base config's changes and those of each part.
+    """What runs are made with, for study.json: all of the base config, and what each part changes.
 
-    Those of the base config are against the defaults of `Config`. Settings that may change in a run
-    are left out, as those of logs and checkpoints.
+    The base config's are there even where they are defaults, because a default can change. Settings
+    that may change in a run are left out, as those of logs and checkpoints.
     """
     free = may_change() | {"seed"}
     parts = {
-        "base": {"": changed_settings(read_config_file(study.base))},
+        "base": {"": flatten(read_config_file(study.base))},
         "tasks": study.tasks,
         "actors": study.actors,
         "methods": study.methods,

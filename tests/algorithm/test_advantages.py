@@ -142,4 +142,4 @@ def test_a_name_without_an_estimator_is_refused_and_a_new_one_is_found(monkeypat
         find_estimator(config)
     monkeypatch.setitem(ESTIMATORS, "opo", ESTIMATORS["grpo"])
     assert find_estimator(config) is ESTIMATORS["grpo"]
-    assert config.method == "opo (2 critics, masks 20% and 20%)"  # what a run prints at its start
+    assert config.method == "opo (2 critics, masks 0% and 20%)"  # what a run prints at its start

@@ -8,10 +8,10 @@ from tests.config.test_settings import with_changes
 @pytest.mark.parametrize(
     ("changes", "method"),
     [
-        ({}, "AsyPPO (2 critics, masks 20% and 20%)"),
+        ({}, "AsyPPO (2 critics, masks 0% and 20%)"),
         ({"algorithm__num_critics": 1}, "PPO (1 critic)"),
         ({"algorithm__num_critics": 0, "algorithm__advantages": "grpo"}, "GRPO (no critics)"),
-        ({"algorithm__advantages": "grpo"}, "GRPO (2 critics, masks 20% and 20%)"),
+        ({"algorithm__advantages": "grpo"}, "GRPO (2 critics, masks 0% and 20%)"),
         (
             {"algorithm__loss_aggregation": "token", "algorithm__num_critics": 1},
             "PPO (1 critic, loss per token)",
@@ -27,7 +27,7 @@ from tests.config.test_settings import with_changes
         ),
         (
             {"algorithm__advantages": "rloo", "algorithm__advantage_whitening": "none"},
-            "RLOO (2 critics, masks 20% and 20%)",
+            "RLOO (2 critics, masks 0% and 20%)",
         ),
         (
             {"algorithm__advantages": "reinforce_plus_plus", "algorithm__num_critics": 0},
@@ -50,7 +50,7 @@ from tests.config.test_settings import with_changes
         ),
         (
             {"algorithm__zero_spread_groups": "resample"},
-            "AsyPPO (2 critics, masks 20% and 20%, groups without spread resampled)",
+            "AsyPPO (2 critics, masks 0% and 20%, groups without spread resampled)",
         ),
         (
             {"algorithm__dual_clip": 3.0, "algorithm__num_critics": 1},
@@ -66,7 +66,7 @@ from tests.config.test_settings import with_changes
         ),
         (
             {"algorithm__mask_by": "entropy"},
-            "AsyPPO (2 critics, masks 20% and 20% by entropy)",
+            "AsyPPO (2 critics, masks 0% and 20% by entropy)",
         ),
         (
             {
@@ -74,7 +74,7 @@ from tests.config.test_settings import with_changes
                 "algorithm__num_critics": 0,
                 "algorithm__advantages": "grpo",
             },
-            "GRPO (no critics, masks 20% and 20% at random)",
+            "GRPO (no critics, masks 0% and 20% at random)",
         ),
         ({"algorithm__loss": "my:f", "algorithm__num_critics": 1}, "PPO (1 critic, loss my:f)"),
     ],

@@ -67,7 +67,10 @@ def test_a_diverged_run_stays_one(tmp_path):
             {"tasks": {"sums": {"num_steps": 2, "sampling.temperature": 0.5}}},
             "when the task 'sums' changed {}",
         ),
-        ({"base": "quickstart"}, "when the base quickstart changed"),
+        (
+            {"base": "quickstart"},
+            r"the base quickstart has changed .*sampling\.num_prompts from 4 to 16, .*; change it",
+        ),
         ({"threads": 2}, "made with 1 threads, the study has 2; set threads = 1"),
     ],
 )
@@ -76,6 +79,19 @@ def test_runs_of_other_settings_are_refused(changes, message, tmp_path):
     changed = dataclasses.replace(SMALLER, **changes)
     with pytest.raises((ConfigError, ResultsError), match=message):
         read_earlier(changed, runs_of(changed), tmp_path)
+
+
+def test_a_base_setting_is_compared_by_its_value_and_not_by_its_default(tmp_path):
+    do_runs(SMALLER, tmp_path)
+    settings = json.loads((tmp_path / SETTINGS).read_text())
+    base = settings["settings"]["base"][""]
+    assert base.pop("algorithm.gamma") == 1.0  # a setting that is newer than the runs
+    (tmp_path / SETTINGS).write_text(json.dumps(settings))
+    assert len(read_earlier(SMALLER, runs_of(SMALLER), tmp_path)) == 2
+    base["algorithm.gamma"] = 0.5  # the default of that time
+    (tmp_path / SETTINGS).write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match=r"changed algorithm\.gamma from 0\.5 to 1\.0;"):
+        read_earlier(SMALLER, runs_of(SMALLER), tmp_path)
 
 
 def test_rows_that_the_study_cannot_use_are_refused(tmp_path):

@@ -125,7 +125,7 @@ def _table(text):
 
 def test_sizes_of_the_default_run_by_hand():
     text = describe_sizes(_with_critics(2))
-    assert text.startswith("method    AsyPPO (2 critics, masks 20% and 20%)\n")
+    assert text.startswith("method    AsyPPO (2 critics, masks 0% and 20%)\n")
     assert "32 prompts x 32 responses = 1,024 sequences" in text
     assert "prompt 512 + completion 8,192 = 8,704 tokens\n" in text
     table = _table(text)
