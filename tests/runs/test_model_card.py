@@ -38,7 +38,7 @@ def test_the_card_of_an_actor_describes_the_run(run):
         "base_model: Qwen/Qwen3-4B-Base",
         "- zwhe99/DeepMath-103K\n",
         "pipeline_tag: text-generation",
-        "AsyPPO (2 critics, masks 0% and 20%)",
+        "AsyPPO (2 critics, masks 20% and 20%)",
         "2 × the first 4 layers of Qwen/Qwen3-4B-Base",
         "| seed | 3 |",
         "| steps | 4 of 4 |",
