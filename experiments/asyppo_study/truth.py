@@ -27,16 +27,25 @@ Values = dict[str, list[float]]  # metric -> one number per seed
 
 
 def collect(study: Path) -> int:
-    """Writes `study/truth.csv` from the runs below `study/runs`; returns the number of runs."""
-    files = sorted((study / "runs").glob("*/*/*/seed_*/value_truth/step_*/value_truth.json"))
+    """Adds the runs below `study/runs` to `study/truth.csv`; returns the number of its runs.
+
+    Runs that are only in the file stay there, such as those that another machine has done.
+    """
+    runs: dict[tuple[str, ...], list[tuple[Any, ...]]] = defaultdict(list)
+    if (study / FILE).is_file():
+        with (study / FILE).open(newline="") as content:
+            for row in list(csv.reader(content))[1:]:
+                runs[tuple(row[:4])].append(tuple(row[4:]))
+    for file in (study / "runs").glob("*/*/*/seed_*/value_truth/step_*/value_truth.json"):
+        task, actor, method, seed = file.relative_to(study / "runs").parts[:4]
+        rows = _rows(json.loads(file.read_text()))
+        runs[task, actor, method, seed.removeprefix("seed_")] = rows
     with (study / FILE).open("w", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(_HEAD)
-        for file in files:
-            task, actor, method, seed = file.relative_to(study / "runs").parts[:4]
-            of_run = (task, actor, method, seed.removeprefix("seed_"))
-            writer.writerows((*of_run, *row) for row in _rows(json.loads(file.read_text())))
-    return len(files)
+        for run in sorted(runs):
+            writer.writerows((*run, *row) for row in runs[run])
+    return len(runs)
 
 
 def _rows(truth: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -44,6 +44,9 @@ def curves(results: Results) -> Figure:
     figure, grid = _grid(len(panels), len(results.settings), 4.2, 3.0)
     for row, (title, methods) in zip(grid, panels.items(), strict=True):
         for axes, setting in zip(row, results.settings, strict=True):
+            if not set(methods) & set(results.methods(setting)):
+                axes.set_axis_off()
+                continue
             for index, method in enumerate(methods):
                 _draw_curve(axes, results.finished(setting, method), method, index)
             axes.set_title(" · ".join(filter(None, [*setting, title])), fontsize=9)
@@ -71,9 +74,16 @@ def _draw_curve(axes: Any, by_seed: dict[int, Curve], method: str, index: int) -
 
 def differences(results: Results) -> Figure:
     """A column per task and actor: each method's difference to the reference, by seed."""
-    methods = [m for m in dict.fromkeys(m for _, m in results.curves) if m != results.reference]
-    figure, grid = _grid(1, len(results.settings), 4.2, 0.9 + 0.28 * max(1, len(methods)))
-    for axes, setting in zip(grid[0], results.settings, strict=True):
+    by_setting = {
+        setting: [m for m in results.methods(setting) if m != results.reference]
+        for setting in results.settings
+    }
+    most = max(1, *map(len, by_setting.values()))
+    figure, grid = _grid(1, len(by_setting), 4.2, 0.9 + 0.28 * most)
+    for axes, (setting, methods) in zip(grid[0], by_setting.items(), strict=True):
+        if not methods:
+            axes.set_axis_off()
+            continue
         base = finals(results, setting, results.reference)
         estimates = [
             mean(paired_differences(finals(results, setting, method), base)) for method in methods
@@ -86,18 +96,24 @@ def differences(results: Results) -> Figure:
 
 
 def ablations(results: Results) -> Figure:
-    """A row per panel of the study, a column per task and actor: final values with intervals."""
+    """A row per panel of the study, a column per task and actor: final values with intervals.
+
+    A panel none of whose methods has runs there is left out.
+    """
     longest = max(map(len, results.panels.values()))
     figure, grid = _grid(
         len(results.panels), len(results.settings), 4.2, 0.9 + 0.28 * max(1, longest)
     )
     for row, (title, methods) in zip(grid, results.panels.items(), strict=True):
         for axes, setting in zip(row, results.settings, strict=True):
+            there = [method for method in methods if method in results.methods(setting)]
+            if not there:
+                axes.set_axis_off()
+                continue
             estimates = [
-                mean(np.array(list(finals(results, setting, method).values())))
-                for method in methods
+                mean(np.array(list(finals(results, setting, method).values()))) for method in there
             ]
-            _draw_intervals(axes, methods, estimates)
+            _draw_intervals(axes, there, estimates)
             axes.set_title(" · ".join([*setting, title]), fontsize=9)
             axes.set_xlabel(f"final {results.metric}")
     return figure

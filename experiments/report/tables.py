@@ -36,7 +36,11 @@ def report(results: Results) -> str:
             *_seconds(results, setting),
         ]
     if len(results.settings) > 1:
-        parts += ["## All", overall_table(results)]
+        parts += ["## All", overall_table(results, results.settings)]
+    for actor in actors if len(actors := _actors(results)) > 1 else ():
+        settings = [setting for setting in results.settings if setting[1] == actor]
+        if len(settings) > 1:
+            parts += [f"## All tasks / {actor}", overall_table(results, settings)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -135,17 +139,20 @@ def _seconds(results: Results, setting: Setting) -> list[str]:
     ]
 
 
-def overall_table(results: Results) -> str:
+def _actors(results: Results) -> list[str]:
+    return list(dict.fromkeys(actor for _, actor in results.settings))
+
+
+def overall_table(results: Results, settings: Sequence[Setting]) -> str:
     """The mean over tasks and actors, of the methods that have a finished run in each."""
     lines = []
-
     for method in dict.fromkeys(method for _, method in results.curves):
-        by_setting = [finals(results, setting, method) for setting in results.settings]
+        by_setting = [finals(results, setting, method) for setting in settings]
         if not all(by_setting):
             continue
         paired = [
             paired_differences(values, finals(results, setting, results.reference))
-            for setting, values in zip(results.settings, by_setting, strict=True)
+            for setting, values in zip(settings, by_setting, strict=True)
         ]
         final = mean_over_settings([np.array(list(x.values())) for x in by_setting])
         better = "" if method == results.reference else text(mean_over_settings(paired), sign=True)

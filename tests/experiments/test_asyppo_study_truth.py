@@ -5,7 +5,7 @@ import json
 import pytest
 
 from asyppo_jax.config import ConfigError
-from experiments.asyppo_study.truth import collect, truth_report
+from experiments.asyppo_study.truth import FILE, collect, truth_report
 
 
 def write_truth(study, method, seed, errors, **more):
@@ -40,6 +40,19 @@ def test_the_file_alone_gives_the_table(tmp_path):
     before = truth_report(tmp_path)
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
     assert truth_report(tmp_path) == before
+
+
+def test_runs_of_another_machine_stay_in_the_file(tmp_path):
+    for study, seeds in (("whole", (0, 1)), ("there", (0,)), ("here", (1,))):
+        for seed in seeds:
+            write_truth(tmp_path / study, "asyppo", seed, (9.0, 0.1 + seed, 0.3))
+    there, here = tmp_path / "there", tmp_path / "here"
+    assert (collect(tmp_path / "whole"), collect(there)) == (2, 1)
+    (here / FILE).write_bytes((there / FILE).read_bytes())
+    assert collect(here) == 2
+    assert (here / FILE).read_bytes() == (tmp_path / "whole" / FILE).read_bytes()
+    write_truth(here, "asyppo", 0, (9.0, 0.7, 0.3))  # the same run, measured here
+    assert collect(here) == 2 and ",0.7\n" in (here / FILE).read_text()
 
 
 def test_a_study_without_true_values_says_how_to_get_them(tmp_path):

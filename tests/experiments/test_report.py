@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.report.curves import ReportError, load
-from experiments.report.figures import draw
+from experiments.report.figures import ablations, curves, differences, draw
 from experiments.report.tables import report, steps_after_warmup
 from experiments.study.results import COLUMNS, ResultsError
 
@@ -97,6 +97,26 @@ def test_several_settings_have_a_mean_over_all(tmp_path):
     assert all_of_them == ["AsyPPO", "4", "0.700 [0.600, 0.800]", "+0.500"]
     assert cells(text.partition("## All")[2], "gone") == []
     draw(load(tmp_path), tmp_path)
+
+
+def test_an_actor_with_fewer_methods_hides_none_of_the_others(tmp_path):
+    small, large = ("sums", "small"), ("sums", "large")
+    runs = [
+        ((task, actor), method, seed, 0, False, {0: 0.0, 4: 0.5})
+        for task, actor in (small, ("words", "small"), large, ("words", "large"))
+        for method in (("PPO", "AsyPPO") if actor == "small" else ("PPO",))
+        for seed in (0, 1)
+    ]
+    settings = tuple(dict.fromkeys(run[0] for run in runs))
+    write_study(tmp_path, runs, settings=settings, panels={"a": ["PPO"], "b": ["AsyPPO"]})
+    results = load(tmp_path)
+    of_all, of_small, of_large = report(results).partition("## All")[2].split("## All tasks / ")
+    assert cells(of_all, "AsyPPO") == [] and cells(of_all, "PPO")[0][1] == "8"
+    assert of_small.startswith("small\n") and cells(of_small, "AsyPPO")[0][1] == "4"
+    assert of_large.startswith("large\n") and cells(of_large, "AsyPPO") == []
+    assert [axes.axison for axes in differences(results).axes] == [True, True, False, False]
+    for figure in (curves(results), ablations(results)):
+        assert [axes.axison for axes in figure.axes] == [True] * 6 + [False] * 2
 
 
 def test_steps_after_the_warm_up_are_those_that_all_have(tmp_path):
