@@ -25,7 +25,7 @@ from asyppo_jax.algorithm.state import (
 from asyppo_jax.algorithm.train_step import Phases, phase_functions, run_phases
 from asyppo_jax.config import Config
 from asyppo_jax.models.actor_critic import Networks
-from asyppo_jax.runtime.libtpu import REDUCE_SCATTER_OPTIONS
+from asyppo_jax.runtime.libtpu import ASYNC_GATHER_OPTIONS, REDUCE_SCATTER_OPTIONS
 from asyppo_jax.runtime.phase_meshes import critics_mesh, on_mesh
 from asyppo_jax.runtime.sharding import batch_sharding, replicated
 from asyppo_jax.types import Experience, Metrics, Params, TrainState
@@ -56,9 +56,10 @@ def programs(
     phases = phase_functions(networks, config, policy_loss)
     shardings = state_shardings(config, networks, mesh)
     on_tpu = mesh.devices.flat[0].platform == "tpu"  # other compilers do not know these options
-    compiler = {}
-    if config.mesh.reduce_scatter and on_tpu:
-        compiler["compiler_options"] = REDUCE_SCATTER_OPTIONS
+    chosen = (REDUCE_SCATTER_OPTIONS if config.mesh.reduce_scatter else {}) | (
+        ASYNC_GATHER_OPTIONS if config.mesh.async_gathers else {}
+    )
+    compiler = {"compiler_options": chosen} if chosen and on_tpu else {}
 
     def update(function: Callable[..., Any], mesh: Mesh, *fields: str) -> Program:
         placed = tuple(getattr(shardings, field) for field in fields)

@@ -228,6 +228,9 @@ class MeshConfig:
     # Without them, a reduction over more than one dimension of the slice's torus is an all-reduce,
     # which sends twice the bytes. Planned, but not measured on a TPU.
     reduce_scatter: MayChange[bool] = False
+    # On TPUs: compiler options with which the updates all-gather weights while they compute. For
+    # v6e, where a chip waits for each all-gather without them. Planned, but not measured on a TPU.
+    async_gathers: MayChange[bool] = False
     # What is offloaded to host memory (`pinned_host`) while a phase does not need it: nothing, the
     # optimizer states, or the networks too. Each is moved to the host and back once per step, and
     # the phases of a step are separate programs.

@@ -14,6 +14,16 @@ REDUCE_SCATTER_OPTIONS = {
     "xla_tpu_enable_sparse_core_collective_offload_reduce_scatter": True,
 }
 
+# Weights are all-gathered while the chip computes: an all-gather is divided into steps, and fused
+# with products that do not need its result. v5e does so by default, v5p has windowed products.
+ASYNC_GATHER_OPTIONS = {
+    "xla_enable_async_all_gather": "true",
+    "xla_tpu_enable_async_collective_fusion": True,
+    "xla_tpu_enable_async_collective_fusion_fuse_all_gather": True,
+    "xla_tpu_enable_async_collective_fusion_multiple_steps": True,
+    "xla_tpu_overlap_compute_collective_tc": True,
+}
+
 # When it is loaded, libtpu asks which slice it is in. Without an answer it prints five lines to
 # stderr that look like a failure. Without a chip nothing else depends on the answer: not the other
 # platforms, and not the compiler, which is given the name of a slice.

@@ -50,7 +50,8 @@ def _kinds(tree):
 
 
 def test_options_of_the_tpu_compiler_are_given_to_no_other():
-    config, networks = make_config(mesh__reduce_scatter=True), make_networks()
+    config = make_config(mesh__reduce_scatter=True, mesh__async_gathers=True)
+    networks = make_networks()
     for program in programs(networks, config, make_mesh(config.mesh)).values():
         assert "compiler_options" not in program.jit
 

@@ -97,6 +97,23 @@ def test_every_phase_is_compiled_for_a_slice_without_tpus():
 
 @pytest.mark.tpu
 @needs_compiler
+def test_on_v6e_weights_are_gathered_while_the_chip_computes_if_that_is_asked_for():
+    def waits(*, is_async):
+        config = _config(
+            mesh__model=1,
+            mesh__async_gathers=is_async,
+            sampling__num_prompts=8,
+            sampling__max_completion_length=1920,  # enough to compute beside a gather
+            batching__microbatch_size=8,
+        )
+        planned = plan(config, "v6e:2x4", name="small", phases=["actor"], report=lambda line: None)
+        return planned.phases["actor"].waiting_seconds
+
+    assert waits(is_async=True) < 0.97 * waits(is_async=False)
+
+
+@pytest.mark.tpu
+@needs_compiler
 def test_each_phase_is_compiled_on_its_own_mesh_and_the_resharding_is_counted():
     meshes = {"mesh__model": 1, "mesh__sampling_model": 4, "mesh__critic_model": 2}
     planned = plan(_config(**meshes), "v5e:2x2", name="small", report=lambda line: None)
