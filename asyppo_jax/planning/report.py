@@ -37,6 +37,11 @@ def table(planned: Plan) -> str:
                 f"{name} as compiled moves {quantity(p.compiled_bytes, 'B')}, "
                 f"{p.compiled_bytes / p.moved_bytes:.2f} times the least possible"
             )
+    if _gathers_by_reductions(planned):
+        lines.append(
+            "the compiler makes all-reduces of all-gathers over all chips of this slice, which "
+            "send twice the bytes; with config.mesh.model=2 it does not"
+        )
     on_host = max(p.host_bytes for p in planned.phases.values())
     if on_host:
         lines.append(f"up to {on_host / GIB:.2f} GiB of state per chip are offloaded to the host")
@@ -50,6 +55,17 @@ def table(planned: Plan) -> str:
     )
     lines.append(total(planned))
     return "\n".join(lines)
+
+
+def _gathers_by_reductions(planned: Plan) -> bool:
+    """Whether all-gathers of an update became all-reduces, as on v5p slices of whole cubes.
+
+    See findings/libtpu_all_gather_over_a_cube_is_an_all_reduce.sh.
+    """
+    kind, _, sizes = planned.topology.partition(":")
+    is_cubes = kind == "v5p" and all(int(size) % 4 == 0 for size in sizes.split("x"))
+    updates = [p.collectives for name, p in planned.phases.items() if name in AFTER_SAMPLING]
+    return is_cubes and any("all-reduce" in x and "all-gather" not in x for x in updates)
 
 
 def _seconds(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """The text of a plan: its verdict is about the compiled phases alone."""
 
+import dataclasses
 import json
 
 from asyppo_jax.planning.plan import PhasePlan, Plan
@@ -81,3 +82,19 @@ def test_chips_of_two_devices_are_named():
 def test_numbers_have_the_prefix_that_fits():
     assert quantity(1.5e15, "FLOP") == "1.50 PFLOP" and quantity(2.5e6, "B") == "2.50 MB"
     assert quantity(0.0, "B") == "0.00 B" and quantity(3e24, "B") == "3000000.00 EB"
+
+
+def test_all_gathers_that_became_all_reduces_are_said_on_slices_of_whole_cubes():
+    reductions, gathers = (
+        {kind: {"count": 1.0, "bytes": 1.0}} for kind in ("all-reduce", "all-gather")
+    )
+    for topology, collectives, is_said in (
+        ("v5p:4x4x8", reductions, True),
+        ("v5p:4x4x8", reductions | gathers, False),
+        ("v5p:2x4x4", reductions, False),
+        ("v5e:4x4", reductions, False),
+    ):
+        planned = _plan("a", {"actor": 30.0})
+        actor = dataclasses.replace(planned.phases["actor"], collectives=collectives)
+        planned = dataclasses.replace(planned, topology=topology, phases={"actor": actor})
+        assert ("makes all-reduces of all-gathers over all" in table(planned)) == is_said
