@@ -64,7 +64,7 @@ def evaluate_benchmark(
     run_length = actor.config.sampling.max_completion_length
     length = s.max_completion_length or benchmark.max_completion_length or run_length
     options = actor.options(s, length)
-    actor.report_length(prompts, length)
+    actor.report_prompts(prompts, length, prompt)
     if sentence := missing_first_token(actor.tokenizer, prompt):
         print(sentence, file=sys.stderr)
     settings_of_answers = _settings_of_answers(actor, benchmark, s, prompt, length, records)

@@ -141,7 +141,7 @@ def prepare(config: Config, loss: PolicyLoss | None = None) -> Run:
         if sentence:
             print_once(sentence)
     for name, report in (("training", train_report), ("held-out", eval_report)):
-        for sentence in filter(None, (report.summary(), report.unknown_text())):
+        for sentence in filter(None, (report.summary(), report.unknown)):
             print_once(f"{name} problems: {sentence}")
     if "math" in config.reward.function.split(","):
         for name, records in (("training", train_records), ("held-out", eval_records)):

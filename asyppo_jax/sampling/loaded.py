@@ -22,7 +22,7 @@ from asyppo_jax.models.config import beyond_positions
 from asyppo_jax.sampling import DecodingOptions
 from asyppo_jax.sampling.sampler import Sampler, make_sampler, read_answers
 from asyppo_jax.tasks.benchmarks import BenchmarkSettings
-from asyppo_jax.tasks.prompts import Prompt, tokenize_problem
+from asyppo_jax.tasks.prompts import Prompt, tokenize_problem, unknown_text
 from asyppo_jax.tasks.records import Record
 from asyppo_jax.tasks.tokenizers import Tokenizer, special_ids
 from asyppo_jax.types import Params
@@ -109,7 +109,7 @@ class LoadedActor:
         if not prompts:
             return []
         options = self.options(settings, max_completion_length)
-        self.report_length(prompts, max_completion_length)
+        self.report_prompts(prompts, max_completion_length, prompt)
         # Prompts are sharded over the mesh, so their number must be a multiple of its data axis.
         padded = prompts + [prompts[-1]] * (-len(prompts) % self.mesh.shape["data"])
         sampler = self.sampler(options, max(len(p.tokens) for p in prompts))
@@ -139,10 +139,13 @@ class LoadedActor:
             slots=settings.slots,
         )
 
-    def report_length(self, prompts: Sequence[Prompt], length: int) -> None:
-        """Prints a sentence if prompts and answers may be longer than the model was trained on."""
+    def report_prompts(self, prompts: Sequence[Prompt], length: int, made: PromptConfig) -> None:
+        """Prints a sentence if the tokenizer does not know all text of the prompts, and one if they
+        and answers of `length` tokens may be longer than what the model was trained on.
+        """
         longest = max(len(prompt.tokens) for prompt in prompts) + length
-        if sentence := beyond_positions(self.networks.actor.config, longest, "actor"):
+        too_long = beyond_positions(self.networks.actor.config, longest, "actor")
+        for sentence in filter(None, (unknown_text(prompts, self.tokenizer, made), too_long)):
             print(sentence, file=sys.stderr)
 
     def sampler(self, options: DecodingOptions, prompt_length: int) -> Sampler:

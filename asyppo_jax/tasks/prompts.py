@@ -58,8 +58,7 @@ class PromptReport:
     without_answer: tuple[LeftOut, ...]
     too_long: tuple[LeftOut, ...]
     shortest_too_long: int
-    # Of each prompt with text that the tokenizer does not know: that text.
-    unknown: tuple[tuple[str, ...], ...] = ()
+    unknown: str = ""  # see `unknown_text`
 
     def summary(self) -> str:
         """One line: the number of prompts, and which records were left out and why."""
@@ -75,18 +74,6 @@ class PromptReport:
             if left_out
         ]
         return f"{line}; left out: {', '.join(counts)}" if counts else line
-
-    def unknown_text(self) -> str:
-        """One line on text that the tokenizer does not know, so the model cannot see; or ""."""
-        if not self.unknown:
-            return ""
-        texts = [*dict.fromkeys(itertools.chain(*self.unknown))]
-        named = ", ".join(map(repr, texts[:_MAX_UNKNOWN]))
-        more = len(texts) - _MAX_UNKNOWN
-        return (
-            f"{len(self.unknown)} of {self.num_prompts} prompts contain characters that the "
-            f"tokenizer does not know ({named}{f' and {more} more' if more > 0 else ''})"
-        )
 
 
 def name_some(rows: Sequence[object]) -> str:
@@ -145,7 +132,7 @@ def make_prompts(
         without_answer=tuple(without_answer),
         too_long=tuple(too_long),
         shortest_too_long=min(too_long_lengths, default=0),
-        unknown=_unknown(prompts, tokenizer, prompt),
+        unknown=unknown_text(prompts, tokenizer, prompt),
     )
     if not prompts:
         raise DataError(f"no prompt is left: {report.summary()}; {_fix(report)}")
@@ -153,15 +140,22 @@ def make_prompts(
     return prompts, report
 
 
-def _unknown(
-    prompts: Sequence[Prompt], tokenizer: Tokenizer, settings: PromptConfig
-) -> tuple[tuple[str, ...], ...]:
-    texts = (
+def unknown_text(prompts: Sequence[Prompt], tokenizer: Tokenizer, settings: PromptConfig) -> str:
+    """One line on text that the tokenizer does not know, so the model cannot see; "" if none."""
+    unknown = [
         unknown_pieces(_render(p.record.problem, tokenizer, settings), p.tokens, tokenizer)
         for p in prompts
         if tokenizer.unk_token_id in p.tokens
+    ]
+    texts = [*dict.fromkeys(itertools.chain(*unknown))]
+    if not texts:
+        return ""
+    more = len(texts) - _MAX_UNKNOWN
+    named = ", ".join(map(repr, texts[:_MAX_UNKNOWN])) + (f" and {more} more" if more > 0 else "")
+    return (
+        f"{sum(map(bool, unknown))} of {len(prompts)} prompts contain characters that the "
+        f"tokenizer does not know ({named})"
     )
-    return tuple(filter(None, texts))
 
 
 def tokenize_problem(problem: str, tokenizer: Tokenizer, prompt: PromptConfig) -> tuple[int, ...]:

@@ -53,6 +53,18 @@ def test_what_is_no_list_of_texts_is_refused(problems, kind):
         check_texts("1+1")
 
 
+def test_text_that_the_tokenizer_does_not_know_is_said(run, capsys):
+    actor = load_actor(run[0])
+    actor.generate(["1+2", "1 plus Ω"], max_completion_length=1, temperature=0.0)
+    message = capsys.readouterr().err
+    assert message.startswith(
+        "1 of 2 prompts contain characters that the tokenizer does not know ("
+    )
+    assert "'Ω'" in message
+    actor.generate(["1+2"], max_completion_length=1, temperature=0.0)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_runs_stop_strings_end_what_it_generates(run):
     actor = load_actor(run[0])
     ((whole,),) = actor.generate(["1+2"], max_completion_length=6, temperature=0.0)

@@ -149,14 +149,14 @@ def test_if_no_prompt_is_left_the_error_says_how_to_fix_it(tokenizer, record, fi
 def test_text_that_the_tokenizer_does_not_know_is_reported_in_one_line(tokenizer):
     records = [Record(problem, "1") for problem in ("What?", "1+1", "Why? Wow!")]
     _, report = make_prompts(records, tokenizer, PromptConfig(template="<user>{problem}<eos>"))
-    assert report.unknown_text() == (
+    assert report.unknown == (
         "2 of 3 prompts contain characters that the tokenizer does not know ('W', '!')"
     )
     _, report = make_prompts(records[1:2], tokenizer, PromptConfig(system_prompt=""))
-    assert report.unknown_text() == ""
+    assert report.unknown == ""
     records = [Record("ABCDEFGHIJ", "1")]
     _, report = make_prompts(records, tokenizer, PromptConfig(system_prompt=""))
-    assert report.unknown_text().endswith("('A', 'B', 'C', 'D', 'E', 'F', 'G', 'H' and 2 more)")
+    assert report.unknown.endswith("('A', 'B', 'C', 'D', 'E', 'F', 'G', 'H' and 2 more)")
 
 
 def test_invalid_templates_are_refused(tokenizer):
