@@ -37,7 +37,8 @@ def report(results: Results) -> str:
         ]
     if len(results.settings) > 1:
         parts += ["## All", overall_table(results, results.settings)]
-    for actor in actors if len(actors := _actors(results)) > 1 else ():
+    actors = dict.fromkeys(actor for _, actor in results.settings)
+    for actor in actors if len(actors) > 1 else ():
         settings = [setting for setting in results.settings if setting[1] == actor]
         if len(settings) > 1:
             parts += [f"## All tasks / {actor}", overall_table(results, settings)]
@@ -137,10 +138,6 @@ def _seconds(results: Results, setting: Setting) -> list[str]:
         "Seconds per step of finished runs, medians over steps, then means over seeds.",
         markdown(["method", *phases, "all"], lines),
     ]
-
-
-def _actors(results: Results) -> list[str]:
-    return list(dict.fromkeys(actor for _, actor in results.settings))
 
 
 def overall_table(results: Results, settings: Sequence[Setting]) -> str:
