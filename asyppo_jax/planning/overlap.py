@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from asyppo_jax.planning.collectives import is_in_steps, kind_of, sent_bytes, started
 from asyppo_jax.planning.hlo import Instruction, Program, called_by
 from asyppo_jax.planning.replica_groups import first_group
+from asyppo_jax.planning.topology import is_cubes
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _PAIR = re.compile(r"\{(\d+),(\d+)\}")
@@ -186,6 +187,5 @@ def torus_of(devices: Sequence[Any], network: float, dimensions: int) -> Torus:
     """
     places = tuple(tuple(int(x) for x in device.coords)[:dimensions] for device in devices)
     sizes = [max(along) + 1 for along in zip(*places, strict=True)]
-    cubes = all(size % 4 == 0 for size in sizes)
-    closed = tuple(cubes if dimensions == 3 else size == 16 for size in sizes)
+    closed = tuple(is_cubes(sizes) if dimensions == 3 else size == 16 for size in sizes)
     return Torus(places, network / (2 * dimensions), closed)

@@ -3,6 +3,7 @@
 from asyppo_jax.planning.flops import BEFORE_UPDATES
 from asyppo_jax.planning.phases import AFTER_SAMPLING
 from asyppo_jax.planning.plan import BANDWIDTH_SHARE, FLOPS_SHARE, NETWORK_SHARE, Plan
+from asyppo_jax.planning.topology import is_cubes, sizes_of_slice
 
 GIB = 2**30
 
@@ -62,10 +63,10 @@ def _gathers_by_reductions(planned: Plan) -> bool:
 
     See findings/libtpu_all_gather_over_a_cube_is_an_all_reduce.sh.
     """
-    kind, _, sizes = planned.topology.partition(":")
-    is_cubes = kind == "v5p" and all(int(size) % 4 == 0 for size in sizes.split("x"))
+    if not planned.topology.startswith("v5p:") or not is_cubes(sizes_of_slice(planned.topology)):
+        return False
     updates = [p.collectives for name, p in planned.phases.items() if name in AFTER_SAMPLING]
-    return is_cubes and any("all-reduce" in x and "all-gather" not in x for x in updates)
+    return any("all-reduce" in x and "all-gather" not in x for x in updates)
 
 
 def _seconds(seconds: float) -> str:

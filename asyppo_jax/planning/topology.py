@@ -4,6 +4,7 @@ import importlib.util
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +84,17 @@ def chip_of(topology: str) -> Chip:
 
 def num_chips(topology: str) -> int:
     """The number of chips of a slice, the product of its sizes."""
-    return math.prod(int(size) for size in topology.partition(":")[2].split("x"))
+    return math.prod(sizes_of_slice(topology))
+
+
+def sizes_of_slice(topology: str) -> tuple[int, ...]:
+    """The chips along each dimension of a slice such as "v5p:4x4x2"."""
+    return tuple(int(size) for size in topology.partition(":")[2].split("x"))
+
+
+def is_cubes(sizes: Sequence[int]) -> bool:
+    """Whether a 3D slice consists of cubes of 4 x 4 x 4 chips."""
+    return len(sizes) == 3 and all(size % 4 == 0 for size in sizes)
 
 
 def topology_devices(name: str) -> list[Any]:

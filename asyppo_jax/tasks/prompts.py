@@ -76,10 +76,10 @@ class PromptReport:
         return f"{line}; left out: {', '.join(counts)}" if counts else line
 
 
-def name_some(rows: Sequence[object]) -> str:
+def name_some(rows: Sequence[object], most: int = _MAX_NAMED) -> str:
     """The first of the rows that a report is about, and how many more there are."""
-    named = ", ".join(map(str, rows[:_MAX_NAMED]))
-    more = len(rows) - _MAX_NAMED
+    named = ", ".join(map(str, rows[:most]))
+    more = len(rows) - most
     return f"{named} and {more} more" if more > 0 else named
 
 
@@ -147,14 +147,12 @@ def unknown_text(prompts: Sequence[Prompt], tokenizer: Tokenizer, settings: Prom
         for p in prompts
         if tokenizer.unk_token_id in p.tokens
     ]
-    texts = [*dict.fromkeys(itertools.chain(*unknown))]
+    texts = [repr(text) for text in dict.fromkeys(itertools.chain(*unknown))]
     if not texts:
         return ""
-    more = len(texts) - _MAX_UNKNOWN
-    named = ", ".join(map(repr, texts[:_MAX_UNKNOWN])) + (f" and {more} more" if more > 0 else "")
     return (
         f"{sum(map(bool, unknown))} of {len(prompts)} prompts contain characters that the "
-        f"tokenizer does not know ({named})"
+        f"tokenizer does not know ({name_some(texts, _MAX_UNKNOWN)})"
     )
 
 
