@@ -1,6 +1,6 @@
 """The figures of a report: curves, differences to the reference, and ablation panels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from asyppo_jax.runtime.figures import (
     VERMILION,
     save_png,
 )
-from experiments.report.curves import Curve, Results
+from experiments.report.curves import Curve, Results, Setting
 from experiments.report.statistics import Estimate, mean, paired_differences
 from experiments.report.tables import finals
 
@@ -42,20 +42,33 @@ def curves(results: Results) -> Figure:
     """A row per panel, a column per task and actor: the mean of seeds with its 95% band."""
     panels = results.panels or {"": list(dict.fromkeys(m for _, m in results.curves))}
     figure, grid = _grid(len(panels), len(results.settings), 4.2, 3.0)
-    for row, (title, methods) in zip(grid, panels.items(), strict=True):
-        for axes, setting in zip(row, results.settings, strict=True):
-            if not set(methods) & set(results.methods(setting)):
-                axes.set_axis_off()
-                continue
-            for index, method in enumerate(methods):
-                _draw_curve(axes, results.finished(setting, method), method, index)
-            axes.set_title(" · ".join(filter(None, [*setting, title])), fontsize=9)
-            axes.set_xlabel("step")
-            _style(axes)
-            if axes.lines:
-                axes.legend(frameon=False, fontsize=7)
+    for axes, setting, title, methods in _drawn(results, grid, panels):
+        for method in methods:
+            index = panels[title].index(method)  # its color is that of the panel's other axes
+            _draw_curve(axes, results.finished(setting, method), method, index)
+        axes.set_title(" · ".join(filter(None, [*setting, title])), fontsize=9)
+        axes.set_xlabel("step")
+        _style(axes)
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=7)
+    for row in grid:
         row[0].set_ylabel(results.metric)
     return figure
+
+
+def _drawn(
+    results: Results, grid: np.ndarray, panels: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[Any, Setting, str, list[str]]]:
+    """The axes of each panel (a row) and setting (a column), with the methods that have runs there.
+
+    Axes without such a method are left empty.
+    """
+    for row, (title, methods) in zip(grid, panels.items(), strict=True):
+        for axes, setting in zip(row, results.settings, strict=True):
+            if there := [m for m in methods if m in results.methods(setting)]:
+                yield axes, setting, title, there
+            else:
+                axes.set_axis_off()
 
 
 def _draw_curve(axes: Any, by_seed: dict[int, Curve], method: str, index: int) -> None:
@@ -74,21 +87,14 @@ def _draw_curve(axes: Any, by_seed: dict[int, Curve], method: str, index: int) -
 
 def differences(results: Results) -> Figure:
     """A column per task and actor: each method's difference to the reference, by seed."""
-    by_setting = {
-        setting: [m for m in results.methods(setting) if m != results.reference]
-        for setting in results.settings
-    }
-    most = max(1, *map(len, by_setting.values()))
-    figure, grid = _grid(1, len(by_setting), 4.2, 0.9 + 0.28 * most)
-    for axes, (setting, methods) in zip(grid[0], by_setting.items(), strict=True):
-        if not methods:
-            axes.set_axis_off()
-            continue
+    methods = [m for m in dict.fromkeys(m for _, m in results.curves) if m != results.reference]
+    figure, grid = _grid(1, len(results.settings), 4.2, 0.9 + 0.28 * max(1, len(methods)))
+    for axes, setting, _, there in _drawn(results, grid, {"": methods}):
         base = finals(results, setting, results.reference)
         estimates = [
-            mean(paired_differences(finals(results, setting, method), base)) for method in methods
+            mean(paired_differences(finals(results, setting, method), base)) for method in there
         ]
-        _draw_intervals(axes, methods, estimates)
+        _draw_intervals(axes, there, estimates)
         axes.axvline(0, color=INK, linewidth=0.8, linestyle="--")
         axes.set_title(" · ".join(setting), fontsize=9)
         axes.set_xlabel(f"difference to {results.reference}")
@@ -96,26 +102,18 @@ def differences(results: Results) -> Figure:
 
 
 def ablations(results: Results) -> Figure:
-    """A row per panel of the study, a column per task and actor: final values with intervals.
-
-    A panel none of whose methods has runs there is left out.
-    """
+    """A row per panel of the study, a column per task and actor: final values with intervals."""
     longest = max(map(len, results.panels.values()))
     figure, grid = _grid(
         len(results.panels), len(results.settings), 4.2, 0.9 + 0.28 * max(1, longest)
     )
-    for row, (title, methods) in zip(grid, results.panels.items(), strict=True):
-        for axes, setting in zip(row, results.settings, strict=True):
-            there = [method for method in methods if method in results.methods(setting)]
-            if not there:
-                axes.set_axis_off()
-                continue
-            estimates = [
-                mean(np.array(list(finals(results, setting, method).values()))) for method in there
-            ]
-            _draw_intervals(axes, there, estimates)
-            axes.set_title(" · ".join([*setting, title]), fontsize=9)
-            axes.set_xlabel(f"final {results.metric}")
+    for axes, setting, title, methods in _drawn(results, grid, results.panels):
+        estimates = [
+            mean(np.array(list(finals(results, setting, method).values()))) for method in methods
+        ]
+        _draw_intervals(axes, methods, estimates)
+        axes.set_title(" · ".join([*setting, title]), fontsize=9)
+        axes.set_xlabel(f"final {results.metric}")
     return figure
 
 
